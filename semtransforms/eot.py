@@ -1,0 +1,184 @@
+"""T, the distribution of transformations that noise is computed against: batched, differentiable, one draw per image.
+
+A member of T is a module with two methods: ``draw(keys, shape)`` turns per-image keys into parameters, and
+``forward(images, parameters)`` applies them. kornia does the image work; only the crop is our own, because kornia's
+costs a third of a step here (``tests/benchmarks/eot.py``), and its result is tested equal to kornia's.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import kornia.augmentation
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semtransforms.config import Transformation
+from semtransforms.functional import fold, keyed_uniform
+
+Parameters = dict[str, Tensor]
+
+
+class Crop(nn.Module):
+    """Pad with black and cut out a window of the original size, at a uniform place per image.
+
+    Args:
+        padding: black pixels added on each side.
+    """
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        if padding < 0:
+            raise ValueError(f"padding must be >= 0 pixels, got {padding}")
+        self.padding = padding
+
+    def draw(self, keys: Tensor, shape: Sequence[int]) -> Parameters:
+        """Offsets int64 (N, 2) of the window in the padded image: row and column, 0..2 * padding."""
+        places = 2 * self.padding + 1
+        return {"offset": (keyed_uniform(keys, (2,)) * places).to(torch.int64)}
+
+    def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
+        """Float (N, C, H, W) to the same shape."""
+        cropped: Tensor = _CropFunction.apply(images, parameters["offset"], self.padding)
+        return cropped
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}"
+
+
+def _window(images: Tensor, offset: Tensor, padding: int) -> Tensor:
+    count, channels, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    rows = torch.arange(height, device=images.device) + offset[:, :1]
+    columns = torch.arange(width, device=images.device) + offset[:, 1:]
+    places = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
+    flat = padded.reshape(count, channels, -1)
+    return flat.gather(2, places.view(count, 1, -1).expand(-1, channels, -1)).view(images.shape)
+
+
+class _CropFunction(torch.autograd.Function):
+    # a pixel lands in one place at most, so the adjoint is a crop by the opposite offset: no scatter_add
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, offset: Tensor, padding: int) -> Tensor:
+        ctx.save_for_backward(offset)
+        ctx.padding = padding
+        return _window(images, offset, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (offset,) = ctx.saved_tensors
+        return _window(gradients[0], 2 * ctx.padding - offset, ctx.padding), None, None
+
+
+class Kornia(nn.Module):
+    """Any kornia augmentation as a member of T, with a draw per image.
+
+    kornia draws a batch from one global random stream. Here it draws a fixed table of parameter sets once, and each
+    image picks its row by its key; whether an image is touched at all (``p``) is drawn by key, exactly.
+
+    Args:
+        augmentation: an instance from ``kornia.augmentation`` that keeps the image size.
+    """
+
+    table_size = 4096
+
+    augmentation: Any  # kornia is untyped
+
+    def __init__(self, augmentation: nn.Module) -> None:
+        super().__init__()
+        self.augmentation = augmentation
+        self._tables: dict[tuple[int, ...], Parameters] = {}
+
+    def _table(self, shape: tuple[int, ...]) -> Parameters:
+        if shape not in self._tables:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self._tables[shape] = self.augmentation.forward_parameters(torch.Size((self.table_size, *shape)))
+        return self._tables[shape]
+
+    def draw(self, keys: Tensor, shape: Sequence[int]) -> Parameters:
+        """kornia's parameters for these images, on their device."""
+        probability, row = keyed_uniform(keys, (2,)).unbind(1)
+        rows = (row * self.table_size).to(torch.int64)
+        drawn: Parameters = {}
+        for name, value in self._table(tuple(shape[1:])).items():
+            value = value.to(keys.device)
+            per_image = value.ndim > 0 and len(value) == self.table_size
+            drawn[name] = value[rows] if per_image else value
+        drawn["batch_prob"] = (probability < self.augmentation.p).float()
+        drawn["forward_input_shape"] = torch.tensor(tuple(shape))
+        return drawn
+
+    def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
+        """Float (N, C, H, W) in [0, 1] to the same shape."""
+        changed: Tensor = self.augmentation(images, params=parameters)
+        if changed.shape != images.shape:
+            raise ValueError(
+                f"{self.augmentation} changes the image size from {tuple(images.shape[2:])} to "
+                f"{tuple(changed.shape[2:])}. T must keep it: give that augmentation the size of the images."
+            )
+        return changed
+
+
+class EOT(nn.Module):
+    """t ~ T: members applied in order, each with its own draw per image.
+
+    Args:
+        members: modules with ``draw`` and ``forward``, such as :class:`Crop` and :class:`Kornia`.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Transform each image by the draw its key stands for.
+
+        Args:
+            images: float (N, C, H, W) in [0, 1].
+            keys: int64 (N,), on the same device.
+
+        Returns:
+            float (N, C, H, W), differentiable.
+        """
+        for number, member in enumerate(self.members):
+            images = member(images, member.draw(fold(keys, number), images.shape))
+        return images
+
+
+def build_eot(transformations: Sequence[Transformation]) -> EOT:
+    """T from its names.
+
+    Args:
+        transformations: ``crop``, ``flip`` or classes of ``kornia.augmentation``, with their arguments.
+
+    Raises:
+        ValueError: an unknown name (with the nearest ones) or arguments that the transformation does not take.
+    """
+    members: list[nn.Module] = []
+    known = ["crop", "flip", *kornia.augmentation.__all__]
+    for chosen in transformations:
+        arguments = dict(chosen.arguments)
+        try:
+            if chosen.name == "crop":
+                members.append(Crop(**arguments))
+            elif chosen.name == "flip":
+                members.append(Kornia(kornia.augmentation.RandomHorizontalFlip(**arguments)))
+            elif chosen.name in kornia.augmentation.__all__:
+                built: Any = getattr(kornia.augmentation, chosen.name)(**arguments)
+                if not hasattr(built, "forward_parameters") or not hasattr(built, "p"):
+                    raise ValueError(f"kornia.augmentation.{chosen.name} is not an augmentation of single images")
+                members.append(Kornia(built))
+            else:
+                nearest = difflib.get_close_matches(chosen.name, known, n=3)
+                raise ValueError(
+                    f"unknown transformation {chosen.name!r}"
+                    + (f", did you mean {' or '.join(map(repr, nearest))}?" if nearest else "; use crop or flip")
+                )
+        except TypeError as error:
+            raise ValueError(f"transformation {chosen.name!r} does not take {arguments}: {error}") from None
+    return EOT(members)

@@ -1,0 +1,1 @@
+"""What a trainer can still learn from a protected copy."""

@@ -1,0 +1,281 @@
+"""Algorithm 1: fit a surrogate whose loss the defensive noise can minimise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from semtransforms.config import GeneratorConfig
+from semtransforms.eot import EOT, build_eot
+from semtransforms.functional import batch_rows, fold, index_keys, quantize, to_float
+from semtransforms.generator import NoiseGenerator, build_surrogate
+from semtransforms.hardware import autocast_dtype, free_memory, pick_device
+from semtransforms.images import check_labels, read_samples
+from semtransforms.methods import SEM
+from semtransforms.pgd import forward, perturb_view, pgd
+
+# what a batch's keys are folded with
+_DEFENSE, _VIEW, _ATTACK = range(3)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled data set in memory: uint8 (N, 3, H, W), int64 (N,), label names where known."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...] | None = None
+
+
+def fit_generator(
+    dataset: Any,
+    config: GeneratorConfig = SEM,
+    *,
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 250,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> NoiseGenerator:
+    """Fit a noise generator on clean data (Algorithm 1; the config chooses the method).
+
+    A fit that was killed and resumed gives the same weights as one that was not, bit for bit on the CPU in fp32: all
+    randomness is keyed by (seed, step, row), so a checkpoint holds the weights, the momentum and the step.
+
+    Args:
+        dataset: any map-style dataset of (PIL image or uint8 tensor, int label), of one image size; or a pair of
+            tensors, uint8 (N, 3, H, W) and int64 (N,).
+        config: a preset of :mod:`semtransforms.methods`, changed as you like.
+        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none.
+        resume: continue from the checkpoint there, if there is one.
+        checkpoint_every: surrogate updates between checkpoints.
+        device: where to fit; default: CUDA if present.
+        progress: show step, loss, surrogate accuracy on protected data, images/s and remaining time.
+
+    Returns:
+        The generator, on ``device``.
+
+    Raises:
+        ValueError: empty or mixed-size data, bad labels, a checkpoint that belongs to another fit.
+        FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
+        FloatingPointError: the surrogate diverged.
+    """
+    target = pick_device(device)
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
+    checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        if checkpoint.exists() and not resume:
+            raise FileExistsError(
+                f"checkpoint_dir already holds {checkpoint}. Pass resume=True to continue it, or another folder."
+            )
+    data = load_labelled(dataset, config.num_classes)
+    height, width = data.images.shape[2:]
+    num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
+    config = replace(config, num_classes=num_classes, image_size=(height, width))
+    data_hash = _hash(data)
+
+    surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    eot = build_eot(config.eot)
+    optimizer = torch.optim.SGD(
+        surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    first = 0
+    if checkpoint is not None and checkpoint.exists():
+        first = _load_checkpoint(checkpoint, surrogate, optimizer, config, data_hash)
+    images, labels = data.images, data.labels.to(target)
+    if images.nbytes < free_memory(target) // 4:
+        images = images.to(target)
+
+    with tqdm(total=config.train_steps, initial=first, desc=f"fit {config.method}", disable=not progress) as bar:
+        started = time.perf_counter()
+        for step in range(first, config.train_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * config.decay_factor ** (step // config.decay_every)
+            rows = batch_rows(step, len(labels), config.batch_size, config.seed)
+            loss, accuracy = train_step(
+                surrogate,
+                optimizer,
+                to_float(images[rows.to(images.device)].to(target)),
+                labels[rows.to(target)],
+                keys=fold(index_keys(rows, config.seed), step).to(target),
+                config=config,
+                eot=eot,
+            )
+            bar.update()
+            # reading a loss waits for the device: not at every step
+            if step % 10 == 9 or step + 1 == config.train_steps:
+                if not bool(loss.isfinite()):
+                    raise FloatingPointError(
+                        f"the surrogate diverged at step {step + 1} (loss {loss.item()}). Lower learning_rate="
+                        f"{config.learning_rate}, or use precision='fp32'."
+                    )
+                rate = (step + 1 - first) * config.batch_size / (time.perf_counter() - started)
+                bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}, {rate:.0f} images/s")
+            if checkpoint is not None and (step + 1) % checkpoint_every == 0:
+                _save_checkpoint(checkpoint, surrogate, optimizer, config, data_hash, step + 1)
+    if checkpoint is not None:
+        _save_checkpoint(checkpoint, surrogate, optimizer, config, data_hash, config.train_steps)
+    return NoiseGenerator(surrogate, config, classes=data.classes)
+
+
+def train_step(
+    surrogate: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    keys: Tensor,
+    config: GeneratorConfig,
+    eot: EOT,
+) -> tuple[Tensor, Tensor]:
+    """One pass through the body of Algorithm 1.
+
+    Args:
+        surrogate: the network theta, changed in place.
+        optimizer: over its weights.
+        images: float (B, 3, H, W) in [0, 1].
+        labels: int64 (B,).
+        keys: int64 (B,), this step's randomness.
+        config, eot: the method and T.
+
+    Returns:
+        The loss and the accuracy of the surrogate on what it was updated with, 0-d tensors on the device.
+    """
+    dtype = autocast_dtype(config.precision, images.device)
+    # lines 2-9: descend on the noise
+    delta = pgd(surrogate, images, labels, config.defense, keys=fold(keys, _DEFENSE), eot=eot, dtype=dtype)
+    # rounded as it will be stored, before the surrogate sees it
+    protected = images + quantize(delta, config.rho_u).to(images.dtype) / 255
+    # line 10: a fresh transformation
+    with torch.no_grad():
+        view = eot(protected, fold(keys, _VIEW))
+    # line 11: the adversary of Eq. 5
+    view = perturb_view(surrogate, view, labels, config.view(config.surrogate_sees), fold(keys, _ATTACK), dtype)
+    # line 12: update theta, batch statistics in train mode
+    surrogate.train()
+    logits = forward(surrogate, view.to(memory_format=torch.channels_last), dtype)
+    loss = F.cross_entropy(logits, labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach(), (logits.argmax(1) == labels).float().mean()
+
+
+def load_labelled(dataset: Any, num_classes: int | None = None) -> Labelled:
+    """Bring a labelled data set into memory, checked.
+
+    Args:
+        dataset: as for :func:`fit_generator`.
+        num_classes: C, where it is fixed beforehand.
+
+    Returns:
+        Its images, labels and label names.
+
+    Raises:
+        TypeError: images are not uint8, or labels are not whole numbers.
+        ValueError: no images, images of several sizes, labels outside 0..C-1, fewer than two classes.
+    """
+    classes = None
+    if isinstance(dataset, Sequence) and len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset):
+        images, labels = dataset
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    else:
+        names = getattr(dataset, "classes", None)
+        classes = tuple(str(name) for name in names) if names else None
+        if len(dataset) == 0:
+            raise ValueError("dataset is empty: there is nothing to fit on")
+        pixels: list[Tensor] = []
+        labels = []
+        for index, (image, label) in enumerate(read_samples(dataset)):
+            if pixels and image.shape != pixels[0].shape:
+                raise ValueError(
+                    f"images must have one size to fit on: index 0 is {tuple(pixels[0].shape[1:])}, index {index} is "
+                    f"{tuple(image.shape[1:])}. Resize them (transforms.v2.Resize, then CenterCrop) before the fit; a "
+                    "fitted generator protects images of any size."
+                )
+            pixels.append(image)
+            labels.append(label)
+        images = torch.stack(pixels)
+    if len(images) == 0:
+        raise ValueError("dataset is empty: there is nothing to fit on")
+    if len(labels) != len(images):
+        raise ValueError(f"labels must have one entry per image: {len(labels)} labels for {len(images)} images")
+    labels = check_labels(labels, num_classes or (len(classes) if classes else None))
+    if num_classes is None and classes is None and int(labels.max()) == 0:
+        raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
+    if classes is not None and num_classes is not None and len(classes) != num_classes:
+        classes = None
+    return Labelled(images.contiguous(), labels, classes)
+
+
+def _hash(data: Labelled) -> str:
+    digest = hashlib.sha256(repr(tuple(data.images.shape)).encode())
+    digest.update(data.images.cpu().numpy())
+    digest.update(data.labels.cpu().numpy())
+    return digest.hexdigest()
+
+
+def _save_checkpoint(
+    path: Path,
+    surrogate: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: GeneratorConfig,
+    data_hash: str,
+    step: int,
+) -> None:
+    tensors = {f"weight.{key}": value for key, value in surrogate.state_dict().items()}
+    for key, weight in surrogate.named_parameters():
+        buffer = optimizer.state[weight].get("momentum_buffer") if weight in optimizer.state else None
+        if buffer is not None:
+            tensors[f"momentum.{key}"] = buffer
+    tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+    metadata = {"step": str(step), "config": json.dumps(config.to_dict(), sort_keys=True), "data": data_hash}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, partial, metadata=metadata)
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _load_checkpoint(
+    path: Path, surrogate: nn.Module, optimizer: torch.optim.Optimizer, config: GeneratorConfig, data_hash: str
+) -> int:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint {path} is damaged ({error}). Delete it to start anew.") from error
+    # a fit may be prolonged: everything but its length must agree
+    wanted, found = config.to_dict(), json.loads(metadata.get("config", "{}"))
+    differing = [key for key in wanted if key != "train_steps" and wanted[key] != found.get(key)]
+    if differing or metadata.get("data") != data_hash:
+        what = "; ".join(f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in differing) or "other images"
+        raise ValueError(f"checkpoint {path} belongs to another fit ({what}). Use another checkpoint_dir.")
+    step = int(metadata["step"])
+    if step > config.train_steps:
+        raise ValueError(f"checkpoint {path} is at step {step}, beyond train_steps={config.train_steps}")
+    weights = {key.removeprefix("weight."): value for key, value in tensors.items() if key.startswith("weight.")}
+    surrogate.load_state_dict(weights, strict=True)
+    for key, weight in surrogate.named_parameters():
+        if f"momentum.{key}" in tensors:
+            buffer = tensors[f"momentum.{key}"].to(weight.device)
+            # in the weight's own layout, so that the same kernels run as in an unbroken fit
+            optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(buffer)
+    return step

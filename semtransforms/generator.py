@@ -1,0 +1,315 @@
+"""A fitted noise generator: a surrogate network with its config, and Eq. 7."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from semtransforms.config import GeneratorConfig
+from semtransforms.eot import build_eot
+from semtransforms.functional import add_noise, image_keys, index_keys, quantize, to_float
+from semtransforms.hardware import autocast_dtype, pick_device
+from semtransforms.hub import CONFIG_FILE, WEIGHTS_FILE, resolve
+from semtransforms.images import check_labels
+from semtransforms.models import build_model
+from semtransforms.pgd import pgd
+
+
+class NoiseGenerator:
+    """A surrogate network that turns images and labels into defensive noise.
+
+    Args:
+        surrogate: network, float (N, 3, H, W) in [0, 1] to logits (N, num_classes).
+        config: how it was fitted and how it makes noise; ``num_classes`` and ``image_size`` must be set.
+        classes: label names in order, where they are known.
+        name: what it is called, for messages and published records.
+        card: facts for readers (data, licence, measured protection), JSON values; they do not change the noise.
+
+    Raises:
+        ValueError: the config lacks ``num_classes`` or ``image_size``, or a weight is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        surrogate: nn.Module,
+        config: GeneratorConfig,
+        *,
+        classes: Sequence[str] | None = None,
+        name: str | None = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        if config.num_classes is None or config.image_size is None:
+            raise ValueError("config must have num_classes and image_size set; fit_generator sets them from the data")
+        if classes is not None and len(classes) != config.num_classes:
+            raise ValueError(f"classes has {len(classes)} names for num_classes={config.num_classes}")
+        for key, value in surrogate.state_dict().items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise ValueError(f"weight {key!r} holds NaN or infinity: the fit diverged or the file is damaged")
+        self.surrogate = surrogate.eval().to(memory_format=torch.channels_last)
+        self.config = config
+        self.classes = None if classes is None else tuple(classes)
+        self.name = name
+        self.card = dict(card or {})
+        self.eot = build_eot(config.eot)
+        self._fingerprint: str | None = None
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"NoiseGenerator({self.name or c.method!r}, surrogate={c.surrogate!r}, num_classes={c.num_classes}, "
+            f"rho_u={c.rho_u * 255:g}/255)"
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """C: labels are 0..C-1."""
+        assert self.config.num_classes is not None  # the constructor has checked it
+        return self.config.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the surrogate lies."""
+        return next(self.surrogate.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the config and every weight: equal where the noise is equal, in any process."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+            for key, value in sorted(self.surrogate.state_dict().items()):
+                digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(value.cpu().contiguous().numpy())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def to(self, device: str | torch.device) -> NoiseGenerator:
+        """Move the surrogate; returns itself.
+
+        Raises:
+            ValueError: the device does not exist on this machine.
+        """
+        self.surrogate.to(pick_device(device))
+        return self
+
+    @overload
+    def noise(
+        self,
+        images: Tensor,
+        labels: Any,
+        *,
+        seed: int = 0,
+        ids: Tensor | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        progress: bool = False,
+    ) -> Tensor: ...
+    @overload
+    def noise(
+        self,
+        images: Sequence[Tensor],
+        labels: Any,
+        *,
+        seed: int = 0,
+        ids: Tensor | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        progress: bool = False,
+    ) -> list[Tensor]: ...
+    def noise(
+        self,
+        images: Tensor | Sequence[Tensor],
+        labels: Any,
+        *,
+        seed: int = 0,
+        ids: Tensor | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        progress: bool = False,
+    ) -> Tensor | list[Tensor]:
+        """Compute the defensive noise of every image once (Eq. 7; SEM's expectation is Eq. 10's).
+
+        The noise of an image depends on its bytes, its label, this generator and the seed, not on the batch, the
+        order or the machine (up to floating-point ties).
+
+        Args:
+            images: uint8 (N, 3, H, W), or a sequence of uint8 (3, H, W) of mixed sizes.
+            labels: N whole numbers in 0..C-1.
+            seed: secret and fresh for a real protection.
+            ids: int64 (N,), draws keyed by these numbers instead of by the images' bytes.
+            batch_size: images per loop; the default suits the device. It does not change the result.
+            device: where to compute; default: where the surrogate lies.
+            progress: show a bar with rate and remaining time.
+
+        Returns:
+            int8 noise in grey levels on the CPU, in the form of ``images``: ``|noise| <= floor(255 * rho_u)`` and
+            ``images + noise`` in 0..255.
+
+        Raises:
+            TypeError: images are not uint8.
+            ValueError: no images, labels that do not fit the images or the generator, images of another shape.
+        """
+        pixels = list(images)
+        for index, image in enumerate(pixels):
+            if not isinstance(image, Tensor) or image.dtype != torch.uint8:
+                kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+                raise TypeError(
+                    f"images must be uint8 in 0..255, got {kind} at index {index}. Add the noise before the "
+                    "conversion to float; the bound holds for the bytes a user stores."
+                )
+            if image.ndim != 3 or image.shape[0] != 3:
+                raise ValueError(f"images must be (3, H, W), got {tuple(image.shape)} at index {index}")
+        targets = check_labels(labels, self.num_classes)
+        if len(targets) != len(pixels):
+            raise ValueError(f"labels must have one entry per image: {len(targets)} labels for {len(pixels)} images")
+        if device is not None:
+            self.to(device)
+        keys = image_keys(pixels, targets, seed) if ids is None else index_keys(ids, seed)
+        batch_size = batch_size or (2048 if self.device.type == "cuda" else 128)
+        results: list[Tensor] = [torch.empty(0)] * len(pixels)
+        shapes: defaultdict[torch.Size, list[int]] = defaultdict(list)
+        for index, image in enumerate(pixels):
+            shapes[image.shape].append(index)
+        with tqdm(total=len(pixels), unit="img", desc="noise", disable=not progress) as bar:
+            for rows in shapes.values():
+                for start in range(0, len(rows), batch_size):
+                    batch = rows[start : start + batch_size]
+                    levels = self._batch_noise(torch.stack([pixels[i] for i in batch]), targets[batch], keys[batch])
+                    for index, level in zip(batch, levels, strict=True):
+                        results[index] = level
+                    bar.update(len(batch))
+        if isinstance(images, Tensor):
+            return torch.stack(results) if results else torch.empty(images.shape, dtype=torch.int8)
+        return results
+
+    def _batch_noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        device = self.device
+        delta = pgd(
+            self.surrogate,
+            to_float(images.to(device)),
+            labels.to(device),
+            self.config.defense,
+            keys=keys.to(device),
+            eot=self.eot,
+            dtype=autocast_dtype(self.config.precision, device),
+        )
+        return quantize(delta, self.config.rho_u).cpu()
+
+    def protect(self, images: Tensor, labels: Any, *, seed: int = 0, **options: Any) -> Tensor:
+        """Add the defensive noise.
+
+        Args:
+            images: uint8 (N, 3, H, W).
+            labels: N whole numbers in 0..C-1.
+            seed: as for :meth:`noise`; ``options`` too.
+
+        Returns:
+            uint8 (N, 3, H, W), no pixel further than ``floor(255 * rho_u)`` from its original.
+        """
+        return add_noise(images.cpu(), self.noise(images, labels, seed=seed, **options))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``.
+
+        Args:
+            folder: made if missing; files of the same names are replaced whole.
+
+        Returns:
+            The folder.
+        """
+        from semtransforms import __version__
+
+        folder = Path(folder).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {key: value.cpu().contiguous() for key, value in self.surrogate.state_dict().items()}
+        record = {
+            "semtransforms": __version__,
+            "config": self.config.to_dict(),
+            "classes": None if self.classes is None else list(self.classes),
+            "card": self.card,
+        }
+        partial = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
+        save_file(weights, partial, metadata={"format": "pt"})
+        partial.replace(folder / WEIGHTS_FILE)
+        partial = folder / f".{CONFIG_FILE}.{os.getpid()}"
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / CONFIG_FILE)
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str | torch.device | None = None) -> NoiseGenerator:
+        """Load a generator by name or from a folder.
+
+        Args:
+            name: a bundled name such as ``"sem-digits"``, or a folder that :meth:`save_pretrained` wrote.
+            device: where to put it; default: CUDA if present.
+
+        Returns:
+            The generator, ready for :meth:`noise`.
+
+        Raises:
+            ValueError: unknown name, damaged or truncated files, weights of another shape or with NaN.
+            FileNotFoundError: the folder holds no generator, or pickled weights only.
+        """
+        target = pick_device(device)
+        folder = resolve(name)
+        try:
+            record = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            config = GeneratorConfig.from_dict(record["config"])
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error}). Fetch the generator again.") from error
+        if config.num_classes is None or config.image_size is None:
+            raise ValueError(f"{folder / CONFIG_FILE} lacks num_classes or image_size. Fetch the generator again.")
+        surrogate = build_surrogate(config)
+        try:
+            weights = load_file(folder / WEIGHTS_FILE)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}).") from error
+        check_weights(surrogate, weights, folder / WEIGHTS_FILE)
+        surrogate.load_state_dict(weights, strict=True)
+        generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
+        return generator.to(target)
+
+
+def build_surrogate(config: GeneratorConfig) -> nn.Module:
+    """The surrogate network of a config, initialised from its seed.
+
+    Args:
+        config: with ``num_classes`` and ``image_size`` set.
+    """
+    assert config.num_classes is not None
+    assert config.image_size is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_model(
+            config.surrogate,
+            num_classes=config.num_classes,
+            image_size=min(config.image_size),
+            width=config.width,
+        )
+
+
+def check_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Compare a file's tensors with a network's, name by name and shape by shape.
+
+    Raises:
+        ValueError: missing, unexpected or differently shaped tensors.
+    """
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            raise ValueError(
+                f"{source} does not fit the network of its config: {key!r} should be {wanted.get(key, 'absent')}, "
+                f"is {found.get(key, 'absent')}. Fetch or fit the generator again."
+            )

@@ -1,0 +1,192 @@
+"""Networks by name: the surrogates noise is computed on and the victims it is measured with.
+
+Below 96 px every network has its CIFAR form (3x3 convolution at full resolution, no pooling before the first
+block), from 96 px on its ImageNet form. All take float images in [0, 1]; the centring is their first layer, so that
+radii and gradients keep the unit of a pixel.
+"""
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torchvision.models
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGENET_FROM = 96  # px; STL-10 and up. Smaller images would be 3x3 or less after the ImageNet stem and four stages
+
+
+class Centre(nn.Module):
+    """Shift float images from [0, 1] to [-0.5, 0.5]: the normalisation (x - 0.5) / 1, which scales no gradient."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images - 0.5
+
+
+class WideBlock(nn.Module):
+    """Pre-activation residual block of a wide ResNet; a 1x1 convolution carries the shortcut where the shape changes.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels that go out.
+        stride: of the first convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.norm1(x))
+        residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        return residual + (x if self.shortcut is None else self.shortcut(active))
+
+
+def _initialised(network: nn.Module) -> nn.Module:
+    """Draw every convolution as torchvision's networks and the wide ResNet do: He normal, fan-out."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+def _cifar_conv(channels: int) -> nn.Module:
+    return _initialised(nn.Conv2d(3, channels, 3, padding=1, bias=False))
+
+
+def _convnet(num_classes: int, image_size: int, width: int) -> nn.Module:
+    """Four 3x3 convolutions with pooling between them: about 0.25 M weights at width 32, at home on a laptop's CPU."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for outputs in (width, 2 * width, 4 * width, 4 * width):
+        if layers:
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        channels = outputs
+    return _initialised(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)))
+
+
+def _resnet18(num_classes: int, image_size: int) -> nn.Module:
+    return _with_resnet_stem(torchvision.models.resnet18(num_classes=num_classes), image_size)
+
+
+def _resnet50(num_classes: int, image_size: int) -> nn.Module:
+    return _with_resnet_stem(torchvision.models.resnet50(num_classes=num_classes), image_size)
+
+
+def _with_resnet_stem(network: nn.Module, image_size: int) -> nn.Module:
+    if image_size < IMAGENET_FROM:
+        network.conv1 = _cifar_conv(64)
+        network.maxpool = nn.Identity()
+    return network
+
+
+def _vgg16_bn(num_classes: int, image_size: int) -> nn.Module:
+    """VGG starts at full resolution in both forms; what the CIFAR form changes is the head."""
+    if image_size >= IMAGENET_FROM:
+        large: nn.Module = torchvision.models.vgg16_bn(num_classes=num_classes)
+        return large
+    layout = torchvision.models.vgg.cfgs["D"]
+    # from its layers: torchvision's constructor would first draw the 124 M weights of the head that is replaced
+    return nn.Sequential(
+        OrderedDict(
+            features=_initialised(torchvision.models.vgg.make_layers(layout, batch_norm=True)),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            classifier=nn.Linear(512, num_classes),
+        )
+    )
+
+
+def _densenet121(num_classes: int, image_size: int) -> nn.Module:
+    network: nn.Module = torchvision.models.densenet121(num_classes=num_classes)
+    if image_size < IMAGENET_FROM:
+        # the CIFAR form has no normalisation before its first dense layer, which brings its own
+        features = network.get_submodule("features")
+        layers = OrderedDict(features.named_children()) | {"conv0": _cifar_conv(64)}
+        for name in ("norm0", "relu0", "pool0"):
+            del layers[name]
+        network.features = nn.Sequential(layers)
+    return network
+
+
+def _wrn34_10(num_classes: int, image_size: int) -> nn.Module:
+    """Depth 34 = 3 groups x 5 blocks x 2 convolutions + 4 (stem and three shortcuts); width 10 x (16, 32, 64)."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if image_size < IMAGENET_FROM:
+        layers["stem"] = _cifar_conv(16)
+    else:
+        layers["stem"] = _initialised(nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False))
+        layers["stem_pool"] = nn.MaxPool2d(3, stride=2, padding=1)
+    channels = 16
+    for group, (outputs, stride) in enumerate([(160, 1), (320, 2), (640, 2)], start=1):
+        blocks = [WideBlock(channels if i == 0 else outputs, outputs, stride if i == 0 else 1) for i in range(5)]
+        layers[f"group{group}"] = _initialised(nn.Sequential(*blocks))
+        channels = outputs
+    layers["norm"] = nn.BatchNorm2d(channels)
+    layers["relu"] = nn.ReLU()
+    layers["pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["classifier"] = nn.Linear(channels, num_classes)
+    return nn.Sequential(layers)
+
+
+class Architecture(NamedTuple):
+    """A row of `MODELS`."""
+
+    build: Callable[..., nn.Module]  # (num_classes, image_size), and width where the row has one
+    smallest: int  # px; below it a stage would see an empty or a single-pixel-wide map
+    width: int | None = None  # default; None: the network comes in one width only
+
+
+MODELS: Mapping[str, Architecture] = {
+    "convnet": Architecture(_convnet, smallest=8, width=32),
+    "resnet18": Architecture(_resnet18, smallest=8),
+    "resnet50": Architecture(_resnet50, smallest=8),
+    "vgg16_bn": Architecture(_vgg16_bn, smallest=32),
+    "densenet121": Architecture(_densenet121, smallest=8),
+    "wrn34_10": Architecture(_wrn34_10, smallest=8),
+}
+
+
+def build_model(name: str, *, num_classes: int, image_size: int, width: int | None = None) -> nn.Module:
+    """Build a freshly initialised network whose first layer is the centring of [0, 1] images.
+
+    Args:
+        name: a key of `MODELS`.
+        num_classes: size of the output, at least 2.
+        image_size: shorter side of the images in pixels; 96 and above give the ImageNet form. The network itself
+            takes any height and width from its smallest size on.
+        width: channels after the first convolution, for networks that have the choice (``convnet``: 32).
+
+    Returns:
+        A module in train mode: float ``(N, 3, H, W)`` in [0, 1] -> float logits ``(N, num_classes)``.
+
+    Raises:
+        ValueError: unknown name, fewer than two classes, images too small for the network, a width for a network
+            that has none, a width below 1.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4) or list(MODELS)
+        raise ValueError(f"model {name!r} is unknown; nearest: {', '.join(near)}. All: {', '.join(MODELS)}.")
+    build, smallest, default_width = MODELS[name]
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}. One class leaves nothing to learn.")
+    if image_size < smallest:
+        fits = [other for other, row in MODELS.items() if row.smallest <= image_size]
+        remedy = f"use one of {', '.join(fits)}" if fits else "enlarge the images"
+        raise ValueError(f"image_size must be at least {smallest} for {name!r}, got {image_size}: {remedy}.")
+    if width is not None and default_width is None:
+        raise ValueError(f"width={width} given for {name!r}, which comes in one width. Leave it out, or use 'convnet'.")
+    if width is not None and width < 1:
+        raise ValueError(f"width must be at least 1, got {width}. The default for {name!r} is {default_width}.")
+    options = {} if default_width is None else {"width": width or default_width}
+    network = build(num_classes, image_size, **options)
+    return nn.Sequential(OrderedDict(centre=Centre(), network=network))

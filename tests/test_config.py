@@ -1,0 +1,94 @@
+"""The record that decides the noise."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from semtransforms.config import GeneratorConfig, PGDConfig, Transformation, Uniform, parse_radius
+from semtransforms.methods import EM, METHODS, REM, REM_DELTA_U, REM_THETA, SEM, method
+
+
+def test_defaults_are_the_papers():
+    """A default that drifts from the paper makes every 'paper setting' figure wrong."""
+    paper = {
+        "rho_u": 8 / 255, "alpha_u": 1.6 / 255, "steps_u": 10, "rho_a": 4 / 255, "alpha_a": 0.8 / 255, "steps_a": 10,
+        "num_samples": 5, "train_steps": 5000, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9,
+        "weight_decay": 5e-4, "decay_every": 2000, "decay_factor": 0.1, "surrogate": "resnet18",
+    }  # fmt: skip
+    assert {name: getattr(SEM, name) for name in paper} == paper
+    assert SEM.random_radius == SEM.rho_a
+
+
+@pytest.mark.parametrize(
+    ("preset", "defense_inner", "surrogate_view", "samples"),
+    [
+        (SEM, Uniform(4 / 255), PGDConfig(4 / 255, 0.8 / 255, 10), 5),
+        (REM, PGDConfig(4 / 255, 0.8 / 255, 10), PGDConfig(4 / 255, 0.8 / 255, 10), 5),
+        (REM_DELTA_U, PGDConfig(4 / 255, 0.8 / 255, 10), None, 5),
+        (REM_THETA, None, PGDConfig(4 / 255, 0.8 / 255, 10), 5),
+        (EM, None, None, 1),
+    ],
+)
+def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
+    """The rows of the paper's Table 1: a swapped row would publish one method's figures under another's name."""
+    assert preset.defense.inner == defense_inner
+    assert preset.view(preset.surrogate_sees) == surrogate_view
+    assert preset.defense.num_samples == samples
+    assert METHODS[preset.method] is preset
+
+
+def test_json_round_trip_keeps_every_field():
+    """A field lost on the way to config.json changes the noise of a loaded generator."""
+    config = replace(
+        SEM, eot=(Transformation("crop", {"padding": 2}), Transformation("RandomGrayscale", {"p": 0.3})),
+        rho_r=2 / 255, width=16, num_classes=7, image_size=(32, 48), seed=5,
+    )  # fmt: skip
+    text = json.dumps(config.to_dict())
+    assert GeneratorConfig.from_dict(json.loads(text)) == config
+    assert set(config.to_dict()) == {f.name for f in fields(GeneratorConfig)}
+
+
+def test_unknown_field_names_the_nearest():
+    """A config of a newer version must not be read as something else."""
+    with pytest.raises(ValueError, match=r"'rho_U'.*'rho_u'"):
+        GeneratorConfig.from_dict({"rho_U": 0.1})
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.05", 0.05), (0.5, 0.5), ("0", 0.0)])
+def test_radii_are_read_as_typed(text, value):
+    """8/255 read as 8.0 or 0 would publish clean or ruined images."""
+    assert parse_radius(text) == pytest.approx(value, abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["8", "x", "1/0", "-1/255", "nan", "inf", "", "8/255/2"])
+def test_bad_radii_are_refused(text):
+    """A radius that is not one must stop before any work."""
+    with pytest.raises(ValueError, match="radius"):
+        parse_radius(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rho_u", 0.5 / 255), ("rho_u", float("nan")), ("rho_u", "8/255"), ("rho_u", 8), ("alpha_a", -1.0),
+        ("steps_u", 0), ("steps_u", 2.0), ("num_samples", 0), ("batch_size", True), ("train_steps", -5),
+        ("defense_sees", "noise"), ("precision", "fp16"),
+    ],
+)  # fmt: skip
+def test_bad_values_name_the_argument(field, value):
+    """An error that does not name the field sends the user through the source."""
+    with pytest.raises(ValueError, match=field):
+        replace(SEM, **{field: value})
+
+
+def test_rho_a_above_rho_u_warns():
+    """The paper assumes rho_a <= rho_u; beyond it the owner must know that the promise is void."""
+    with pytest.warns(UserWarning, match="rho_a"):
+        replace(SEM, rho_u=2 / 255)
+
+
+def test_unknown_method_names_the_nearest():
+    """A typo must not fall back to another method."""
+    with pytest.raises(ValueError, match="'rem'"):
+        method("remm")

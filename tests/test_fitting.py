@@ -1,0 +1,358 @@
+"""Algorithm 1 and Eq. 7, on problems small enough for seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import TensorDataset
+
+from semtransforms.eot import build_eot
+from semtransforms.fitting import fit_generator, train_step
+from semtransforms.functional import batch_rows, fold, index_keys
+from semtransforms.generator import NoiseGenerator
+from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM
+
+SMALL = {
+    "surrogate": "convnet", "width": 4, "steps_u": 2, "steps_a": 2, "num_samples": 2, "train_steps": 12,
+    "batch_size": 16, "precision": "fp32",
+}  # fmt: skip
+
+
+def shapes(count=40, side=12, seed=0):
+    """Three classes of coloured stripes: learnable in a few steps."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.randint(60, 196, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+    for label in range(3):
+        images[labels == label, label, :, label::3] = 230
+    return images, labels
+
+
+def small(preset=SEM, **changes):
+    return replace(preset, **(SMALL | changes))
+
+
+def fit(config=None, data=None, **options):
+    return fit_generator(data or shapes(), config or small(), progress=False, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(small(train_steps=40))
+
+
+# --- Algorithm 1 --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", [SEM, REM, REM_DELTA_U, REM_THETA, EM], ids=lambda p: p.method)
+def test_every_method_lowers_the_loss_on_its_own_noise(preset):
+    """Error-minimising noise that does not minimise the surrogate's error protects nothing."""
+    images, labels = shapes()
+    generator = fit(replace(small(preset), train_steps=40, num_samples=1))
+    noise = generator.noise(images, labels)
+    with torch.no_grad():
+        clean, protected = (
+            torch.nn.functional.cross_entropy(generator.surrogate(x / 255.0), labels).item()
+            for x in (images, images + noise)
+        )
+    assert protected < clean
+
+
+def test_a_step_follows_algorithm_1():
+    """Lines 2-12 one by one with torch only: fresh t for the view, rounded noise, attack before the update."""
+    from torch.nn import functional as F
+
+    from semtransforms.generator import build_surrogate
+    from semtransforms.pgd import pgd
+
+    config = small(num_classes=3, image_size=(12, 12))
+    images, labels = shapes(16)
+    keys = index_keys(torch.arange(16), 0)
+    eot = build_eot(config.eot)
+    ours, theirs = build_surrogate(config), build_surrogate(config)
+    train_step(
+        ours, torch.optim.SGD(ours.parameters(), lr=0.1), images / 255.0, labels, keys=keys, config=config, eot=eot
+    )
+
+    x = images / 255.0
+    delta = pgd(theirs, x, labels, config.defense, keys=fold(keys, 0), eot=eot)
+    rounded = (delta * 255).round() / 255
+    assert rounded.abs().max() <= 8 / 255 + 1e-6
+    view = eot(x + rounded, fold(keys, 1))
+    attacked = view + pgd(theirs, view, labels, config.attack, keys=fold(keys, 2), maximise=True)
+    theirs.train()
+    F.cross_entropy(theirs(attacked), labels).backward()
+    with torch.no_grad():
+        for weight in theirs.parameters():
+            weight -= 0.1 * weight.grad
+    for mine, reference in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
+
+
+def test_the_learning_rate_falls_as_published():
+    """x0.1 every ``decay_every`` updates: a schedule off by one step changes every weight."""
+    rates = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, *args):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*args)
+
+    original = torch.optim.SGD
+    torch.optim.SGD = Spy
+    try:
+        fit(small(EM, train_steps=7, decay_every=3, steps_u=1))
+    finally:
+        torch.optim.SGD = original
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001])
+
+
+def test_every_row_comes_once_an_epoch():
+    """The official code drops the last partial batch: 80 of CIFAR-10's 50,000 images are never drawn in an epoch."""
+    stream = torch.cat([batch_rows(step, 10, 4, seed=1) for step in range(15)])
+    epochs = stream.view(6, 10)
+    assert (epochs.sort(1).values == torch.arange(10)).all()
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 6
+    assert len(batch_rows(0, 3, 8, seed=0)) == 8
+
+
+def test_a_seed_reproduces_and_another_differs():
+    """A figure that cannot be repeated cannot be cited."""
+    one, two, other = fit(), fit(), fit(small(seed=1))
+    assert one.fingerprint == two.fingerprint
+    assert one.fingerprint != other.fingerprint
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, {here!r})
+from test_fitting import fit, small
+torch.set_num_threads(1)
+fit(small(train_steps=40), checkpoint_dir={folder!r}, resume=True, checkpoint_every=1)
+"""
+
+
+def test_killed_and_resumed_gives_the_same_weights(tmp_path):
+    """kill -9 in the middle of an hour-long fit must cost minutes, and not change the result by a bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        unbroken = fit(small(train_steps=40))
+        here = os.path.dirname(os.path.abspath(__file__))
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(here=here, folder=str(tmp_path))])
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        resumed = fit(small(train_steps=40), checkpoint_dir=tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert resumed.fingerprint == unbroken.fingerprint
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["checkpoint.safetensors"]
+
+
+def test_resume_in_the_middle_of_the_schedule(tmp_path):
+    """Momentum, learning rate and order of the data must continue, not restart."""
+    unbroken = fit(small(train_steps=12, decay_every=5))
+    fit(small(train_steps=7, decay_every=5), checkpoint_dir=tmp_path)
+    resumed = fit(small(train_steps=12, decay_every=5), checkpoint_dir=tmp_path, resume=True)
+    for key, value in unbroken.surrogate.state_dict().items():
+        assert torch.equal(value, resumed.surrogate.state_dict()[key]), key
+
+
+def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
+    """Continuing another fit's weights would publish a generator that no config describes."""
+    fit(checkpoint_dir=tmp_path)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        fit(checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"another fit.*seed was 0, is 1"):
+        fit(small(seed=1), checkpoint_dir=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="other images"):
+        fit(data=shapes(seed=1), checkpoint_dir=tmp_path, resume=True)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        fit(checkpoint_dir=tmp_path, resume=True)
+
+
+def test_divergence_is_an_error():
+    """A surrogate of NaN makes noise that protects nothing, silently."""
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        fit(small(learning_rate=1e30))
+
+
+# --- Eq. 7 --------------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_bounded_and_visits_every_image(fitted):
+    """Images left without noise, or noise beyond the bound, break the promise of the package."""
+    images, labels = shapes(37)
+    images[0], images[1] = 0, 255
+    noise = fitted.noise(images, labels, batch_size=16)  # 37 = 16 + 16 + 5: the last partial batch included
+    assert noise.dtype == torch.int8
+    assert noise.shape == images.shape
+    assert noise.abs().amax((1, 2, 3)).eq(8).all()
+    assert noise[0].min() >= 0
+    assert noise[1].max() <= 0
+    total = images.to(torch.int16) + noise
+    assert total.min() >= 0
+    assert total.max() <= 255
+    protected = fitted.protect(images, labels)
+    assert (protected.to(torch.int16) - images).abs().max() == 8
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_noise_does_not_depend_on_batch_size_or_order(fitted, batch_size):
+    """A store continued on another machine, or a shuffled loader, must give each image the same noise."""
+    images, labels = shapes(64)
+    reference = fitted.noise(images, labels, batch_size=64)
+    other = fitted.noise(images, labels, batch_size=batch_size)
+    assert (reference == other).float().mean() >= 0.999
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    shuffled = fitted.noise(images[order], labels[order], batch_size=64)
+    assert (reference[order] == shuffled).float().mean() >= 0.999
+
+
+def test_noise_depends_on_label_and_seed(fitted):
+    """Without the label there is no shortcut; without the seed, whoever has the generator has the noise."""
+    images, labels = shapes(12)
+    base = fitted.noise(images, labels)
+    assert (base != fitted.noise(images, (labels + 1) % 3)).float().mean() > 0.05
+    assert (base != fitted.noise(images, labels, seed=1)).float().mean() > 0.05
+
+
+def test_mixed_sizes_are_each_protected(fitted):
+    """A folder of photographs has every size; each must come back in its place."""
+    sides = [(12, 12), (16, 20), (12, 12), (9, 30), (16, 20)]
+    images = [torch.randint(0, 256, (3, h, w), dtype=torch.uint8) for h, w in sides]
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    noise = fitted.noise(images, labels)
+    assert [tuple(n.shape[1:]) for n in noise] == sides
+    alone = fitted.noise(images[3][None], labels[3:4])[0]
+    assert (alone == noise[3]).float().mean() >= 0.999
+
+
+def test_noise_refuses_what_it_cannot_protect(fitted):
+    """Bad input is an error that names the argument before any work, never quiet nonsense."""
+    images, labels = shapes(4)
+    with pytest.raises(TypeError, match="uint8"):
+        fitted.noise(images.float(), labels)
+    with pytest.raises(ValueError, match=r"0\.\.2"):
+        fitted.noise(images, torch.tensor([0, 1, 2, 3]))
+    with pytest.raises(TypeError, match="labels"):
+        fitted.noise(images, torch.rand(4))
+    with pytest.raises(ValueError, match="labels"):
+        fitted.noise(images, labels[:3])
+    with pytest.raises(ValueError, match="images"):
+        fitted.noise(images[:, :1], labels)
+    assert fitted.noise(images[:0], labels[:0]).shape == (0, 3, 12, 12)
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_saved_and_loaded_is_the_same_generator(fitted, tmp_path):
+    """A loaded generator that makes other noise breaks every store and every published hash."""
+    fitted.classes, fitted.card = ("a", "b", "c"), {"data": "stripes"}
+    fitted.save_pretrained(tmp_path / "stripes")
+    loaded = NoiseGenerator.from_pretrained(tmp_path / "stripes", device="cpu")
+    images, labels = shapes(6)
+    assert loaded.fingerprint == fitted.fingerprint
+    assert loaded.classes == ("a", "b", "c")
+    assert torch.equal(loaded.noise(images, labels), fitted.noise(images, labels))
+    assert sorted(p.name for p in (tmp_path / "stripes").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_fingerprint_sees_every_change(fitted):
+    """Equal fingerprints for different noise would serve a stale cache."""
+    changed = fit(small(train_steps=40))
+    with torch.no_grad():
+        next(changed.surrogate.parameters())[0, 0, 0, 0] += 1e-6
+    assert changed.fingerprint != fitted.fingerprint
+    radius = NoiseGenerator(fitted.surrogate, replace(fitted.config, rho_u=4 / 255, rho_a=4 / 255))
+    assert radius.fingerprint != fitted.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["truncated", "nan", "shape", "missing", "pickled", "config", "field"])
+def test_damaged_files_are_refused(fitted, tmp_path, damage):
+    """A damaged or foreign file must not become noise, and pickle must never be opened."""
+    folder = fitted.save_pretrained(tmp_path / "g")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    tensors = load_file(weights)
+    name = next(key for key in tensors if key.endswith("weight"))
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "nan":
+        tensors[name][0] = float("nan")
+    elif damage == "shape":
+        tensors[name] = tensors[name][:1].contiguous()
+    elif damage == "missing":
+        del tensors[name]
+    elif damage == "pickled":
+        weights.rename(folder / "pytorch_model.bin")
+    elif damage == "config":
+        config.write_text("{")
+    else:
+        record = json.loads(config.read_text())
+        record["config"]["rho_uu"] = 1
+        config.write_text(json.dumps(record))
+    if damage in ("nan", "shape", "missing"):
+        save_file(tensors, weights)
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        NoiseGenerator.from_pretrained(folder)
+    expected = {"pickled": "never loaded", "nan": "NaN", "field": "rho_u", "config": "config.json"}
+    assert expected.get(damage, "model.safetensors") in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_nearest():
+    """A typo must not cost a search through the docs."""
+    with pytest.raises(ValueError, match=r"unknown generator 'sem-digit'.*sem-digits"):
+        NoiseGenerator.from_pretrained("sem-digit")
+
+
+def test_cuda_asked_for_where_there_is_none(fitted):
+    """The error must come at once and say 'cpu', not after loading the data."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ValueError, match=r"'cuda'.*'cpu'"):
+        fit_generator(shapes(), small(), device="cuda")
+    with pytest.raises(ValueError, match="device"):
+        fitted.noise(*shapes(2), device="cuda:3")
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def test_fits_on_a_map_style_dataset():
+    """A dataset and its tensors are the same data: the generator must be the same."""
+    images, labels = shapes()
+    assert fit(data=TensorDataset(images, labels)).fingerprint == fit().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        ((torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0).long()), ValueError, "empty"),
+        (TensorDataset(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0).long()), ValueError, "empty"),
+        ((torch.zeros(4, 3, 8, 8), torch.arange(4)), TypeError, "uint8"),
+        ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4)), TypeError, "labels"),
+        ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, -1, 0])), ValueError, "index 2"),
+        ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])), ValueError, "labels"),
+        ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long()), ValueError, "two classes"),
+        ([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0), (torch.zeros(3, 9, 8, dtype=torch.uint8), 1)],
+         ValueError, "one size"),
+    ],
+)  # fmt: skip
+def test_bad_data_is_refused_before_fitting(data, error, words):
+    """An hour of fitting must not end in what the first second could have found."""
+    with pytest.raises(error, match=words):
+        fit(data=data)
