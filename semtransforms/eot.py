@@ -131,6 +131,8 @@ class EOT(nn.Module):
         members: modules with ``draw`` and ``forward``, such as :class:`Crop` and :class:`Kornia`.
     """
 
+    members: Any  # a ModuleList, whose items have draw besides forward
+
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
