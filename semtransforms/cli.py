@@ -1,0 +1,261 @@
+"""The command line: `semtransforms demo | fit | protect | list | show`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Make image datasets unlearnable with Stable Error-Minimizing noise.",
+)
+
+SOURCE_HELP = (
+    "Image folder with one sub-folder per class, datasets folder, Parquet, name on the Hugging Face Hub, "
+    "or torchvision:NAME:ROOT."
+)
+
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
+Generator = Annotated[str, typer.Option(help="Name of a bundled generator, or the folder of your own.")]
+Split = Annotated[str, typer.Option(help="Part to read, where SOURCE has parts.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, where SOURCE has columns.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, where SOURCE has columns.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA if present.")]
+
+
+@contextmanager
+def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
+    """Turn the errors a user can mend into one line on stderr and exit code 2, warnings into one line each."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
+        try:
+            yield
+        except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo(interrupted, err=True)
+            raise typer.Exit(130) from None
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    device: Device = None,
+) -> None:
+    """Protect 1,402 scanned digits and train a network on the clean and on the protected copy (under a minute)."""
+    with one_line_errors():
+        from semtransforms.demo import run_demo
+
+        result = run_demo(out, device=device, progress=not as_json)
+        if as_json:
+            typer.echo(json.dumps(result))
+            return
+        rows = [["trained on", "test accuracy", "train accuracy", "seconds"]]
+        for copy, victim in result["victims"].items():
+            accuracies = [f"{victim[part]:.1%}" for part in ("test_accuracy", "train_accuracy")]
+            rows.append([copy, *accuracies, f"{victim['seconds']:.1f}"])
+        typer.echo(_table(rows))
+        typer.echo(
+            f"{result['train_images']} images protected within rho_u = {result['rho_u']} by {result['generator']} "
+            f"in {result['protect_seconds']:.1f} s; {result['test_images']} clean test images; "
+            f"{result['seconds']:.0f} s in all.\nPicture: {result['picture']}"
+        )
+
+
+@app.command()
+def fit(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the generator.", show_default=False)],
+    method: Annotated[str, typer.Option(help="Row of the table of methods: sem, rem, em, ...")] = "sem",
+    rho_u: Annotated[str | None, typer.Option(help="Radius of the noise, as in 8/255.")] = None,
+    rho_a: Annotated[str | None, typer.Option(help="Radius of the adversary, as in 4/255.")] = None,
+    steps_u: Annotated[int | None, typer.Option(help="PGD steps of the noise (K_u).")] = None,
+    steps_a: Annotated[int | None, typer.Option(help="PGD steps of the adversary (K_a).")] = None,
+    num_samples: Annotated[int | None, typer.Option(help="Transformations averaged per gradient (J).")] = None,
+    surrogate: Annotated[str | None, typer.Option(help="Network the noise is computed on, as in convnet.")] = None,
+    width: Annotated[int | None, typer.Option(help="Its width, for networks that have one.")] = None,
+    train_steps: Annotated[int | None, typer.Option(help="Surrogate updates (M).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per update.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the fit; the seed of a protection is another one.")] = None,
+    checkpoint_dir: Annotated[Path | None, typer.Option(help="Where to keep checkpoints; none without it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --checkpoint-dir.")] = False,
+    split: Split = "train",
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = None,
+) -> None:
+    """Fit a noise generator on your own images; what is not given is the paper's."""
+    with one_line_errors():
+        from semtransforms.methods import method as preset_of
+
+        preset = preset_of(method)
+        given: dict[str, Any] = {
+            "steps_u": steps_u, "steps_a": steps_a, "num_samples": num_samples, "surrogate": surrogate, "width": width,
+            "train_steps": train_steps, "batch_size": batch_size, "precision": precision, "seed": seed,
+        }  # fmt: skip
+        for radius, text, step in (("rho_u", rho_u, "alpha_u"), ("rho_a", rho_a, "alpha_a")):
+            if text is not None:
+                given[radius] = _radius(radius, text)
+                # the step keeps its share of the radius, a fifth in every preset
+                given[step] = given[radius] * getattr(preset, step) / getattr(preset, radius)
+        config = replace(preset, **{name: value for name, value in given.items() if value is not None})
+        if resume and checkpoint_dir is None:
+            raise ValueError("--resume needs --checkpoint-dir, the folder the interrupted fit wrote to.")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder. Choose another name.")
+
+        from semtransforms.fitting import fit_generator
+        from semtransforms.sources import open_source
+
+        images = open_source(source, split=split, image_column=image_column, label_column=label_column)
+        generator = fit_generator(images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device)
+        folder = generator.save_pretrained(out)
+        typer.echo(f"Generator written to {folder}. Next: semtransforms protect SOURCE OUT --generator {folder}")
+
+
+@app.command()
+def protect(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or empty.", show_default=False)],
+    generator: Generator,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="png: image folder. parquet, datasets: one Parquet file or datasets folder. noise: the noise alone, "
+            "to be kept private. jpeg: costs protection."
+        ),
+    ] = "png",
+    seed: Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Private folder for the seed.")] = None,
+    split: Split = "train",
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = None,
+) -> None:
+    """Write a protected copy of a labelled image collection, ready to be published.
+
+    Every image becomes upright 8-bit RGB (transparency is kept). An interrupted run goes on when started again.
+    """
+    with one_line_errors("interrupted: the same command goes on from here"):
+        from semtransforms.generator import NoiseGenerator
+        from semtransforms.publish import FORMATS, protect_source
+        from semtransforms.sources import open_source
+        from semtransforms.store import default_cache_dir
+
+        if format not in FORMATS:
+            jpeg = " JPEG costs protection; if you must have it, write --format jpeg." if format.startswith("j") else ""
+            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{jpeg}")
+        noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
+        images = open_source(source, split=split, image_column=image_column, label_column=label_column)
+        private = (cache_dir or default_cache_dir()) / "protections"
+        outcome = protect_source(images, out, noise_maker, format=format, seed=seed, private=private, device=device)
+        for place in outcome.failed:
+            typer.echo(f"error: not protected: {place}", err=True)
+        found = f", {outcome.found} were finished before" if outcome.found else ""
+        typer.echo(f"{outcome.written} images protected{found}: {out}")
+        typer.echo(
+            "Metadata (EXIF, GPS, ICC profiles, comments, text) is not copied; "
+            f"{outcome.with_metadata} of these images had some."
+        )
+        if outcome.without_alpha:
+            typer.echo(f"{outcome.without_alpha} images lost their transparency: JPEG has none.")
+        if images.other_columns:
+            typer.echo(f"Columns not copied: {', '.join(images.other_columns)}.")
+        if format == "jpeg":
+            typer.echo(
+                "JPEG changes pixels: part of the noise is lost, and the bound rho_u no longer holds. "
+                "Publish PNG where you can."
+            )
+        if format == "noise":
+            typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
+        typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")
+        if outcome.failed:
+            raise typer.Exit(1)
+
+
+@app.command("list")
+def list_generators() -> None:
+    """List the generators that came with this installation."""
+    with one_line_errors():
+        from semtransforms.functional import levels
+        from semtransforms.hub import available
+
+        rows = [["name", "method", "data", "classes", "size", "surrogate", "rho_u", "KiB"]]
+        for row in available():
+            size = "x".join(map(str, row["image_size"]))
+            rows.append(
+                [row["name"], row["method"], row["data"], str(row["num_classes"]), size, row["surrogate"],
+                 f"{levels(row['rho_u'])}/255", f"{row['bytes'] / 1024:.0f}"]
+            )  # fmt: skip
+        typer.echo(_table(rows))
+
+
+@app.command()
+def show(
+    source: SourceArgument,
+    generator: Generator,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("semtransforms.png"),
+    index: Annotated[list[int] | None, typer.Option(help="Which image; may be repeated.")] = None,
+    number: Annotated[int, typer.Option("-n", help="How many, spread over SOURCE, without --index.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the noise shown.")] = 0,
+    split: Split = "train",
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = None,
+) -> None:
+    """Draw clean images, their noise and their protected copies side by side."""
+    with one_line_errors():
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"--out must end in .png, got {str(out)!r}: other formats would change the pixels shown.")
+        if number < 1:
+            raise ValueError(f"-n must be at least 1, got {number}.")
+        from semtransforms.figures import side_by_side
+        from semtransforms.generator import NoiseGenerator
+        from semtransforms.publish import check_classes
+        from semtransforms.sources import open_source
+
+        noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
+        images = open_source(source, split=split, image_column=image_column, label_column=label_column)
+        labels = check_classes(images, noise_maker)
+        count = min(number, len(images))
+        chosen = index or [k * len(images) // count for k in range(count)]
+        beyond = [i for i in chosen if not 0 <= i < len(images)]
+        if beyond:
+            raise ValueError(f"--index must be in 0..{len(images) - 1}, got {beyond[0]}.")
+        pixels = [images[i][0] for i in chosen]
+        noise = noise_maker.noise(pixels, labels[chosen], seed=seed, device=device)
+        names = images.classes or noise_maker.classes
+        captions = [names[label] if names else str(label) for label in labels[chosen].tolist()]
+        side_by_side(pixels, noise, captions).save(out, format="PNG")
+        typer.echo(f"Picture: {out}")
+
+
+def _radius(name: str, text: str) -> float:
+    from semtransforms.config import parse_radius
+
+    try:
+        return parse_radius(text)
+    except ValueError as error:
+        raise ValueError(f"--{name.replace('_', '-')}: {error}") from None
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Columns of equal width, headings first."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+if __name__ == "__main__":
+    app()
