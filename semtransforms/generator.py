@@ -22,7 +22,7 @@ from semtransforms.functional import add_noise, image_keys, index_keys, quantize
 from semtransforms.hardware import autocast_dtype, pick_device
 from semtransforms.hub import CONFIG_FILE, WEIGHTS_FILE, resolve
 from semtransforms.images import check_labels
-from semtransforms.models import build_model
+from semtransforms.models import MODELS, build_model
 from semtransforms.pgd import pgd
 
 
@@ -157,9 +157,10 @@ class NoiseGenerator:
 
         Raises:
             TypeError: images are not uint8.
-            ValueError: no images, labels that do not fit the images or the generator, images of another shape.
+            ValueError: labels that do not fit the images or the generator, images of another form or too small.
         """
         pixels = list(images)
+        smallest = MODELS[self.config.surrogate].smallest
         for index, image in enumerate(pixels):
             if not isinstance(image, Tensor) or image.dtype != torch.uint8:
                 kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
@@ -169,6 +170,11 @@ class NoiseGenerator:
                 )
             if image.ndim != 3 or image.shape[0] != 3:
                 raise ValueError(f"images must be (3, H, W), got {tuple(image.shape)} at index {index}")
+            if min(image.shape[1:]) < smallest:
+                raise ValueError(
+                    f"images must be at least {smallest} x {smallest} for {self.config.surrogate!r}, got "
+                    f"{image.shape[1]} x {image.shape[2]} at index {index}. Leave it out or enlarge it."
+                )
         targets = check_labels(labels, self.num_classes)
         if len(targets) != len(pixels):
             raise ValueError(f"labels must have one entry per image: {len(targets)} labels for {len(pixels)} images")

@@ -84,7 +84,7 @@ def _convnet(num_classes: int, image_size: int, width: int) -> nn.Module:
 
 def _conv_block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def _resnet18(num_classes: int, image_size: int) -> nn.Module:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semtransforms.config import PGDConfig, Uniform
 from semtransforms.eot import EOT
@@ -49,12 +50,14 @@ def pgd(
     Returns:
         float32 (N, C, H, W): delta with ``|delta| <= rho`` and ``images + delta`` in [0, 1].
     """
+    fits = _FITS.setdefault(network, {})
     with frozen(network):
+        folded = fold_batch_norm(network)
         delta = config.rho * (2 * keyed_uniform(fold(keys, _START), images.shape[1:]) - 1)
         delta = project(delta, images, config.rho)
         step = config.alpha if maximise else -config.alpha
         for k in range(config.steps):
-            gradient = _mean_gradient(network, images + delta, labels, config, fold(keys, _STEPS + k), eot, dtype)
+            gradient = _mean_gradient(folded, images + delta, labels, config, fold(keys, _STEPS + k), eot, dtype, fits)
             delta = project(delta.add_(gradient.sign_(), alpha=step), images, config.rho)
     return delta
 
@@ -103,6 +106,28 @@ def frozen(network: nn.Module) -> Iterator[None]:
             weight.requires_grad_(want)
 
 
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """The same function in eval mode, with each BatchNorm that directly follows a convolution inside its weights.
+
+    Looks into ``nn.Sequential`` only; everything else is used as it is. On the convnet a pass gets a fifth cheaper.
+
+    Args:
+        network: in eval mode; it is not changed.
+
+    Returns:
+        A network that shares what could not be folded.
+    """
+    if not isinstance(network, nn.Sequential):
+        return network
+    layers: list[nn.Module] = []
+    for layer in network:
+        if layers and isinstance(layer, nn.BatchNorm2d) and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer).requires_grad_(False)
+        else:
+            layers.append(fold_batch_norm(layer))
+    return nn.Sequential(*layers)
+
+
 def _mean_gradient(
     network: nn.Module,
     images: Tensor,
@@ -111,6 +136,7 @@ def _mean_gradient(
     keys: Tensor,
     eot: EOT | None,
     dtype: torch.dtype | None,
+    fits: dict[torch.Size, int],
 ) -> Tensor:
     """Line 7: the sum over J samples (its sign is the mean's), J * N images at a time as far as memory goes."""
     count, samples = len(images), config.num_samples
@@ -118,21 +144,25 @@ def _mean_gradient(
     sample_keys = torch.cat([fold(keys, j) for j in range(samples)])
     rows = torch.arange(count, device=images.device).repeat(samples)
     start = 0
+    shape = images.shape[1:]
     while start < len(gradients):
-        fits = _images_that_fit(network, images[:1])
-        part = slice(start, min(start + fits, len(gradients)))
+        if shape not in fits:
+            fits[shape] = _images_that_fit(network, images[:1])
+        part = slice(start, min(start + fits[shape], len(gradients)))
         try:
             gradients[part] = _gradient(
                 network, images[rows[part]], labels[rows[part]], config.inner, sample_keys[part], eot, dtype
             )
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or fits == 1:
+            if not _is_out_of_memory(error) or fits[shape] == 1:
                 raise
         else:
             start = part.stop
             continue
         # outside the handler, whose traceback would keep the failed attempt's tensors alive
-        _halve(network, images[:1], part.stop - part.start)
+        fits[shape] = max(1, (part.stop - part.start) // 2)
+        if images.device.type == "cuda":
+            torch.cuda.empty_cache()
     return gradients.view(samples, *images.shape).sum(0)
 
 
@@ -175,32 +205,24 @@ def forward(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Te
 
 # --- how many images one gradient can take -----------------------------------------------------------------------
 
+# per network and image shape; measured at the first gradient, lowered where memory runs out after all
 _FITS: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
 
 
 def _images_that_fit(network: nn.Module, image: Tensor) -> int:
-    """Images whose activations fill half of the free memory; measured once per network and shape."""
-    known = _FITS.setdefault(network, {})
-    if image.shape not in known:
-        saved: dict[int, int] = {}
+    """Images whose activations fill half of the free memory, from what the graph of one image keeps."""
+    saved: dict[int, int] = {}
 
-        def count(tensor: Tensor) -> Tensor:
-            saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-            return tensor
+    def count(tensor: Tensor) -> Tensor:
+        saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
 
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            network(image.detach().requires_grad_())
-        weights = {weight.data_ptr() for weight in network.parameters()}
-        size = sum(bytes_ for pointer, bytes_ in saved.items() if pointer not in weights)
-        # twice: the gradients of the activations live beside them, and convolutions want workspace
-        known[image.shape] = max(1, free_memory(image.device) // 2 // max(1, 2 * size))
-    return known[image.shape]
-
-
-def _halve(network: nn.Module, image: Tensor, tried: int) -> None:
-    _FITS[network][image.shape] = max(1, tried // 2)
-    if image.device.type == "cuda":
-        torch.cuda.empty_cache()
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        network(image.detach().requires_grad_())
+    weights = {weight.data_ptr() for weight in network.parameters()}
+    size = sum(bytes_ for pointer, bytes_ in saved.items() if pointer not in weights)
+    # twice: the gradients of the activations live beside them, and convolutions want workspace
+    return max(1, free_memory(image.device) // 2 // max(1, 2 * size))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

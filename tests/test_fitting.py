@@ -254,6 +254,8 @@ def test_noise_refuses_what_it_cannot_protect(fitted):
         fitted.noise(images, labels[:3])
     with pytest.raises(ValueError, match="images"):
         fitted.noise(images[:, :1], labels)
+    with pytest.raises(ValueError, match="8 x 8.*index 1"):
+        fitted.noise([images[0], images[1, :, :7]], labels[:2])
     assert fitted.noise(images[:0], labels[:0]).shape == (0, 3, 12, 12)
 
 
