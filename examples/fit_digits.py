@@ -13,16 +13,16 @@ from semtransforms.demo import load_digits_images, split_digits
 CONFIG = replace(
     SEM,
     surrogate="convnet",
-    width=32,
+    width=16,
     rho_u=16 / 255,
-    alpha_u=3.2 / 255,
+    alpha_u=4.8 / 255,
     rho_a=8 / 255,
-    alpha_a=3.2 / 255,
-    steps_u=10,
-    steps_a=5,
+    alpha_a=4 / 255,
+    steps_u=5,
+    steps_a=3,
     num_samples=2,
     train_steps=300,
-    decay_every=120,
+    decay_every=150,
     # a mirrored digit is no digit: T is the crop alone
     eot=(Transformation("crop", {"padding": 4}),),
     # the same file on every machine

@@ -46,8 +46,8 @@ class ProtectedDataset(Dataset[Any]):
     dataset given is never changed. A PIL image stays a PIL image (RGB, or RGBA where it has alpha), a tensor a tensor.
 
     The noise is computed once and kept in a private ``NoiseStore``: whoever has it, or the seed and the generator,
-    subtracts it. Its folder is named by a hash of everything the noise depends on; to know whether the images are the
-    same, image folders are told by the files' paths, sizes and modification times, everything else by its pixels.
+    subtracts it. Its folder is named by a hash of everything the noise depends on: for image folders the bytes of the
+    files, for everything else the pixels.
 
     Args:
         dataset: map-style: torchvision's datasets, ``Subset``, ``TensorDataset`` of uint8, or any that gives
@@ -352,8 +352,7 @@ def _survey_files(dataset: Any, rows: NDArray[np.int64]) -> _Survey:
     digest, labels = hashlib.sha256(), []
     for row in rows.tolist():
         path, label = dataset.samples[row]
-        state = os.stat(path)
-        digest.update(f"{os.path.relpath(path, dataset.root)} {state.st_size} {state.st_mtime_ns}\n".encode())
+        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
         labels.append(label)
     return _Survey(digest.hexdigest(), np.asarray(labels), None)
 
