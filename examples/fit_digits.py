@@ -15,16 +15,18 @@ CONFIG = replace(
     surrogate="convnet",
     width=16,
     rho_u=16 / 255,
-    alpha_u=4.8 / 255,
-    rho_a=8 / 255,
-    alpha_a=4 / 255,
+    alpha_u=4 / 255,
     steps_u=5,
-    steps_a=3,
+    # a digit is so easy that a robust surrogate reads it rather than the noise: at 4/255 the victim reaches 52 %
+    rho_a=2 / 255,
+    alpha_a=2 / 255,
+    steps_a=2,
     num_samples=2,
-    train_steps=300,
-    decay_every=150,
+    # likewise: at 0.1 the surrogate learns the digits before the noise has become the easier clue
+    learning_rate=0.02,
+    train_steps=100,
     # a mirrored digit is no digit: T is the crop alone
-    eot=(Transformation("crop", {"padding": 4}),),
+    eot=(Transformation("crop", {"padding": 2}),),
     # the same file on every machine
     precision="fp32",
 )
@@ -41,7 +43,7 @@ def main() -> None:
     generator = fit_generator((images[train], labels[train]), replace(CONFIG, train_steps=arguments.train_steps))
     generator.classes = tuple(str(digit) for digit in range(10))
     generator.card = {
-        "data": "scikit-learn digits (UCI Optical Recognition of Handwritten Digits, CC BY 4.0), 32x32, 1,398 scans",
+        "data": "scikit-learn digits (UCI Optical Recognition of Handwritten Digits, CC BY 4.0), 32x32, 1,402 scans",
         "fitted_by": "python examples/fit_digits.py pretrained",
     }
     print(generator.save_pretrained(arguments.pretrained / "sem-digits"))
