@@ -22,7 +22,7 @@ from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, quantize, to_float
 from semtransforms.generator import NoiseGenerator, build_surrogate
-from semtransforms.hardware import autocast_dtype, free_memory, pick_device
+from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.images import check_labels, read_samples
 from semtransforms.methods import SEM
 from semtransforms.pgd import forward, perturb_view, pgd
@@ -74,6 +74,7 @@ def fit_generator(
         FloatingPointError: the surrogate diverged.
     """
     target = pick_device(device)
+    keep_freed_memory()
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
     checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"

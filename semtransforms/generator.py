@@ -12,14 +12,14 @@ from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import build_eot
 from semtransforms.functional import add_noise, image_keys, index_keys, quantize, to_float
-from semtransforms.hardware import autocast_dtype, pick_device
+from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_device
 from semtransforms.hub import CONFIG_FILE, WEIGHTS_FILE, resolve
 from semtransforms.images import check_labels
 from semtransforms.models import MODELS, build_model
@@ -180,6 +180,7 @@ class NoiseGenerator:
             raise ValueError(f"labels must have one entry per image: {len(targets)} labels for {len(pixels)} images")
         if device is not None:
             self.to(device)
+        keep_freed_memory()
         keys = image_keys(pixels, targets, seed) if ids is None else index_keys(ids, seed)
         batch_size = batch_size or (2048 if self.device.type == "cuda" else 128)
         results: list[Tensor] = [torch.empty(0)] * len(pixels)
@@ -245,7 +246,7 @@ class NoiseGenerator:
             "card": self.card,
         }
         partial = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-        save_file(weights, partial, metadata={"format": "pt"})
+        partial.write_bytes(save(weights, metadata={"format": "pt"}))  # save_file would make it private (0600)
         partial.replace(folder / WEIGHTS_FILE)
         partial = folder / f".{CONFIG_FILE}.{os.getpid()}"
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from contextlib import suppress
+from functools import lru_cache
 
 import torch
 
@@ -60,3 +64,18 @@ def free_memory(device: torch.device) -> int:
     except (OSError, StopIteration):
         # no such file outside Linux: half of the machine's memory is a fair guess where nothing tells
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next step, for the rest of the process; elsewhere do nothing.
+
+    By default it hands tens of megabytes back to the system at every step and takes them again page by page: 17,000
+    page faults and a fifth of the time of a step on two CPU cores.
+    """
+    if sys.platform == "linux":
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        with suppress(OSError, AttributeError):  # another C library has no mallopt
+            library = ctypes.CDLL("libc.so.6")
+            library.mallopt(trim_threshold, 1 << 30)
+            library.mallopt(mmap_threshold, 1 << 30)

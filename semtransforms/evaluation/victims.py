@@ -13,7 +13,7 @@ from tqdm import tqdm
 from semtransforms.config import PGDConfig, Precision, Transformation
 from semtransforms.eot import build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, to_float
-from semtransforms.hardware import autocast_dtype, pick_device
+from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_device
 from semtransforms.images import check_labels
 from semtransforms.models import build_model
 from semtransforms.pgd import forward, perturb_view
@@ -95,6 +95,7 @@ def train_victim(
         ValueError: no images, labels that do not fit, an unknown network.
     """
     target = pick_device(device)
+    keep_freed_memory()
     labels, test_labels = check_labels(labels, None), check_labels(test_labels, None)
     for name, pixels, named in (("images", images, labels), ("test_images", test_images, test_labels)):
         if len(pixels) == 0 or len(pixels) != len(named):

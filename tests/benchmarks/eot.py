@@ -63,7 +63,8 @@ def main() -> None:
     print(f"{COUNT} x 3 x {SIDE} x {SIDE}, forward and backward, ms; {torch.get_num_threads()} threads, "
           f"{platform.machine()}, torch {torch.__version__}, kornia {kornia.__version__}")
     for name, found in times.items():
-        print(f"{name:22} median {statistics.median(found) - base:8.2f}  ({found[0] - base:.2f} to {found[-1] - base:.2f})")
+        low, middle, high = (value - base for value in (found[0], statistics.median(found), found[-1]))
+        print(f"{name:22} median {middle:8.2f}  ({low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":
