@@ -93,7 +93,9 @@ class GeneratorConfig:
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network.
         width: its width, for networks that have one (``convnet``); ``None`` for the network's default.
-        num_classes, image_size: labels and pixels (height, width) it was built for; ``None`` until fitted.
+        num_classes: labels it was built for; ``None`` until fitted.
+        image_size: pixels (height, width) it was built for; ``None`` takes the data's. Set before a fit, images of
+            another size are resized and centre-cropped to it.
         train_steps: M, surrogate updates.
         batch_size, learning_rate, momentum, weight_decay: of the surrogate's SGD.
         decay_every, decay_factor: the learning rate is multiplied by ``decay_factor`` every ``decay_every`` steps.
@@ -143,6 +145,16 @@ class GeneratorConfig:
             raise ValueError(
                 f"rho_u must be at least 1/255, got {self.rho_u!r}: a stored byte cannot hold less. Use 8/255."
             )
+        if self.rho_u > 127.5 / 255:
+            raise ValueError(f"rho_u must be at most 127/255, got {self.rho_u!r}: noise is stored as int8. Use 8/255.")
+        for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+        for name in ("seed", "num_classes", "width"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | None):
+                raise ValueError(f"{name} must be an integer, got {value!r}")
         for name in ("steps_u", "num_samples", "train_steps", "batch_size", "decay_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

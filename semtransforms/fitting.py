@@ -16,15 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import center_crop, resize
 from tqdm import tqdm
 
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
-from semtransforms.functional import batch_rows, fold, index_keys, quantize, to_float
+from semtransforms.functional import batch_rows, fold, index_keys, quantize, stream_seed, to_float
 from semtransforms.generator import NoiseGenerator, build_surrogate
 from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.images import check_labels, read_samples
 from semtransforms.methods import SEM
+from semtransforms.models import look_up
 from semtransforms.pgd import forward, perturb_view, pgd
 
 # what a batch's keys are folded with
@@ -77,36 +79,44 @@ def fit_generator(
     keep_freed_memory()
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
+    # what can be wrong is found before the data are read
+    eot = build_eot(config.eot)
+    look_up(config.surrogate, config.width)
     checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
     if checkpoint is not None:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        _check_writable(checkpoint.parent)
         if checkpoint.exists() and not resume:
             raise FileExistsError(
                 f"checkpoint_dir already holds {checkpoint}. Pass resume=True to continue it, or another folder."
             )
-    data = load_labelled(dataset, config.num_classes)
+    data = load_labelled(dataset, config.num_classes, config.image_size)
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
     data_hash = _hash(data)
 
     surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    eot = build_eot(config.eot)
     optimizer = torch.optim.SGD(
         surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
     first = 0
     if checkpoint is not None and checkpoint.exists():
         first = _load_checkpoint(checkpoint, surrogate, optimizer, config, data_hash)
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     images, labels = data.images, data.labels.to(target)
     if images.nbytes < free_memory(target) // 4:
         images = images.to(target)
 
-    with tqdm(total=config.train_steps, initial=first, desc=f"fit {config.method}", disable=not progress) as bar:
+    with (
+        torch.random.fork_rng([target] if target.type == "cuda" else []),
+        tqdm(total=config.train_steps, initial=first, desc=f"fit {config.method}", disable=not progress) as bar,
+    ):
         started = time.perf_counter()
         for step in range(first, config.train_steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * config.decay_factor ** (step // config.decay_every)
+            torch.manual_seed(stream_seed(config.seed, step))  # for networks that draw by themselves (dropout)
             rows = batch_rows(step, len(labels), config.batch_size, config.seed)
             loss, accuracy = train_step(
                 surrogate,
@@ -177,12 +187,15 @@ def train_step(
     return loss.detach(), (logits.argmax(1) == labels).float().mean()
 
 
-def load_labelled(dataset: Any, num_classes: int | None = None) -> Labelled:
+def load_labelled(
+    dataset: Any, num_classes: int | None = None, image_size: tuple[int, int] | None = None
+) -> Labelled:
     """Bring a labelled data set into memory, checked.
 
     Args:
         dataset: as for :func:`fit_generator`.
         num_classes: C, where it is fixed beforehand.
+        image_size: height and width to resize (the shorter side) and centre-crop to; ``None`` leaves images alone.
 
     Returns:
         Its images, labels and label names.
@@ -196,6 +209,7 @@ def load_labelled(dataset: Any, num_classes: int | None = None) -> Labelled:
         images, labels = dataset
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        images = _resized(images, image_size)
     else:
         names = getattr(dataset, "classes", None)
         classes = tuple(str(name) for name in names) if names else None
@@ -204,11 +218,12 @@ def load_labelled(dataset: Any, num_classes: int | None = None) -> Labelled:
         pixels: list[Tensor] = []
         labels = []
         for index, (image, label) in enumerate(read_samples(dataset)):
+            image = _resized(image, image_size)
             if pixels and image.shape != pixels[0].shape:
                 raise ValueError(
                     f"images must have one size to fit on: index 0 is {tuple(pixels[0].shape[1:])}, index {index} is "
-                    f"{tuple(image.shape[1:])}. Resize them (transforms.v2.Resize, then CenterCrop) before the fit; a "
-                    "fitted generator protects images of any size."
+                    f"{tuple(image.shape[1:])}. Set image_size=(height, width) in the config (--size on the command "
+                    "line) to resize and crop them for the fit; a fitted generator protects images of any size."
                 )
             pixels.append(image)
             labels.append(label)
@@ -223,6 +238,22 @@ def load_labelled(dataset: Any, num_classes: int | None = None) -> Labelled:
     if classes is not None and num_classes is not None and len(classes) != num_classes:
         classes = None
     return Labelled(images.contiguous(), labels, classes)
+
+
+def _resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    if size is None or images.shape[-2:] == size:
+        return images
+    scale = max(wanted / side for wanted, side in zip(size, images.shape[-2:], strict=True))
+    covering = [max(wanted, round(side * scale)) for wanted, side in zip(size, images.shape[-2:], strict=True)]
+    cropped: Tensor = center_crop(resize(images, covering, antialias=True), list(size))
+    return cropped
+
+
+def _check_writable(folder: Path) -> None:
+    """Whether a folder is there or can be made, without making it."""
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(f"checkpoint_dir: cannot write {folder} ({place} is no folder you may write to). Use another one.")
 
 
 def _hash(data: Labelled) -> str:

@@ -166,5 +166,10 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless the data set is smaller than it
 def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     return torch.randperm(count, generator=generator)
+
+
+def stream_seed(seed: int, number: int) -> int:
+    """A seed for torch's own generators, from a seed and the number of a step or an epoch."""
+    return (seed * 1_000_003 + number) % 2**63

@@ -23,7 +23,7 @@ from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_devic
 from semtransforms.hub import CONFIG_FILE, WEIGHTS_FILE, resolve
 from semtransforms.images import check_labels
 from semtransforms.models import MODELS, build_model
-from semtransforms.pgd import pgd
+from semtransforms.pgd import is_out_of_memory, pgd
 
 
 class NoiseGenerator:
@@ -180,17 +180,21 @@ class NoiseGenerator:
             raise ValueError(f"labels must have one entry per image: {len(targets)} labels for {len(pixels)} images")
         if device is not None:
             self.to(device)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1 images, got {batch_size}. Leave it out for one that suits.")
+        if ids is not None and (ids.shape != (len(pixels),) or ids.dtype.is_floating_point or ids.dtype.is_complex):
+            raise ValueError(f"ids must be {len(pixels)} whole numbers, got {ids.dtype} {tuple(ids.shape)}")
         keep_freed_memory()
         keys = image_keys(pixels, targets, seed) if ids is None else index_keys(ids, seed)
-        batch_size = batch_size or (2048 if self.device.type == "cuda" else 128)
         results: list[Tensor] = [torch.empty(0)] * len(pixels)
         shapes: defaultdict[torch.Size, list[int]] = defaultdict(list)
         for index, image in enumerate(pixels):
             shapes[image.shape].append(index)
         with tqdm(total=len(pixels), unit="img", desc="noise", disable=not progress) as bar:
-            for rows in shapes.values():
-                for start in range(0, len(rows), batch_size):
-                    batch = rows[start : start + batch_size]
+            for shape, rows in shapes.items():
+                count = batch_size or self._batch_size(shape)
+                for start in range(0, len(rows), count):
+                    batch = rows[start : start + count]
                     levels = self._batch_noise(torch.stack([pixels[i] for i in batch]), targets[batch], keys[batch])
                     for index, level in zip(batch, levels, strict=True):
                         results[index] = level
@@ -199,18 +203,28 @@ class NoiseGenerator:
             return torch.stack(results) if results else torch.empty(images.shape, dtype=torch.int8)
         return results
 
+    def _batch_size(self, shape: torch.Size) -> int:
+        most = 2048 if self.device.type == "cuda" else 128
+        return max(1, min(most, 2**26 // shape.numel()))  # 256 MiB of float32 for each copy of a batch
+
     def _batch_noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         device = self.device
-        delta = pgd(
-            self.surrogate,
-            to_float(images.to(device)),
-            labels.to(device),
-            self.config.defense,
-            keys=keys.to(device),
-            eot=self.eot,
-            dtype=autocast_dtype(self.config.precision, device),
-        )
-        return quantize(delta, self.config.rho_u).cpu()
+        try:
+            delta = pgd(
+                self.surrogate,
+                to_float(images.to(device)),
+                labels.to(device),
+                self.config.defense,
+                keys=keys.to(device),
+                eot=self.eot,
+                dtype=autocast_dtype(self.config.precision, device),
+            )
+            return quantize(delta, self.config.rho_u).cpu()
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(images) == 1:
+                raise
+        halves = zip(*(tensor.tensor_split(2) for tensor in (images, labels, keys)), strict=True)
+        return torch.cat([self._batch_noise(*half) for half in halves])
 
     def protect(self, images: Tensor, labels: Any, *, seed: int = 0, **options: Any) -> Tensor:
         """Add the defensive noise.
@@ -281,7 +295,9 @@ class NoiseGenerator:
         try:
             weights = load_file(folder / WEIGHTS_FILE)
         except SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}).") from error
+            raise ValueError(
+                f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). Fetch the generator again."
+            ) from error
         check_weights(surrogate, weights, folder / WEIGHTS_FILE)
         surrogate.load_state_dict(weights, strict=True)
         generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
@@ -307,16 +323,20 @@ def build_surrogate(config: GeneratorConfig) -> nn.Module:
 
 
 def check_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Compare a file's tensors with a network's, name by name and shape by shape.
+    """Compare a file's tensors with a network's, name by name, shape by shape, type by type.
 
     Raises:
-        ValueError: missing, unexpected or differently shaped tensors.
+        ValueError: missing, unexpected or different tensors, NaN or infinity.
     """
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
+    wanted, found = (
+        {key: f"{value.dtype} {tuple(value.shape)}".removeprefix("torch.") for key, value in tensors.items()}
+        for tensors in (network.state_dict(), weights)
+    )
     for key in sorted(wanted.keys() | found.keys()):
         if wanted.get(key) != found.get(key):
             raise ValueError(
                 f"{source} does not fit the network of its config: {key!r} should be {wanted.get(key, 'absent')}, "
                 f"is {found.get(key, 'absent')}. Fetch or fit the generator again."
             )
+        if weights[key].is_floating_point() and not bool(weights[key].isfinite().all()):
+            raise ValueError(f"{source} holds NaN or infinity in {key!r}. Fetch or fit the generator again.")

@@ -170,6 +170,27 @@ MODELS: Mapping[str, Architecture] = {
 }
 
 
+def look_up(name: str, width: int | None = None) -> Architecture:
+    """The row of `MODELS`, checked without building anything.
+
+    Args:
+        name: a key of `MODELS`.
+        width: asked for, or ``None``.
+
+    Raises:
+        ValueError: unknown name, a width for a network that has none, a width below 1.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4) or list(MODELS)
+        raise ValueError(f"model {name!r} is unknown; nearest: {', '.join(near)}. All: {', '.join(MODELS)}.")
+    row = MODELS[name]
+    if width is not None and row.width is None:
+        raise ValueError(f"width={width} given for {name!r}, which comes in one width. Leave it out, or use 'convnet'.")
+    if width is not None and width < 1:
+        raise ValueError(f"width must be at least 1, got {width}. The default for {name!r} is {row.width}.")
+    return row
+
+
 def build_model(name: str, *, num_classes: int, image_size: int, width: int | None = None) -> nn.Module:
     """Build a freshly initialised network whose first layer is the centring of [0, 1] images.
 
@@ -187,20 +208,13 @@ def build_model(name: str, *, num_classes: int, image_size: int, width: int | No
         ValueError: unknown name, fewer than two classes, images too small for the network, a width for a network
             that has none, a width below 1.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4) or list(MODELS)
-        raise ValueError(f"model {name!r} is unknown; nearest: {', '.join(near)}. All: {', '.join(MODELS)}.")
-    build, smallest, default_width = MODELS[name]
+    build, smallest, default_width = look_up(name, width)
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}. One class leaves nothing to learn.")
     if image_size < smallest:
         fits = [other for other, row in MODELS.items() if row.smallest <= image_size]
         remedy = f"use one of {', '.join(fits)}" if fits else "enlarge the images"
         raise ValueError(f"image_size must be at least {smallest} for {name!r}, got {image_size}: {remedy}.")
-    if width is not None and default_width is None:
-        raise ValueError(f"width={width} given for {name!r}, which comes in one width. Leave it out, or use 'convnet'.")
-    if width is not None and width < 1:
-        raise ValueError(f"width must be at least 1, got {width}. The default for {name!r} is {default_width}.")
     options = {} if default_width is None else {"width": width or default_width}
     network = build(num_classes, image_size, **options)
     return nn.Sequential(OrderedDict(centre=Centre(), network=network))

@@ -73,7 +73,8 @@ def test_bad_radii_are_refused(text):
     [
         ("rho_u", 0.5 / 255), ("rho_u", float("nan")), ("rho_u", "8/255"), ("rho_u", 8), ("alpha_a", -1.0),
         ("steps_u", 0), ("steps_u", 2.0), ("num_samples", 0), ("batch_size", True), ("train_steps", -5),
-        ("defense_sees", "noise"), ("precision", "fp16"),
+        ("defense_sees", "noise"), ("precision", "fp16"), ("rho_u", 200 / 255), ("learning_rate", float("nan")),
+        ("weight_decay", -1), ("seed", 1.5), ("num_classes", "3"),
     ],
 )  # fmt: skip
 def test_bad_values_name_the_argument(field, value):

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import TensorDataset
 
+from semtransforms.config import Transformation
 from semtransforms.eot import build_eot
-from semtransforms.fitting import fit_generator, train_step
+from semtransforms.fitting import fit_generator, load_labelled, train_step
 from semtransforms.functional import batch_rows, fold, index_keys
 from semtransforms.generator import NoiseGenerator
 from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM
@@ -40,7 +41,8 @@ def small(preset=SEM, **changes):
 
 
 def fit(config=None, data=None, **options):
-    return fit_generator(data or shapes(), config or small(), progress=False, device="cpu", **options)
+    data = shapes() if data is None else data  # an empty data set is false
+    return fit_generator(data, config or small(), progress=False, device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +232,36 @@ def test_noise_depends_on_label_and_seed(fitted):
     assert (base != fitted.noise(images, labels, seed=1)).float().mean() > 0.05
 
 
+def test_ids_key_the_draws_instead_of_the_bytes(fitted):
+    """A caller with ids of his own relies on equal ids giving equal draws, and different ids different ones."""
+    images, labels = shapes(1)
+    four, same = images.expand(4, -1, -1, -1), labels.expand(4)
+    noise = fitted.noise(four, same, ids=torch.tensor([7, 7, 8, 9]))
+    assert torch.equal(noise[0], noise[1])
+    assert (noise[0] != noise[2]).float().mean() > 0.05
+    assert (noise[2] != noise[3]).float().mean() > 0.05
+
+
+def test_noise_halves_its_batch_where_memory_runs_out(fitted, monkeypatch):
+    """A large batch of large images must get slower, not fail, while one image fits."""
+    import semtransforms.generator as module
+
+    images, labels = shapes(9)
+    expected = fitted.noise(images, labels)
+    sizes = []
+
+    def small_memory(network, batch, *args, **options):
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return original(network, batch, *args, **options)
+
+    original = module.pgd
+    monkeypatch.setattr(module, "pgd", small_memory)
+    assert (fitted.noise(images, labels) == expected).float().mean() >= 0.999
+    assert sizes == [9, 5, 3, 2, 4, 2, 2]
+
+
 def test_mixed_sizes_are_each_protected(fitted):
     """A folder of photographs has every size; each must come back in its place."""
     sides = [(12, 12), (16, 20), (12, 12), (9, 30), (16, 20)]
@@ -256,6 +288,12 @@ def test_noise_refuses_what_it_cannot_protect(fitted):
         fitted.noise(images[:, :1], labels)
     with pytest.raises(ValueError, match=r"8 x 8.*index 1"):
         fitted.noise([images[0], images[1, :, :7]], labels[:2])
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size"):
+            fitted.noise(images, labels, batch_size=batch_size)
+    for ids in (torch.arange(3), torch.rand(4)):
+        with pytest.raises(ValueError, match="ids"):
+            fitted.noise(images, labels, ids=ids)
     assert fitted.noise(images[:0], labels[:0]).shape == (0, 3, 12, 12)
 
 
@@ -286,7 +324,7 @@ def test_the_fingerprint_sees_every_change(fitted):
     assert radius.fingerprint != fitted.fingerprint
 
 
-@pytest.mark.parametrize("damage", ["truncated", "nan", "shape", "missing", "pickled", "config", "field"])
+@pytest.mark.parametrize("damage", ["truncated", "nan", "shape", "type", "missing", "pickled", "config", "field"])
 def test_damaged_files_are_refused(fitted, tmp_path, damage):
     """A damaged or foreign file must not become noise, and pickle must never be opened."""
     folder = fitted.save_pretrained(tmp_path / "g")
@@ -299,6 +337,8 @@ def test_damaged_files_are_refused(fitted, tmp_path, damage):
         tensors[name][0] = float("nan")
     elif damage == "shape":
         tensors[name] = tensors[name][:1].contiguous()
+    elif damage == "type":
+        tensors[name] = tensors[name].to(torch.int32)
     elif damage == "missing":
         del tensors[name]
     elif damage == "pickled":
@@ -309,7 +349,7 @@ def test_damaged_files_are_refused(fitted, tmp_path, damage):
         record = json.loads(config.read_text())
         record["config"]["rho_uu"] = 1
         config.write_text(json.dumps(record))
-    if damage in ("nan", "shape", "missing"):
+    if damage in ("nan", "shape", "type", "missing"):
         save_file(tensors, weights)
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         NoiseGenerator.from_pretrained(folder)
@@ -331,6 +371,31 @@ def test_cuda_asked_for_where_there_is_none(fitted):
         fit_generator(shapes(), small(), device="cuda")
     with pytest.raises(ValueError, match="device"):
         fitted.noise(*shapes(2), device="cuda:3")
+
+
+def test_networks_that_draw_by_themselves_reproduce():
+    """Dropout drawn from torch's global stream makes two fits of one seed differ, and a resumed one too."""
+    from semtransforms import models
+    from semtransforms.evaluation.victims import VictimConfig, train_victim
+
+    def with_dropout(num_classes, image_size, width):
+        return torch.nn.Sequential(models._convnet(num_classes, image_size, width), torch.nn.Dropout(0.5))
+
+    images, labels = shapes(24)
+    patched = dict(models.MODELS) | {"convnet": models.Architecture(with_dropout, smallest=8, width=4)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "MODELS", patched)
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        fits = [fit(small(train_steps=4)), fit(small(train_steps=4))]
+        victims = [
+            train_victim(images, labels, VictimConfig("convnet", 4, train_steps=4, batch_size=8), test_images=images,
+                         test_labels=labels, device="cpu", progress=False)
+            for _ in range(2)
+        ]  # fmt: skip
+    assert fits[0].fingerprint == fits[1].fingerprint
+    assert victims[0].train_accuracy == victims[1].train_accuracy
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's own stream has not moved
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
@@ -360,3 +425,38 @@ def test_bad_data_is_refused_before_fitting(data, error, words):
     """An hour of fitting must not end in what the first second could have found."""
     with pytest.raises(error, match=words):
         fit(data=data)
+
+
+def test_image_size_resizes_and_crops():
+    """Real folders hold every size: the fit needs one, and must not distort a photograph to get it."""
+    gradient = torch.arange(40).mul(6).to(torch.uint8).expand(3, 20, 40)  # twice as wide as high
+    data = [(gradient, 0), (gradient[:, :, ::2], 1), (torch.full((3, 12, 16), 100, dtype=torch.uint8), 1)]
+    found = load_labelled(data, image_size=(10, 10)).images
+    assert found.shape == (3, 3, 10, 10)
+    # by hand: 20 x 40 becomes 10 x 20 (each pixel the mean of two columns), of which columns 5..14 stay
+    expected = torch.arange(40).mul(6.0).view(20, 2).mean(1)[5:15]
+    assert (found[0, 0, 5].float() - expected).abs().max() <= 1.5
+    assert found[2].unique().tolist() == [100]
+    generator = fit(small(train_steps=2, image_size=(10, 10)), data=data)
+    assert generator.config.image_size == (10, 10)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"surrogate": "convnett"}, {"width": 0}, {"eot": (Transformation("flipp"),)}], ids=lambda w: next(iter(w))
+)
+def test_names_are_checked_before_the_data_are_read(wrong, tmp_path):
+    """Decoding a million photographs before a typo is found costs an hour."""
+
+    class Unread:
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            raise AssertionError("the data were read")
+
+    with pytest.raises(ValueError, match=r"nearest|did you mean|width"):
+        fit(small(**wrong), data=Unread(), checkpoint_dir=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="checkpoint_dir"):
+        fit(data=Unread(), checkpoint_dir=tmp_path / "file" / "work")

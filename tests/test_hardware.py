@@ -15,6 +15,8 @@ def test_the_device_asked_for_or_a_clear_error():
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match="'tpu9'"):
         pick_device("tpu9")
+    with pytest.raises(ValueError, match="'mps'"):
+        pick_device("mps")
     with pytest.raises(ValueError, match=r"'cuda:99'.*Use 'cpu'"):
         pick_device("cuda:99")
 

@@ -128,19 +128,36 @@ def convnet():
     return network
 
 
-@pytest.mark.parametrize("fits", [1, 4, 7, 1000])
+@pytest.mark.parametrize("fits", [1, 4, 7])
 def test_samples_as_one_batch_equal_one_after_the_other(fits, monkeypatch):
     """The J * B batch is a speed-up only if its parts, whatever memory allows, give the same noise."""
-    network = convnet()
     images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     labels, keys = torch.arange(6) % 4, index_keys(torch.arange(6), 0)
     config = PGDConfig(RHO, ALPHA, steps=3, inner=Uniform(4 / 255), num_samples=5)
     eot = build_eot([Transformation("crop", {"padding": 2}), Transformation("flip")])
-    whole = pgd(network, images, labels, config, keys=keys, eot=eot)
+    whole = pgd(convnet(), images, labels, config, keys=keys, eot=eot)
     monkeypatch.setattr(pgd_module, "_images_that_fit", lambda network, image: fits)
+    sizes = []
+    network = convnet()
+    network[0].register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
     parts = pgd(network, images, labels, config, keys=keys, eot=eot)
+    assert max(sizes) == fits
+    assert sum(sizes) == 3 * 5 * 6
     agree = ((whole - parts).abs() < 1e-6).float().mean()
     assert agree >= 0.999  # a sign may flip where the gradient is 0 up to rounding
+
+
+def test_memory_decides_how_many_images_a_gradient_takes(monkeypatch):
+    """With half the free memory half as many images may go at once; with next to none still one."""
+    network, image = convnet().eval(), torch.rand(1, 3, 8, 8)
+    found = []
+    for free in (1 << 30, 1 << 29, 1):
+        monkeypatch.setattr(pgd_module, "free_memory", lambda device, free=free: free)
+        found.append(pgd_module._images_that_fit(network, image))
+    assert found[0] // 2 == found[1]
+    assert found[2] == 1
+    # by hand: the activations of one 8 x 8 image in a convnet of width 4 take some kilobytes, not megabytes
+    assert 1e4 < found[0] < 1e6
 
 
 def test_out_of_memory_halves_until_it_fits():
@@ -217,6 +234,19 @@ def test_folding_batch_norm_keeps_the_function(name):
     norms = [sum(isinstance(layer, nn.BatchNorm2d) for layer in form.modules()) for form in (network, folded)]
     assert norms[0] > 0
     assert norms[1] == (norms[0] if name == "resnet18" else 0)
+
+
+def test_folding_leaves_a_sequential_with_its_own_forward_alone():
+    """A user's residual block derived from Sequential would become another function."""
+
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(Residual(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)), nn.ReLU()).eval()
+    images = torch.rand(2, 3, 5, 5)
+    assert torch.equal(fold_batch_norm(network)(images), network(images))
 
 
 def test_inputs_are_not_written():

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from semtransforms.config import PGDConfig, Precision, Transformation
 from semtransforms.eot import build_eot
-from semtransforms.functional import batch_rows, fold, index_keys, to_float
+from semtransforms.functional import batch_rows, fold, index_keys, stream_seed, to_float
 from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_device
 from semtransforms.images import check_labels
 from semtransforms.models import build_model
@@ -117,23 +117,26 @@ def train_victim(
 
     started = time.perf_counter()
     losses, correct = [], []
-    for step in tqdm(range(config.train_steps), desc=f"victim rho_a={config.rho_a * 255:g}/255", disable=not progress):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * one_cycle(step, config.train_steps)
-        rows = batch_rows(step, len(labels), config.batch_size, config.seed)
-        keys = fold(index_keys(rows, config.seed), step).to(target)
-        rows = rows.to(target)
-        with torch.no_grad():
-            view = eot(to_float(images[rows]), fold(keys, 0))
-        view = perturb_view(network, view, labels[rows], attack, fold(keys, 1), dtype)
-        network.train()
-        logits = forward(network, view.to(memory_format=torch.channels_last), dtype)
-        loss = F.cross_entropy(logits, labels[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.detach())
-        correct.append((logits.argmax(1) == labels[rows]).float().mean())
+    bar = tqdm(range(config.train_steps), desc=f"victim rho_a={config.rho_a * 255:g}/255", disable=not progress)
+    with torch.random.fork_rng([target] if target.type == "cuda" else []):
+        for step in bar:
+            torch.manual_seed(stream_seed(config.seed, step))  # for networks that draw by themselves (dropout)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * one_cycle(step, config.train_steps)
+            rows = batch_rows(step, len(labels), config.batch_size, config.seed)
+            keys = fold(index_keys(rows, config.seed), step).to(target)
+            rows = rows.to(target)
+            with torch.no_grad():
+                view = eot(to_float(images[rows]), fold(keys, 0))
+            view = perturb_view(network, view, labels[rows], attack, fold(keys, 1), dtype)
+            network.train()
+            logits = forward(network, view.to(memory_format=torch.channels_last), dtype)
+            loss = F.cross_entropy(logits, labels[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.detach())
+            correct.append((logits.argmax(1) == labels[rows]).float().mean())
     seconds = time.perf_counter() - started
     return VictimResult(
         test_accuracy=accuracy(network, test_images, test_labels, dtype),
