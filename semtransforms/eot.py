@@ -2,7 +2,7 @@
 
 A member of T is a module with two methods: ``draw(keys, shape)`` turns per-image keys into parameters, and
 ``forward(images, parameters)`` applies them. kornia does the image work; only the crop is our own, because kornia's
-costs 7 % of a gradient of the convnet, ours 2 % (``tests/benchmarks/eot.py``), and its result is tested equal to kornia's.
+costs 7 % of a gradient of the convnet and ours 2 % (``tests/benchmarks/``). Its result is tested equal to kornia's.
 """
 
 from __future__ import annotations
