@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,7 @@ SOURCE_HELP = (
 
 SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
 Generator = Annotated[str, typer.Option(help="Name of a bundled generator, or the folder of your own.")]
-Split = Annotated[str, typer.Option(help="Part to read, where SOURCE has parts.")]
+Split = Annotated[str | None, typer.Option(help="Part to read, where SOURCE has parts. Default: train.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, where SOURCE has columns.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, where SOURCE has columns.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA if present.")]
@@ -39,8 +41,15 @@ def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
         warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
         try:
             yield
-        except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+        except RuntimeError as error:
+            # torch's word for what a device cannot do or hold; any other is a mistake of ours, and keeps its traceback
+            if not re.search(r"CUDA|NVIDIA|out of memory|not linked with|backend", str(error)):
+                raise
+            first = str(error).partition("\n")[0]
+            typer.echo(f"error: --device: {first} Another device, such as --device cpu, may do.", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             typer.echo(interrupted, err=True)
@@ -56,8 +65,10 @@ def demo(
     """Protect 1,402 scanned digits and train a network on the clean and on the protected copy (under a minute)."""
     with one_line_errors():
         from semtransforms.demo import run_demo
+        from semtransforms.journal import making_folder
 
-        result = run_demo(out, device=device, progress=not as_json)
+        with making_folder(out, "--out"):
+            result = run_demo(out, device=device, progress=not as_json)
         if as_json:
             typer.echo(json.dumps(result))
             return
@@ -85,13 +96,14 @@ def fit(
     num_samples: Annotated[int | None, typer.Option(help="Transformations averaged per gradient (J).")] = None,
     surrogate: Annotated[str | None, typer.Option(help="Network the noise is computed on, as in convnet.")] = None,
     width: Annotated[int | None, typer.Option(help="Its width, for networks that have one.")] = None,
+    size: Annotated[int | None, typer.Option(help="Resize and crop to a square of so many pixels.")] = None,
     train_steps: Annotated[int | None, typer.Option(help="Surrogate updates (M).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per update.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the fit; the seed of a protection is another one.")] = None,
     checkpoint_dir: Annotated[Path | None, typer.Option(help="Where to keep checkpoints; none without it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --checkpoint-dir.")] = False,
-    split: Split = "train",
+    split: Split = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     device: Device = None,
@@ -111,17 +123,24 @@ def fit(
                 # the step keeps its share of the radius, a fifth in every preset
                 given[step] = given[radius] * getattr(preset, step) / getattr(preset, radius)
         config = replace(preset, **{name: value for name, value in given.items() if value is not None})
+        if size is not None:
+            if size < 1:
+                raise ValueError(f"--size must be at least 1 pixel, got {size}.")
+            config = replace(config, image_size=(size, size))
         if resume and checkpoint_dir is None:
             raise ValueError("--resume needs --checkpoint-dir, the folder the interrupted fit wrote to.")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        out = out.expanduser()
+        if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder. Choose another name.")
 
         from semtransforms.fitting import fit_generator
+        from semtransforms.journal import making_folder
         from semtransforms.sources import open_source
 
-        images = open_source(source, split=split, image_column=image_column, label_column=label_column)
-        generator = fit_generator(images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device)
-        folder = generator.save_pretrained(out)
+        with making_folder(out, "OUT"):
+            images = open_source(source, split=split, image_column=image_column, label_column=label_column)
+            generator = fit_generator(images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device)
+            folder = generator.save_pretrained(out)
         typer.echo(f"Generator written to {folder}. Next: semtransforms protect SOURCE OUT --generator {folder}")
 
 
@@ -139,7 +158,7 @@ def protect(
     ] = "png",
     seed: Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Private folder for the seed.")] = None,
-    split: Split = "train",
+    split: Split = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     device: Device = None,
@@ -165,6 +184,8 @@ def protect(
             typer.echo(f"error: not protected: {place}", err=True)
         found = f", {outcome.found} were finished before" if outcome.found else ""
         typer.echo(f"{outcome.written} images protected{found}: {out}")
+        if outcome.removed:
+            typer.echo(f"{outcome.removed} copies removed: their images are no longer in SOURCE under that name.")
         typer.echo(
             "Metadata (EXIF, GPS, ICC profiles, comments, text) is not copied; "
             f"{outcome.with_metadata} of these images had some."
@@ -210,7 +231,7 @@ def show(
     index: Annotated[list[int] | None, typer.Option(help="Which image; may be repeated.")] = None,
     number: Annotated[int, typer.Option("-n", help="How many, spread over SOURCE, without --index.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the noise shown.")] = 0,
-    split: Split = "train",
+    split: Split = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     device: Device = None,
@@ -221,8 +242,12 @@ def show(
             raise ValueError(f"--out must end in .png, got {str(out)!r}: other formats would change the pixels shown.")
         if number < 1:
             raise ValueError(f"-n must be at least 1, got {number}.")
+        if not os.path.isdir(out.parent):
+            raise ValueError(f"--out {str(out)!r} lies in no folder. Make {str(out.parent)!r} first.")
         from semtransforms.figures import side_by_side
         from semtransforms.generator import NoiseGenerator
+        from semtransforms.images import read_sample
+        from semtransforms.journal import explained
         from semtransforms.publish import check_classes
         from semtransforms.sources import open_source
 
@@ -234,11 +259,13 @@ def show(
         beyond = [i for i in chosen if not 0 <= i < len(images)]
         if beyond:
             raise ValueError(f"--index must be in 0..{len(images) - 1}, got {beyond[0]}.")
-        pixels = [images[i][0] for i in chosen]
+        pixels = [read_sample(images, i)[0] for i in chosen]
         noise = noise_maker.noise(pixels, labels[chosen], seed=seed, device=device)
         names = images.classes or noise_maker.classes
         captions = [names[label] if names else str(label) for label in labels[chosen].tolist()]
-        side_by_side(pixels, noise, captions).save(out, format="PNG")
+        picture = side_by_side(pixels, noise, captions)
+        with explained("--out", out):
+            picture.save(out, format="PNG")
         typer.echo(f"Picture: {out}")
 
 

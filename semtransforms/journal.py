@@ -6,9 +6,16 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class Journal:
@@ -19,19 +26,26 @@ class Journal:
 
     def __init__(self, folder: Path, files: Path) -> None:
         self.folder = folder
+        self._files = files
         self.seed: int = json.loads((folder / "secret.json").read_text(encoding="utf-8"))["seed"]
         self._path = folder / "finished.jsonl"
         self._finished: dict[str, tuple[str, str]] = {}  # file: (stamp of the clean image, SHA-256 of the protected)
+        self._folders: set[str] = set()  # those that we made
         for name, stamp, sha256 in _lines(self._path):
-            if (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
+            _unfinished(files / name).unlink(missing_ok=True)
+            if name.endswith("/") and (files / name).is_dir():
+                self._folders.add(name)
+            elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
                 self._finished[name] = (stamp, sha256)
         # written anew: a line that a kill cut short must not swallow the next one
-        lines = [_line(name, *entry) for name, entry in self._finished.items()]
+        lines = [_line(name) for name in self._folders]
+        lines += [_line(name, *entry) for name, entry in self._finished.items()]
         write_atomically(self._path, "".join(lines).encode(), mode=0o600)
 
     @classmethod
-    def begin(cls, private: Path, identity: list[str], files: Path, seed: int | None) -> Journal:
-        """Open the journal of an interrupted protection, or start one.
+    @contextmanager
+    def begin(cls, private: Path, identity: list[str], files: Path, seed: int | None) -> Iterator[Journal]:
+        """Open the journal of an interrupted protection, or start one; one that a failure leaves empty is removed.
 
         Args:
             private: folder of all journals.
@@ -39,7 +53,7 @@ class Journal:
             files: the folder that is being filled.
             seed: given by the user, or ``None``.
 
-        Returns:
+        Yields:
             The journal.
 
         Raises:
@@ -47,39 +61,166 @@ class Journal:
         """
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         earlier = sorted(int(p.parent.name.partition("-")[2]) for p in private.glob(f"{key}-*/secret.json"))
-        if not files.exists() or not any(files.iterdir()):
-            # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
-            folder = private / f"{key}-{earlier[-1] + 1 if earlier else 0}"
-            folder.mkdir(parents=True, exist_ok=True)
-            private.chmod(0o700)
-            folder.chmod(0o700)
-            # 63 bits: what every integer on the way can hold, and too many to try
-            secret = {"seed": secrets.randbits(63) if seed is None else seed, "protection": identity}
-            write_atomically(folder / "secret.json", to_json(secret), mode=0o600)
-            return cls(folder, files)
-        if not earlier:
+        fresh = not any(files.iterdir())
+        if not fresh and not earlier:
             raise ValueError(
                 f"OUT {str(files)!r} is not empty, and not an unfinished protection of this SOURCE with this generator "
                 "and format. Choose an empty folder."
             )
-        journal = cls(private / f"{key}-{earlier[-1]}", files)
+        # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
+        folder = private / f"{key}-{(earlier or [-1])[-1] + fresh}"
+        if fresh:
+            with explained("--cache-dir", folder):
+                folder.mkdir(exist_ok=True)
+                private.chmod(0o700)
+                folder.chmod(0o700)
+                # 63 bits: what every integer on the way can hold, and too many to try
+                secret = {"seed": secrets.randbits(63) if seed is None else seed, "protection": identity}
+                write_atomically(folder / "secret.json", to_json(secret), mode=0o600)
+        with explained("--cache-dir", folder):
+            journal = cls(folder, files)
         if seed is not None and seed != journal.seed:
             raise ValueError(f"OUT {str(files)!r} was begun with another seed. Give none, or choose another OUT.")
-        return journal
+        try:
+            yield journal
+        except BaseException:
+            if fresh and not journal._finished:
+                journal.keep_only((), ())
+                shutil.rmtree(folder)
+            raise
 
-    def is_finished(self, name: str, stamp: str) -> bool:
-        """Whether a file is there, whole, and of the clean image as it is now."""
-        return self._finished.get(name, (None, ""))[0] == stamp
+    def stamp(self, name: str) -> str | None:
+        """The stamp a file was finished with; ``None`` where it is not there, or not whole."""
+        return self._finished.get(name, (None, ""))[0]
 
     def sha256(self, name: str) -> str:
         """SHA-256 of a finished file."""
         return self._finished[name][1]
 
-    def finish(self, name: str, stamp: str, data: bytes) -> None:
-        """Remember a file that now lies under its own name."""
-        self._finished[name] = (stamp, hashlib.sha256(data).hexdigest())
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(name, *self._finished[name]))
+    def make_folder(self, name: str) -> None:
+        """Make a folder, and remember that it is ours."""
+        if not (self._files / name).is_dir():
+            if "/" in name:
+                self.make_folder(name.rpartition("/")[0])
+            self._folders.add(f"{name}/")
+            self._append(_line(f"{name}/"))
+            with explained("OUT", self._files):
+                (self._files / name).mkdir()
+
+    def finish(self, name: str, stamp: str, data: bytes, *, mode: int) -> None:
+        """Write a file, and remember it: first, so that after a kill no file of ours is taken for another's."""
+        self.make_folder(name.rpartition("/")[0])
+        self._append(_line(name, stamp, sha256 := hashlib.sha256(data).hexdigest()))
+        with explained("OUT", self._files):
+            write_atomically(self._files / name, data, mode=mode)
+        self._finished[name] = (stamp, sha256)
+
+    def keep_only(self, names: Iterable[str], folders: Iterable[str]) -> int:
+        """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.
+
+        Args:
+            names: files to keep.
+            folders: folders to keep, empty or not.
+
+        Returns:
+            How many files are no longer there.
+        """
+        wanted = set(names)
+        others = self._finished.keys() - wanted
+        alike = {name.lower(): name for name in wanted}  # one and the same file where case does not count (macOS)
+        with explained("OUT", self._files):
+            for name in others:
+                twin = alike.get(name.lower())
+                if twin is None or not (self._files / name).samefile(self._files / twin):
+                    (self._files / name).unlink(missing_ok=True)
+                del self._finished[name]
+            # a folder comes after its sub-folders
+            for name in sorted(self._folders - {f"{folder}/" for folder in folders}, reverse=True):
+                with suppress(OSError):  # not empty
+                    (self._files / name).rmdir()
+                    self._folders.remove(name)
+        return len(others)
+
+    def _append(self, line: str) -> None:
+        with explained("--cache-dir", self.folder), self._path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+
+@contextmanager
+def making_folder(folder: Path, argument: str) -> Iterator[None]:
+    """Make a folder that can be written into; if the block fails, remove what was made and is still empty.
+
+    Args:
+        folder: made with its parents where it is missing.
+        argument: its name in messages.
+
+    Raises:
+        OSError: it cannot be made, or not be written.
+    """
+    made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
+    try:
+        with explained(argument, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        yield
+    except BaseException:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+        raise
+
+
+@contextmanager
+def alone_in(folder: Path, argument: str) -> Iterator[None]:
+    """Keep other processes out of a folder; the system lets go of it with the process, so a kill leaves nothing.
+
+    The folder itself is locked, not a file in it: what is published carries no trace of it, and two processes with
+    different private folders exclude each other too.
+
+    Args:
+        folder: must exist.
+        argument: its name in messages.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{argument} {str(folder)!r} is being written by another process. Wait for it, or choose another one."
+            ) from None
+        except OSError:  # some network disks know no locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def explained(argument: str, place: Path) -> Iterator[None]:
+    """Let the system's refusal to write name the argument, its value and the remedy.
+
+    Args:
+        argument: its name in messages.
+        place: its value.
+
+    Raises:
+        OSError: the block raised one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{argument} {str(place)!r} cannot be written ({error.strerror or error}). "
+            "Choose a place you may write to, on a disk with free space."
+        ) from error
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -90,7 +231,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         data: its content.
         mode: its permissions, before the umask.
     """
-    temporary = path.with_name(f".{path.name}.unfinished")
+    temporary = _unfinished(path)
     temporary.unlink(missing_ok=True)  # the mode below counts only for a new file
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
@@ -102,7 +243,11 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def _line(name: str, stamp: str, sha256: str) -> str:
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _line(name: str, stamp: str = "", sha256: str = "") -> str:
     return json.dumps([name, stamp, sha256]) + "\n"
 
 

@@ -12,21 +12,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
+from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from semtransforms import __version__
 from semtransforms.functional import add_noise, levels
-from semtransforms.images import RGBImage, check_labels, encode_png, to_pil, to_rgb
-from semtransforms.journal import Journal, to_json, write_atomically
+from semtransforms.images import UNDECODABLE, RGBImage, check_labels, encode_png, to_pil, to_rgb
+from semtransforms.journal import Journal, alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.models import MODELS
-from semtransforms.sources import UNDECODABLE, Source
+from semtransforms.sources import Source, reason
 
 if TYPE_CHECKING:
     from semtransforms.generator import NoiseGenerator
@@ -36,6 +37,9 @@ MANIFEST = "protection.json"
 # One batch of reading, noise and writing: what an interruption costs at most, and what lies in memory at once.
 BATCH_IMAGES = 128
 BATCH_BYTES = 64 << 20
+
+# (index, stamp, image) of one image to protect
+Decoded = tuple[int, str, RGBImage]
 
 
 def _png(image: RGBImage, noise: Tensor) -> bytes:
@@ -49,29 +53,32 @@ def _jpeg(image: RGBImage, noise: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _npy(image: RGBImage, noise: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, noise.numpy(), allow_pickle=False)
-    return buffer.getvalue()
+def _noise(image: RGBImage, noise: Tensor) -> bytes:
+    data: bytes = save({"noise": noise.contiguous()})
+    return data
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one protected image becomes a file, and what the files are packed into."""
+    """How one protected image becomes a file, and what the files are packed into.
+
+    ``room`` is what a file takes at least, in bytes per byte of pixels: noise does not compress as images do.
+    """
 
     suffix: str
     encode: Callable[[RGBImage, Tensor], bytes]
+    room: float
     packed: bool = False
     published: bool = True
     lossless: bool = True
 
 
 FORMATS = {
-    "png": Format(".png", _png),
-    "parquet": Format(".png", _png, packed=True),
-    "datasets": Format(".png", _png, packed=True),
-    "noise": Format(".npy", _npy, published=False),
-    "jpeg": Format(".jpg", _jpeg, lossless=False),
+    "png": Format(".png", _png, room=0.4),
+    "parquet": Format(".png", _png, room=0.4, packed=True),
+    "datasets": Format(".png", _png, room=0.4, packed=True),
+    "noise": Format(".safetensors", _noise, room=1, published=False),
+    "jpeg": Format(".jpg", _jpeg, room=0.2, lossless=False),
 }
 
 
@@ -82,6 +89,7 @@ class Outcome:
     Args:
         written: files protected by this call.
         found: files that an earlier, interrupted call had finished.
+        removed: files of an earlier call whose images are gone, no longer decode, or have another name now.
         with_metadata: of those written, how many had EXIF, GPS, ICC profiles or text.
         without_alpha: of those written, how many lost their alpha channel (JPEG has none).
         failed: images that do not decode, or are too small for the generator's network: where they are and why.
@@ -91,6 +99,7 @@ class Outcome:
     private: Path
     written: int = 0
     found: int = 0
+    removed: int = 0
     with_metadata: int = 0
     without_alpha: int = 0
     failed: list[str] = field(default_factory=list)
@@ -108,6 +117,9 @@ def protect_source(
 ) -> Outcome:
     """Write a protected copy of every image of a source; called again after an interruption, go on.
 
+    Called again after the source has changed, it makes OUT what it would be now: copies of images that changed, got
+    another label or are new are written, those of images that are gone are removed. Only files of ours are touched.
+
     Args:
         source: the clean images.
         out: folder to write (a file ending in ``.parquet`` for that format); must be empty, or begun by this call.
@@ -121,55 +133,100 @@ def protect_source(
         What was done, with the images that could not be.
 
     Raises:
-        ValueError: an argument does not fit; nothing has been written then.
+        ValueError: an argument does not fit, or another process writes ``out``; nothing has been written then.
+        OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
     kind = FORMATS[format]
     labels = check_classes(source, generator)
     check_places(source, out, private)
     if format == "parquet" and out.suffix != ".parquet":
         raise ValueError(f"OUT must end in .parquet for --format parquet, got {str(out)!r}.")
-    if kind.packed and out.exists() and (format == "parquet" or any(out.iterdir())):
-        raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
     files = out.with_name(f"{out.name}.unfinished") if kind.packed else out
     identity = [source.identity, str(out.resolve()), generator.fingerprint, format]
-    journal = Journal.begin(private, identity, files, seed)
-    outcome = Outcome(private=journal.folder)
+    with making_folder(files, "OUT"), alone_in(files, "OUT"), making_folder(private, "--cache-dir"):
+        if kind.packed and os.path.exists(out) and (format == "parquet" or any(out.iterdir())):
+            raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
+        with Journal.begin(private, identity, files, seed) as journal:
+            outcome = Outcome(private=journal.folder)
+            if not kind.published:
+                files.chmod(0o700)
+            found = [
+                i for i, name in enumerate(source.names)
+                # the stamp may cost as much as decoding: asked for only where it decides
+                if (stamp := journal.stamp(name + kind.suffix)) is not None and stamp == _stamp(source, i)
+            ]  # fmt: skip
+            outcome.found = len(found)
+            todo = sorted(set(range(len(source))).difference(found))
+            _check_room(source, files, len(todo), kind)
+            for folder in source.folders:  # also of a class without images: readers count folders to number the labels
+                journal.make_folder(folder)
+            written = _protect(source, labels, todo, generator, kind, journal, outcome, device)
+            if not found and not written:
+                raise ValueError(
+                    f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}."
+                )
+            finished = sorted(found + written)
+            outcome.removed = journal.keep_only((source.names[i] + kind.suffix for i in finished), source.folders)
+            manifest = _manifest(source, generator, format, len(finished))
+            with explained("OUT", out):
+                if kind.packed:
+                    _pack(source, files, finished, out, format, manifest)
+                elif kind.published:
+                    names = [source.names[i] + kind.suffix for i in finished]
+                    manifest["files"] = {name: journal.sha256(name) for name in names}
+                    write_atomically(files / MANIFEST, to_json(manifest))
+    return outcome
 
-    files.mkdir(parents=True, exist_ok=True)
-    if not kind.published:
-        files.chmod(0o700)
-    for folder in source.folders:  # also of a class without images: readers count folders to number the labels
-        (files / folder).mkdir(exist_ok=True)
-    todo = [i for i, name in enumerate(source.names) if not journal.is_finished(name + kind.suffix, source.stamp(i))]
-    outcome.found = len(source) - len(todo)
+
+def _protect(
+    source: Source,
+    labels: Tensor,
+    todo: list[int],
+    generator: NoiseGenerator,
+    kind: Format,
+    journal: Journal,
+    outcome: Outcome,
+    device: str | None,
+) -> list[int]:
+    """Make and write what is not finished; returns which of it could be."""
+    written = []
+    smallest = MODELS[generator.config.surrogate].smallest
+    mode = 0o666 if kind.published else 0o600
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
-        smallest = MODELS[generator.config.surrogate].smallest
         for batch in _batches(_decode(source, todo, outcome, smallest)):
-            images = [image for _, image in batch]
-            noise = generator.noise(
-                [image.pixels for image in images], labels[[i for i, _ in batch]], seed=journal.seed, device=device
-            )
-            for (i, image), levels_of_one in zip(batch, noise, strict=True):
-                name = source.names[i] + kind.suffix
-                data = kind.encode(image, levels_of_one)
-                (files / name).parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(files / name, data, mode=0o666 if kind.published else 0o600)
-                journal.finish(name, source.stamp(i), data)
+            images = [image.pixels for _, _, image in batch]
+            noise = generator.noise(images, labels[[i for i, _, _ in batch]], seed=journal.seed, device=device)
+            for (i, stamp, image), levels_of_one in zip(batch, noise, strict=True):
+                journal.finish(source.names[i] + kind.suffix, stamp, kind.encode(image, levels_of_one), mode=mode)
                 outcome.without_alpha += image.alpha is not None and not kind.lossless
+                written.append(i)
             outcome.written += len(batch)
             bar.update(len(batch))
+    return written
 
-    if len(outcome.failed) == len(source):
-        raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
-    finished = [i for i, name in enumerate(source.names) if journal.is_finished(name + kind.suffix, source.stamp(i))]
-    manifest = _manifest(source, generator, format, len(finished))
-    if kind.packed:
-        _pack(source, files, finished, out, format, manifest)
-    elif kind.published:
-        names = [source.names[i] + kind.suffix for i in finished]
-        manifest["files"] = {name: journal.sha256(name) for name in names}
-        write_atomically(files / MANIFEST, to_json(manifest))
-    return outcome
+
+def _stamp(source: Source, index: int) -> str | None:
+    """A word that changes when an image or its label does, for noise is made for both; ``None``: it does not decode."""
+    try:
+        return f"{int(source.labels[index])}-{source.stamp(index)}"
+    except UNDECODABLE:
+        return None
+
+
+def _check_room(source: Source, files: Path, todo: int, kind: Format) -> None:
+    """Find out before the work that the disk is too small, from the sizes of a few images."""
+    copies = todo + (2 * len(source) if kind.packed else 0)  # `datasets` makes a copy of its own, and the packed one
+    pixels = []
+    for index in range(0, len(source) if copies else 0, len(source) // 32 + 1):
+        with suppress(*UNDECODABLE), source.open(index) as image:
+            pixels.append(image.width * image.height)
+    needed = int(3 * kind.room * copies * sum(pixels) / max(len(pixels), 1))
+    free = shutil.disk_usage(files).free
+    if needed > free:
+        raise OSError(
+            f"OUT {str(files)!r} needs about {needed:,} bytes and its disk has {free:,} free. "
+            "Free space there, or choose a folder on a larger disk."
+        )
 
 
 def check_classes(source: Source, generator: NoiseGenerator) -> Tensor:
@@ -217,31 +274,32 @@ def check_places(source: Source, out: Path, private: Path) -> None:
             f"the private folder {str(private)!r} lies inside OUT {str(out)!r}, where its seed would be published. "
             "Choose another OUT or --cache-dir."
         )
-    if out.exists() and not out.is_dir():
+    if os.path.isfile(out):
         raise ValueError(f"OUT {str(out)!r} is a file. Choose another name, or remove it.")
 
 
-def _decode(source: Source, indices: list[int], outcome: Outcome, smallest: int) -> Iterator[tuple[int, RGBImage]]:
+def _decode(source: Source, indices: list[int], outcome: Outcome, smallest: int) -> Iterator[Decoded]:
     """Decode images one by one, noting those that cannot be protected and those with metadata."""
     for index in indices:
         try:
+            stamp = _stamp(source, index)  # first: an image that changes from now on is done again the next time
             with source.open(index) as image:
                 decoded = to_rgb(image)
                 if min(decoded.pixels.shape[1:]) < smallest:
                     raise ValueError(f"{image.width}x{image.height} pixels; the generator takes {smallest} and more")
                 outcome.with_metadata += carries_metadata(image)
         except UNDECODABLE as error:
-            outcome.failed.append(f"{source.place(index)} ({error})")
+            outcome.failed.append(f"{source.place(index)} ({reason(error)})")
         else:
-            yield index, decoded
+            yield index, stamp or "", decoded
 
 
-def _batches(images: Iterator[tuple[int, RGBImage]]) -> Iterator[list[tuple[int, RGBImage]]]:
-    batch: list[tuple[int, RGBImage]] = []
+def _batches(images: Iterator[Decoded]) -> Iterator[list[Decoded]]:
+    batch: list[Decoded] = []
     size = 0
-    for index, image in images:
-        batch.append((index, image))
-        size += image.pixels.numel()
+    for decoded in images:
+        batch.append(decoded)
+        size += decoded[2].pixels.numel()
         if len(batch) == BATCH_IMAGES or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import io
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from semtransforms.images import as_pixels, check_labels
+from semtransforms.images import UNDECODABLE, as_pixels, check_labels
 
 FORMS = """an image folder with one sub-folder per class (photos/cat/1.jpg), \
 a folder written by datasets' save_to_disk, a Parquet file, a folder or a 'pattern*.parquet' of them, \
@@ -28,9 +27,8 @@ IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"
 )  # fmt: skip
 
-# What PIL raises on bytes that are no image, a truncated one, or one that would fill the memory.
-UNDECODABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error,
-               Image.DecompressionBombError)  # fmt: skip
+# How people call the parts of a data set: a folder of such a name that holds folders only is no class.
+PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Source:
         names: for each image, where its protected copy goes: folder and stem, without suffix; unique.
         open: opens image ``i`` with PIL.
         place: how a message names image ``i``.
-        stamp: a word that changes when image ``i`` does.
+        stamp: a word that changes when image ``i`` does; may tell its content, so it must stay private.
         folder: the folder on disk that holds the images and must not be written into, if there is one.
         columns: names of the image and the label column.
         other_columns: what else is there, and is not read.
@@ -71,18 +69,37 @@ class Source:
             raise IndexError(f"index must be in 0..{len(self) - 1}, got {index}")
         try:
             return as_pixels(self.open(index)), int(self.labels[index])
-        except UNDECODABLE as error:
-            raise ValueError(f"{self.place(index)} does not decode ({error}). Repair or remove it.") from error
+        except UNDECODABLE as error:  # whoever reads a data set adds the index, and the place from `samples`
+            raise ValueError(reason(error)) from error
+
+    @property
+    def samples(self) -> list[tuple[str, int]]:
+        """Place and label of every image, under the name ImageFolder has for them: messages look there."""
+        return [(self.place(index), label) for index, label in enumerate(self.labels.tolist())]
+
+
+def reason(error: BaseException) -> str:
+    """Why an image does not decode, without the place of the image, which the message around it names.
+
+    Args:
+        error: one of ``UNDECODABLE``.
+
+    Returns:
+        A few words.
+    """
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known format"
+    return str(getattr(error, "strerror", None) or error)
 
 
 def open_source(
-    spec: str, *, split: str = "train", image_column: str | None = None, label_column: str | None = None
+    spec: str, *, split: str | None = None, image_column: str | None = None, label_column: str | None = None
 ) -> Source:
     """Find out what ``spec`` is and list its images, without decoding any.
 
     Args:
         spec: an image folder, a ``datasets`` folder, Parquet, a name on the Hub, or ``torchvision:NAME:ROOT``.
-        split: which part, for sources that have parts.
+        split: which part, for sources that have parts; ``None`` for ``"train"`` there.
         image_column: column of the images, for sources that have columns; ``None`` to find it.
         label_column: column of the labels, likewise.
 
@@ -96,6 +113,11 @@ def open_source(
     if spec.startswith("torchvision:"):
         source = _torchvision(spec, split)
     elif path.is_dir() and not _is_tabular(path):
+        if split is not None:
+            raise ValueError(
+                f"--split {split!r} was given, but SOURCE {spec!r} is an image folder, which has no parts. "
+                "Leave --split out, and give the folder of the part as SOURCE."
+            )
         source = _image_folder(path)
     else:
         source = _tabular(spec, path, split, image_column, label_column)
@@ -147,6 +169,13 @@ def _image_folder(root: Path) -> Source:
     folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise ValueError(f"SOURCE {str(root)!r} has no class sub-folders. SOURCE is {FORMS}.")
+    parts = [name for name in folders if name.lower() in PARTS and _holds_folders_only(root / name)]
+    if parts:
+        part = "train" if "train" in parts else parts[0]
+        raise ValueError(
+            f"SOURCE {str(root)!r} holds parts ({', '.join(parts)}) where class folders should be. "
+            f"Give one part: {str(root / part)!r}."
+        )
     files: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
@@ -176,20 +205,34 @@ def _image_folder(root: Path) -> Source:
     )
 
 
+def _holds_folders_only(folder: Path) -> bool:
+    inside = list(folder.iterdir())
+    return any(p.is_dir() and not p.name.startswith(".") for p in inside) and not any(map(_is_image, inside))
+
+
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _is_tabular(folder: Path) -> bool:
-    marks = ("dataset_dict.json", "state.json", "*.parquet")
-    return any(any(folder.glob(mark)) for mark in marks)
+    return _is_saved(folder) or _holds_parquet(folder)
 
 
-def _tabular(spec: str, path: Path, split: str, image_column: str | None, label_column: str | None) -> Source:
+def _is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote it."""
+    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+
+
+def _holds_parquet(folder: Path) -> bool:
+    """Whether Parquet lies there, or in ``data``, as in a clone of a dataset on the Hub."""
+    return any(any(folder.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
+
+
+def _tabular(spec: str, path: Path, split: str | None, image_column: str | None, label_column: str | None) -> Source:
     from datasets import ClassLabel, Value
     from datasets import Image as ImageFeature
 
-    table = _load_table(spec, path, split)
+    split, table = _load_table(spec, path, split)
     features = table.features
     image_column = _column(
         spec, "image", image_column, features, [n for n, f in features.items() if isinstance(f, ImageFeature)]
@@ -217,38 +260,58 @@ def _tabular(spec: str, path: Path, split: str, image_column: str | None, label_
     return _numbered(
         f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, open_row,
         place=lambda index: f"image {index} of {spec!r}",
+        stamp=lambda index: "",  # the fingerprint is in the identity: one image cannot change alone
         folder=path if path.is_dir() else None,
         columns=(image_column, label_column),
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
     )  # fmt: skip
 
 
-def _load_table(spec: str, path: Path, split: str) -> Any:
+def _load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
+    """The part asked for, and its name."""
     import datasets
 
-    if path.is_dir() and not any(path.glob("*.parquet")):
+    if path.is_dir() and _is_saved(path):
         table = datasets.load_from_disk(str(path))
+    elif path.is_dir():
+        try:
+            table = datasets.load_dataset(str(path))  # finds the parts by the names of the files, as on the Hub
+        except (datasets.exceptions.DatasetsError, ValueError) as error:
+            raise ValueError(
+                f"SOURCE {spec!r}: its Parquet files cannot be loaded together ({_first_line(error)}). "
+                "Give one of them, or a 'pattern*.parquet'."
+            ) from error
     elif path.exists() or (any(c in spec for c in "*?[") and list(path.parent.glob(path.name))):
-        files = sorted(map(str, path.glob("*.parquet") if path.is_dir() else path.parent.glob(path.name)))
+        files = [str(path)] if path.exists() else sorted(map(str, path.parent.glob(path.name)))
         if not all(file.endswith(".parquet") for file in files):
             raise ValueError(f"SOURCE {spec!r} is a file that is not Parquet. SOURCE is {FORMS}.")
-        table = datasets.load_dataset("parquet", data_files=files, split="train")  # all files are one part here
+        try:
+            table = datasets.load_dataset("parquet", data_files=files)  # files that were named are one part
+        except datasets.exceptions.DatasetsError as error:
+            raise ValueError(f"SOURCE {spec!r} is not readable as Parquet ({_first_line(error)}).") from error
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", spec):
         try:
             table = datasets.load_dataset(spec)
         except Exception as error:  # the Hub's client raises its own, requests' and httpx's families of errors
-            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"SOURCE {spec!r} is nothing on this disk, and as a dataset on the Hub it cannot be loaded ({reason}). "
-                f"SOURCE is {FORMS}."
+                f"SOURCE {spec!r} is nothing on this disk, and as a dataset on the Hub it cannot be loaded "
+                f"({_first_line(error)}). SOURCE is {FORMS}."
             ) from error
     else:
         raise ValueError(f"SOURCE {spec!r} does not exist. SOURCE is {FORMS}.")
-    if isinstance(table, dict):
-        if split not in table:
-            raise ValueError(f"SOURCE {spec!r} has no split {split!r}. Give --split, one of: {', '.join(table)}.")
-        table = table[split]
-    return table
+    parts = table if isinstance(table, dict) else {str(table.split or "train"): table}
+    if split is None:
+        split = next(iter(parts)) if len(parts) == 1 else "train"
+    if split not in parts:
+        raise ValueError(f"SOURCE {spec!r} has no split {split!r}. Give --split, one of: {', '.join(parts)}.")
+    return split, parts[split]
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong in the beginning: `datasets` says at the top only that something did."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0]
 
 
 def _column(spec: str, kind: str, given: str | None, features: Any, typed: list[str]) -> str:
@@ -262,7 +325,7 @@ def _column(spec: str, kind: str, given: str | None, features: Any, typed: list[
     return found
 
 
-def _torchvision(spec: str, split: str) -> Source:
+def _torchvision(spec: str, split: str | None) -> Source:
     from torchvision import datasets
 
     _, _, rest = spec.partition(":")
@@ -277,9 +340,15 @@ def _torchvision(spec: str, split: str) -> Source:
         )
     make = getattr(datasets, name)
     parameters = inspect.signature(make).parameters
-    part: dict[str, Any] = (
-        {"train": split == "train"} if "train" in parameters else {"split": split} if "split" in parameters else {}
-    )
+    part: dict[str, Any] = {}
+    if "split" in parameters:
+        part = {"split": split or "train"}
+    elif "train" in parameters:
+        if split not in (None, "train", "test"):
+            raise ValueError(f"SOURCE {spec!r} has no split {split!r}. Give --split, one of: train, test.")
+        part = {"train": split != "test"}
+    elif split is not None:
+        raise ValueError(f"--split {split!r} was given, but SOURCE {spec!r} has no parts. Leave --split out.")
     try:
         dataset = make(str(Path(root).expanduser()), **part)
         labels = getattr(dataset, "targets", None)
@@ -289,11 +358,12 @@ def _torchvision(spec: str, split: str) -> Source:
         raise ValueError(f"SOURCE {spec!r}: {name} cannot be read from the folder {root!r} ({error}).") from error
     classes = getattr(dataset, "classes", None)
     return _numbered(
-        f"torchvision:{name}:{Path(root).expanduser().resolve()} ({split})",
+        f"torchvision:{name}:{Path(root).expanduser().resolve()} ({split or 'train'})",
         check_labels(labels, None),
         None if classes is None else tuple(map(str, classes)),
         open_image=lambda index: _pil(dataset[index][0]),
         place=lambda index: f"image {index} of {spec!r}",
+        stamp=lambda index: _hash(_pil(dataset[index][0])),
         folder=None,  # ROOT is often the working folder, and what lies beside the data set is not read
     )
 
@@ -304,6 +374,10 @@ def _pil(image: Any) -> Image.Image:
     return image
 
 
+def _hash(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+
+
 def _numbered(
     identity: str,
     labels: Tensor,
@@ -311,6 +385,7 @@ def _numbered(
     open_image: Callable[[int], Image.Image],
     *,
     place: Callable[[int], str],
+    stamp: Callable[[int], str],
     folder: Path | None,
     columns: tuple[str, str] = ("image", "label"),
     other_columns: tuple[str, ...] = (),
@@ -319,7 +394,4 @@ def _numbered(
     folders = class_folders(classes, len(classes) if classes else int(labels.max()) + 1 if len(labels) else 0)
     digits = len(str(max(len(labels) - 1, 0)))
     names = [f"{folders[label]}/{index:0{digits}d}" for index, label in enumerate(labels.tolist())]
-    # Parquet and datasets folders carry a fingerprint in their identity: one image cannot change alone
-    return Source(
-        identity, labels, classes, folders, names, open_image, place, lambda index: "", folder, columns, other_columns
-    )
+    return Source(identity, labels, classes, folders, names, open_image, place, stamp, folder, columns, other_columns)

@@ -159,6 +159,71 @@ def test_fit_then_protect(photos: Path, tmp_path: Path):
     assert json.loads((tmp_path / "out" / "protection.json").read_text())["rho_u"] == "16/255"
 
 
+FIT_QUICKLY = ("--steps-u", 1, "--steps-a", 1, "--num-samples", 1, "--surrogate", "convnet", "--width", 4,
+               "--train-steps", 1, "--batch-size", 2)  # fmt: skip
+
+
+def test_fit_on_mixed_sizes_needs_a_size(photos: Path, tmp_path: Path):
+    """People's photographs have many sizes; the remedy named must be one that a command line has."""
+    Image.new("RGB", (12, 9)).save(photos / "cat" / "3.png")
+    fails(run("fit", photos, tmp_path / "mine", *FIT_QUICKLY), "8, 8", "9, 12", "--size")
+    assert not (tmp_path / "mine").exists()
+    fails(run("fit", photos, tmp_path / "mine", *FIT_QUICKLY, "--size", 0), "--size", "0")
+    result = run("fit", photos, tmp_path / "mine", *FIT_QUICKLY, "--size", 8)
+    assert result.exit_code == 0, result.output
+    assert NoiseGenerator.from_pretrained(tmp_path / "mine").config.image_size == (8, 8)
+
+
+def test_fit_names_an_undecodable_image_once(photos: Path, tmp_path: Path):
+    """The same path three times in one line hides the one word that matters."""
+    (photos / "cat" / "2.png").write_bytes(b"no image")
+    result = run("fit", photos, tmp_path / "mine", *FIT_QUICKLY)
+    fails(result, "index 1", "no image of a known format")
+    assert result.stderr.count("2.png") == 1
+    assert result.stderr.count("does not decode") == 1
+    assert not (tmp_path / "mine").exists()
+    result = run("show", photos, "--generator", save_generator(tmp_path / "generator", 2), "--out", tmp_path / "x.png")
+    fails(result, "2.png")
+    assert result.stderr.count("2.png") == 1
+
+
+def test_places_that_cannot_be_written_are_found_out_first(
+    photos: Path, generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An hour of fitting must not end in '[Errno 20] Not a directory'."""
+    (tmp_path / "file").write_text("a file")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("semtransforms.sources.open_source", None)  # nothing may be read yet
+    fails(run("fit", photos, tmp_path / "file" / "mine"), "OUT", "file/mine", "Choose")
+    picture = tmp_path / "nodir" / "x.png"
+    fails(run("show", photos, "--generator", generator, "--out", picture), "--out", "nodir", "Make")
+    monkeypatch.setattr("semtransforms.demo.run_demo", None)
+    fails(run("demo", "--out", tmp_path / "file" / "demo"), "--out", "file/demo", "Choose")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_wrong_types_and_devices_are_one_line(
+    photos: Path, generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Labels that are no numbers, a device that gives up: the user's to mend, so no stack of calls."""
+    import datasets
+
+    datasets.Dataset.from_dict({"image": [b""], "label": [0.5]}).save_to_disk(str(tmp_path / "float"))
+    common = ("--generator", generator, "--cache-dir", tmp_path / "cache")
+    fails(run("protect", tmp_path / "float", tmp_path / "out", *common), "labels must be whole numbers", "0.5")
+
+    def give_up(*arguments: object, **options: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(NoiseGenerator, "noise", give_up)
+    message = "CUDA out of memory. Tried to allocate 2 GiB\nand much more"
+    fails(run("protect", photos, tmp_path / "out", *common), "--device", "out of memory", "--device cpu")
+    message = "the size of tensor a must match"
+    assert isinstance(run("protect", photos, tmp_path / "out", *common).exception, RuntimeError)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "cache").exists()
+
+
 def test_warnings_are_one_line(photos: Path, tmp_path: Path):
     """rho_a above rho_u is allowed and worth a word, not a file name and a line number of ours."""
     options = ("--rho-u", "2/255", "--rho-a", "4/255", "--train-steps", 1, "--steps-u", 1, "--steps-a", 1,
