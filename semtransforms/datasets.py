@@ -31,7 +31,7 @@ from semtransforms.images import (
     sample_pixels,
     take_off_transforms,
 )
-from semtransforms.store import DamagedStoreError, NoiseStore, cut, default_cache_dir, store_key
+from semtransforms.store import DamagedStoreError, NoiseStore, check_cache, cut, default_cache_dir, store_key
 
 if TYPE_CHECKING:
     from semtransforms.generator import NoiseGenerator
@@ -69,7 +69,8 @@ class ProtectedDataset(Dataset[Any]):
         transforms: what was taken off the dataset, ``(image, label) -> (image, label)``, or None.
 
     Raises:
-        ValueError: an empty dataset; fraction, indices or labels out of range; an image that does not decode.
+        ValueError: an empty dataset; fraction, indices or labels out of range; another number of classes than the
+            generator's; an image that does not decode or is smaller than the surrogate takes.
         TypeError: float images, labels that are not whole numbers.
         OSError: the cache cannot be written or has not enough room.
     """
@@ -96,6 +97,8 @@ class ProtectedDataset(Dataset[Any]):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}. Leave it out for one that suits the "
                              "device.")
         pick_device(device)  # a device that is not there must not cost a pass over the images first
+        cache = Path(cache_dir or default_cache_dir()).expanduser()
+        check_cache(cache)  # nor a cache that cannot be written
         if any(isinstance(part, ProtectedDataset) for part in _chain(dataset)):
             raise TypeError("dataset is protected already: twice the noise would leave the radius. Protect the clean "
                             "dataset.")
@@ -104,7 +107,7 @@ class ProtectedDataset(Dataset[Any]):
             from semtransforms.generator import NoiseGenerator  # a spawned worker, which only reads, spares kornia
 
             generator = NoiseGenerator.from_pretrained(os.fspath(generator), device=device)
-        self.classes = next((part.classes for part in _chain(dataset) if getattr(part, "classes", None)), None)
+        self.classes = next(filter(None, map(_class_names, _chain(dataset))), None)
         if label_map is None and self.classes is not None and len(self.classes) != generator.num_classes:
             raise ValueError(f"dataset has {len(self.classes)} classes, the generator {generator.num_classes}. Fit a "
                              "generator on this data (fit_generator), or pass label_map={label: generator's label}.")
@@ -119,7 +122,7 @@ class ProtectedDataset(Dataset[Any]):
             "config": generator.config.to_dict(),
             "seed": int(seed),
         }
-        self._folder = Path(cache_dir or default_cache_dir()).expanduser() / f"noise-{store_key(self._description)}"
+        self._folder = cache / f"noise-{store_key(self._description)}"
         self._rows = rows
         self._position: NDArray[np.int64] | None = None  # all protected: the position is the index
         if len(rows) < len(dataset):
@@ -207,8 +210,22 @@ class ProtectedDataset(Dataset[Any]):
             self._shapes = np.array([sample_pixels(read_sample(self._raw, row)[0], row).shape[1:]
                                      for row in tqdm(self._rows.tolist(), desc="check", unit="image",
                                                      disable=not self._progress)])
+        self._check_sizes(self._shapes)
         self.store = NoiseStore.build(self._folder, self._shapes, self._compute, description=self._description,
                                       progress=self._progress)
+
+    def _check_sizes(self, shapes: NDArray[np.int64]) -> None:
+        from semtransforms.models import MODELS  # torchvision's networks, which workers do not need
+
+        assert self._generator is not None
+        surrogate = self._generator.config.surrogate
+        smallest = MODELS[surrogate].smallest
+        small = np.flatnonzero(shapes.min(axis=1) < smallest)
+        if small.size:
+            height, width = shapes[small[0]]
+            raise ValueError(f"dataset: the image at index {self._rows[small[0]]} is {height} x {width}, the "
+                             f"generator's surrogate {surrogate!r} takes {smallest} x {smallest} and larger. Enlarge "
+                             "it, or leave it out (torch.utils.data.Subset).")
 
     def _compute(self, start: int, stop: int) -> Iterator[list[Tensor]]:
         assert self._generator is not None
@@ -252,6 +269,13 @@ def _chain(dataset: Any) -> Iterator[Any]:
     while dataset is not None:
         yield dataset
         dataset = getattr(dataset, "dataset", None)
+
+
+def _class_names(dataset: Any) -> Any:
+    """The label names as torchvision keeps them, or as ``datasets`` does (``ClassLabel``), or None."""
+    features = getattr(dataset, "features", None)
+    label = features.get("label") if isinstance(features, Mapping) else None
+    return getattr(dataset, "classes", None) or getattr(label, "names", None)
 
 
 def _generator_labels(found: NDArray[Any], rows: NDArray[np.int64], label_map: Mapping[int, int] | None,

@@ -12,9 +12,7 @@ import torch
 from datasets.utils._dill import pklregister
 from torch import Tensor
 
-from semtransforms.images import RGBImage, encode_png, to_rgb
-
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError)  # what PIL's decoders raise
+from semtransforms.images import UNDECODABLE, RGBImage, encode_png, to_rgb
 
 
 class MapFunction:
@@ -29,6 +27,7 @@ class MapFunction:
         image_column: column of ``datasets.Image``, or of ``{"bytes", "path"}``.
         label_column: column of whole numbers.
         device: where ``protect`` computes; ``None`` or ``"cuda"`` gives each rank an accelerator of its own.
+        num_classes: how many classes a ``ClassLabel`` column must have; ``None`` where ``protect`` maps its labels.
     """
 
     def __init__(
@@ -38,12 +37,14 @@ class MapFunction:
         image_column: str,
         label_column: str,
         device: torch.device | str | None,
+        num_classes: int | None,
     ) -> None:
         self.protect = protect
         self.identity = identity
         self.image_column = image_column
         self.label_column = label_column
         self.device = device
+        self.num_classes = num_classes
 
     def __call__(self, batch: Mapping[str, Any], *extra: Any) -> dict[str, list[dict[str, bytes | None]]]:
         """Protect the images of a batch.
@@ -57,7 +58,8 @@ class MapFunction:
 
         Raises:
             TypeError: ``batched=True`` is missing, or a value is not an image or not a label.
-            ValueError: a column does not exist, an image does not decode, a label is missing or out of range.
+            ValueError: a column does not exist, an image does not decode, a label is missing or out of range, the
+                label column has another number of classes than the generator.
         """
         for name in (self.image_column, self.label_column):
             if name not in batch:
@@ -69,6 +71,8 @@ class MapFunction:
         rows: Sequence[int] | None = next((value for value in extra if isinstance(value, Sequence)), None)
         rank = next((value for value in extra if isinstance(value, int)), None)
         device = _device_of(rank, self.device)
+        features = getattr(getattr(batch, "formatter", None), "features", None) or {}  # a stream gives plain dicts
+        self._check_features(features)
         images = self._read(batch, rows)
         try:
             protected = self.protect([image.pixels for image in images], labels, device)
@@ -79,30 +83,44 @@ class MapFunction:
         pngs = [encode_png(pixels, image.alpha) for pixels, image in zip(protected, images, strict=True)]
         return {self.image_column: [{"bytes": png, "path": None} for png in pngs]}
 
-    def _read(self, batch: Mapping[str, Any], rows: Sequence[int] | None) -> list[RGBImage]:
-        feature = getattr(getattr(batch, "formatter", None), "features", None) or {}
-        mode = getattr(feature.get(self.image_column), "mode", None)
+    def _check_features(self, features: Mapping[str, Any]) -> None:
+        mode = getattr(features.get(self.image_column), "mode", None)
         if mode not in (None, "RGB", "RGBA"):
             raise ValueError(f"column {self.image_column!r} is Image(mode={mode!r}): every read would convert the "
                              f"noise away. Call dataset.cast_column({self.image_column!r}, datasets.Image()).")
+        names = getattr(features.get(self.label_column), "names", None)
+        if names is not None and self.num_classes is not None and len(names) != self.num_classes:
+            raise ValueError(f"column {self.label_column!r} has {len(names)} classes, the generator "
+                             f"{self.num_classes}. Fit a generator on this data (fit_generator), or pass "
+                             "label_map={label: generator's label} to SEMProtect.")
+
+    def _read(self, batch: Mapping[str, Any], rows: Sequence[int] | None) -> list[RGBImage]:
         try:
             values = batch[self.image_column]
-        except _DECODE_ERRORS:
+        except UNDECODABLE:
             # datasets decodes a whole column and does not say which row fails: take the encoded ones, one by one
             if not hasattr(batch, "pa_table"):
                 raise
             values = batch.pa_table[self.image_column].to_pylist()
         images = []
         for index, value in enumerate(values):
+            place = f"column {self.image_column!r}, index {index}:"
+            if not isinstance(value, PIL.Image.Image) and not (isinstance(value, dict) and "bytes" in value):
+                raise TypeError(f"{place} expected an image or {{'bytes', 'path'}}, got {type(value).__name__}. Call "
+                                "dataset.with_format(None), or dataset.cast_column(column, datasets.Image()). "
+                                f"{_origin(rows)}")
             try:
-                images.append(to_rgb(value if isinstance(value, PIL.Image.Image) else _decode(value)))
-            except TypeError as error:
-                raise TypeError(f"column {self.image_column!r}, index {index}: {error} {_origin(rows)}") from error
-            except _DECODE_ERRORS as error:
+                image = value if isinstance(value, PIL.Image.Image) else _decode(value)
+                image.load()  # a stream may hand over images that are opened only
+            except UNDECODABLE as error:
                 path = value.get("path") if isinstance(value, dict) else None
                 raise ValueError(f"column {self.image_column!r}: the image at index {index}"
                                  f"{f' ({path})' if path else ''} does not decode ({error}). Repair it, or leave the "
                                  f"row out with dataset.select. {_origin(rows)}") from error
+            try:
+                images.append(to_rgb(image))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{place} {error} {_origin(rows)}") from error
         return images
 
 
@@ -114,10 +132,7 @@ def _save_for_hash(pickler: Any, function: MapFunction) -> None:
     pickler.save_reduce(MapFunction, state, obj=function)
 
 
-def _decode(value: Any) -> PIL.Image.Image:
-    if not isinstance(value, dict) or "bytes" not in value:
-        raise TypeError(f"expected an image or {{'bytes', 'path'}}, got {type(value).__name__}. Call "
-                        f"dataset.with_format(None), or dataset.cast_column(column, datasets.Image()).")
+def _decode(value: dict[str, Any]) -> PIL.Image.Image:
     image: PIL.Image.Image = datasets.Image().decode_example({"path": None, **value})
     return image
 

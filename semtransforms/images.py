@@ -16,7 +16,9 @@ from torch import Tensor
 from torchvision.datasets.vision import StandardTransform
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
-_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+# What PIL raises on bytes that are no image, on a truncated or damaged one, and on one that would fill the memory.
+UNDECODABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error,
+               Image.DecompressionBombError)
 
 
 class RGBImage(NamedTuple):
@@ -62,7 +64,7 @@ def rgb_array(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _UNDECODABLE:  # a damaged EXIF block does not make the pixels unreadable
+    except UNDECODABLE:  # a damaged EXIF block does not make the pixels unreadable
         return 1
 
 
@@ -204,6 +206,19 @@ def check_labels(labels: Any, num_classes: int | None) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
+def _same_pair(image: Any, label: Any) -> tuple[Any, Any]:
+    return image, label
+
+
+# What stands where a transform was: many datasets call theirs without asking for None. Functions of the module, so
+# that the datasets travel to spawned workers.
+_NOTHING: dict[str, Callable[..., Any]] = {"transform": _same, "target_transform": _same, "transforms": _same_pair}
+
+
 def take_off_transforms(dataset: Any) -> tuple[Any, Callable[[Any, Any], tuple[Any, Any]] | None]:
     """Take ``transform``, ``target_transform`` and ``transforms`` off a copy of a dataset and of what it wraps.
 
@@ -228,11 +243,11 @@ def take_off_transforms(dataset: Any) -> tuple[Any, Callable[[Any, Any], tuple[A
             raw.dataset = inner
             steps.append(step)
     found = {name: value for name in ("transform", "target_transform", "transforms")
-             if callable(value := getattr(dataset, name, None))}
+             if callable(value := getattr(dataset, name, None)) and value not in _NOTHING.values()}
     if found:
         raw = copy.copy(dataset) if raw is dataset else raw
         for name in found:
-            setattr(raw, name, None)
+            setattr(raw, name, _NOTHING[name])
         # torchvision keeps transform and target_transform a second time as a StandardTransform
         if isinstance(found.get("transforms"), StandardTransform) and hasattr(dataset, "transform"):
             del found["transforms"]
@@ -285,20 +300,26 @@ def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
     """
     try:
         sample = dataset[index]
-        if isinstance(sample, (tuple, list)) and len(sample) == 2:
-            image, label = sample
-        elif isinstance(sample, Mapping) and "image" in sample and "label" in sample:
-            image, label = sample["image"], sample["label"]
-        else:
-            raise TypeError(f"dataset must give (image, label), or rows with columns 'image' and 'label', got "
-                            f"{_describe(sample)} at index {index}. For other columns use "
-                            "dataset.map(SEMProtect(...).map_fn(image_column, label_column), batched=True).")
-        if isinstance(image, Image.Image):
-            image.load()  # PIL decodes late; a truncated file must fail here, where its index is known
-    except _UNDECODABLE as error:  # what PIL's decoders raise
+        pair = _pair(sample)
+        if pair is not None and isinstance(pair[0], Image.Image):
+            pair[0].load()  # PIL decodes late; a truncated file must fail here, where its index is known
+    except UNDECODABLE as error:
         raise ValueError(f"dataset: the image at index {index}{_path_of(dataset, index)} does not decode ({error}). "
                          "Repair or remove the file, or leave it out (torch.utils.data.Subset).") from error
-    return image, label
+    if pair is None:
+        raise TypeError(f"dataset must give (image, label), or rows with columns 'image' and 'label', got "
+                        f"{_describe(sample)} at index {index}. For other columns use "
+                        "dataset.map(SEMProtect(...).map_fn(image_column, label_column), batched=True).")
+    return pair
+
+
+def _pair(sample: Any) -> tuple[Any, Any] | None:
+    """The image and the label of a sample, or None where it is neither a pair nor such a row."""
+    if isinstance(sample, (tuple, list)) and len(sample) == 2:
+        return sample[0], sample[1]
+    if isinstance(sample, Mapping) and "image" in sample and "label" in sample:
+        return sample["image"], sample["label"]
+    return None
 
 
 def read_samples(dataset: Any) -> Iterator[tuple[Tensor, int]]:

@@ -381,12 +381,35 @@ def _lock(file: IO[str], *, wait: bool) -> bool:
     return True
 
 
+def check_cache(cache_dir: Path) -> None:
+    """Find out before any work that no store can be written; makes no folder and leaves no file.
+
+    Args:
+        cache_dir: the folder that holds the stores, which need not exist yet.
+
+    Raises:
+        OSError: neither a store is there nor can one be made.
+    """
+    with _writing(cache_dir):
+        if any(cache_dir.glob("noise-*")):
+            return  # complete stores are read where nothing can be written, too
+        existing = next(path for path in (cache_dir, *cache_dir.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+
+
 def _make_private(folder: Path) -> None:
-    try:
+    with _writing(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OSError(error.errno, f"cache_dir: cannot write {folder} ({error.strerror}). Pass cache_dir= a folder you "
                                    "may write to, or set XDG_CACHE_HOME") from error

@@ -168,7 +168,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         """
         from semtransforms.hf import MapFunction  # importing datasets costs a second, and only this method needs it
 
-        return MapFunction(self._protect, self._identity, image_column, label_column, self.device)
+        num_classes = self.generator.num_classes if self.label_map is None else None
+        return MapFunction(self._protect, self._identity, image_column, label_column, self.device, num_classes)
 
     def _identity(self) -> tuple[Any, ...]:
         """What decides the noise of an image and label, in plain values."""

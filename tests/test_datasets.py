@@ -90,7 +90,7 @@ def tensor_dataset():
 
 def kinds(root):
     pil = [Image.fromarray(pixels) for pixels in PIXELS]
-    small = [image.resize((5 + i, 9)) for i, image in enumerate(pil)]
+    small = [image.resize((8 + i, 9)) for i, image in enumerate(pil)]
     tv = [tv_tensors.Image(torch.from_numpy(pixels.transpose(2, 0, 1).copy())) for pixels in PIXELS]
     return {
         "cifar": cifar(),
@@ -218,6 +218,11 @@ def test_rows_of_a_hugging_face_dataset(tmp_path):
     expected = PIXELS[1].transpose(2, 0, 1)
     assert np.array_equal(channels_first(row["image"]),
                           expected + noise_of(np.ascontiguousarray(expected), row["label"], 0))
+    named = datasets.Features({**features, "label": datasets.ClassLabel(names=["a", "b"])})
+    two = datasets.Dataset.from_dict({**rows, "label": [0, 1, 0]}, features=named)
+    with pytest.raises(ValueError, match=r"2 classes, the generator 4.*fit_generator.*label_map"):
+        protect(two, tmp_path)
+    assert protect(two, tmp_path, label_map={0: 3, 1: 2}).classes == ["a", "b"]
     renamed = datasets.Dataset.from_dict(rows, features=features).rename_column("image", "img")
     with pytest.raises(TypeError, match="map_fn"):
         protect(renamed, tmp_path)
@@ -294,6 +299,42 @@ def test_bad_input_is_refused_before_any_noise(tmp_path):
             protect(dataset, tmp_path / "cache", generator, **options)
         assert generator.seen == []
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_no_pass_over_the_images(tmp_path):
+    """An hour of reading a large folder of images ends with "cannot write"."""
+    class Unread(Pairs):
+        def __getitem__(self, index):
+            raise AssertionError("an image was read")
+
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match=r"cannot write .*file.*Pass cache_dir="):
+        protect(Unread(PIXELS, LABELS), tmp_path / "file" / "cache")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_complete_store_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """A cache shared read-only with a cluster's nodes is refused."""
+    protect(cifar(), tmp_path)
+
+    def refuse(**_):
+        raise PermissionError(13, "read-only")
+
+    monkeypatch.setattr(store_module.tempfile, "TemporaryFile", refuse)
+    assert_noise(protect(cifar(), tmp_path))
+    with pytest.raises(OSError, match="cannot write"):
+        protect(cifar(), tmp_path / "another")
+
+
+def test_too_small_an_image_is_named_before_any_noise(tmp_path):
+    """Row 9 of the dataset is reported as index 1 of a group, after the groups before it have cost their hour."""
+    images = list(PIXELS)
+    images[9] = PIXELS[9, :, :5]
+    generator = FakeGenerator()
+    with pytest.raises(ValueError, match=r"index 9 is 8 x 5, .*'resnet18' takes 8 x 8 and larger"):
+        protect(Pairs(images, LABELS), tmp_path, generator, indices=[1, 4, 9], batch_size=1)
+    assert generator.seen == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_noise_is_computed_once_and_never_for_other_inputs(tmp_path):

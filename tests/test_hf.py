@@ -3,6 +3,8 @@
 import io
 import json
 import pickle
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -239,7 +241,7 @@ def test_one_accelerator_per_rank(monkeypatch, device, extra, expected):
         return images
 
     images = [Image.fromarray(image) for image in arrays()[:2]]
-    MapFunction(protect, tuple, "image", "label", device)({"image": images, "label": [0, 1]}, *extra)
+    MapFunction(protect, tuple, "image", "label", device, None)({"image": images, "label": [0, 1]}, *extra)
     assert seen == [expected]
 
 
@@ -279,3 +281,25 @@ def test_image_that_does_not_decode_names_the_row(generator, tmp_path):
     Path(paths[2]).write_bytes(Path(paths[2]).read_bytes()[:60])
     with pytest.raises(ValueError, match=r"column 'image': the image at index 2 \(.*2\.png\) does not decode"):
         table(paths).map(SEMProtect(generator).map_fn(), batched=True)
+
+
+@pytest.mark.parametrize("error", [EOFError, struct.error, zlib.error, TypeError, SyntaxError])
+def test_whatever_a_decoder_raises_names_the_row(generator, monkeypatch, error):
+    """A damaged chunk ends a run over a million rows without saying which one it was in."""
+    def fail(*_: Any, **__: Any) -> None:
+        raise error("by its decoder")
+
+    monkeypatch.setattr(Image, "open", fail)
+    batch = {"image": [{"bytes": b"?", "path": "7.png"}], "label": [0]}
+    with pytest.raises(ValueError, match=r"index 0 \(7\.png\) does not decode \(by its decoder\)\. .* row 7 of"):
+        SEMProtect(generator).map_fn()(batch, [7])
+
+
+def test_class_count_other_than_the_generators(generator):
+    """Two classes protected as the first two of three: the noise says nothing about these labels, without a word."""
+    features = datasets.Features({**FEATURES, "label": datasets.ClassLabel(names=["a", "b"])})
+    dataset = datasets.Dataset.from_dict({"image": [Image.fromarray(arrays()[0])], "label": [1]}, features=features)
+    with pytest.raises(ValueError, match=r"column 'label' has 2 classes, the generator 3.*fit_generator.*label_map"):
+        dataset.map(SEMProtect(generator).map_fn(), batched=True)
+    result = dataset.map(SEMProtect(generator, label_map={0: 2, 1: 0}).map_fn(), batched=True)
+    assert (decoded(result["image"]) == oracle(generator, arrays()[:1], [0])).all()

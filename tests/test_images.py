@@ -1,6 +1,9 @@
 """Decoding and colour modes against PIL and hand-computed values."""
 
 import io
+import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,8 +11,18 @@ import torch
 from PIL import Image
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import FakeData
+from torchvision.transforms import v2
 
-from semtransforms.images import as_pixels, check_labels, encode_png, read_samples, take_off_transforms, to_pil, to_rgb
+from semtransforms.images import (
+    UNDECODABLE,
+    as_pixels,
+    check_labels,
+    encode_png,
+    read_samples,
+    take_off_transforms,
+    to_pil,
+    to_rgb,
+)
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -179,6 +192,42 @@ def test_read_samples_skips_the_transform_and_leaves_the_dataset_alone():
     assert label == dataset[0][1]
 
 
+class Plain:
+    """A dataset as people write one: it calls its transforms without asking for None."""
+
+    def __init__(self):
+        self.transform = transforms.ToTensor()
+        self.target_transform = str
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(RGB)), self.target_transform(2)
+
+
+class Joint(Plain):
+    def __init__(self):
+        self.transforms = v2.RandomHorizontalFlip(1.0)
+
+    def __getitem__(self, index):
+        return self.transforms(Image.fromarray(RGB), 2)
+
+
+@pytest.mark.parametrize("kind", [Plain, Joint])
+def test_datasets_that_call_their_transform_unasked(kind):
+    """The common hand-written dataset fails with "'NoneType' object is not callable", or its workers do not start."""
+    raw, apply = take_off_transforms(kind())
+    for dataset in (raw, pickle.loads(pickle.dumps(raw))):  # spawn sends it to the workers as a pickle
+        image, label = dataset[0]
+        assert np.array_equal(np.asarray(image), RGB)
+        assert label == 2
+    expected = kind()[0]
+    assert np.array_equal(np.asarray(apply(image, label)[0]), np.asarray(expected[0]))
+    assert apply(image, label)[1] == expected[1]
+    assert take_off_transforms(raw)[1] is None
+
+
 def test_concatenated_transforms_are_refused():
     """Each part has its own transform: taking one for all trains on something else."""
     part = FakeData(size=1, image_size=(3, 4, 4), transform=transforms.ToTensor())
@@ -203,3 +252,23 @@ def test_bad_samples_are_named():
     ]:
         with pytest.raises(error, match=message):
             list(read_samples([(good, 0), sample]))
+
+
+class Damaged(Image.Image):
+    """A file whose decoder fails in its own way."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def load(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error,
+                                  Image.DecompressionBombError])
+def test_whatever_a_decoder_raises_names_the_image(kind):
+    """A damaged chunk, a truncated header or a bomb ends a long run without saying which file it was."""
+    assert issubclass(kind, UNDECODABLE)
+    with pytest.raises(ValueError, match=r"index 0 does not decode \(by its decoder\)"):
+        next(read_samples([(Damaged(kind("by its decoder")), 0)]))
