@@ -253,7 +253,7 @@ def _check_writable(folder: Path) -> None:
     """Whether a folder is there or can be made, without making it."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise OSError(f"checkpoint_dir: cannot write {folder} ({place} is no folder you may write to). Use another one.")
+        raise OSError(f"checkpoint_dir: cannot write {folder} ({place} is no folder you may write to). Use another.")
 
 
 def _hash(data: Labelled) -> str:
