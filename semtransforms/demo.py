@@ -22,7 +22,7 @@ SIDE = 32  # pixels: the size the bundled networks take
 
 # small enough for two CPU cores; no flips, which would turn a 2 into another sign
 VICTIM = VictimConfig(
-    network="convnet", width=16, train_steps=300, batch_size=64, augmentation=(Transformation("crop", {"padding": 2}),)
+    network="convnet", width=16, train_steps=160, batch_size=64, augmentation=(Transformation("crop", {"padding": 2}),)
 )
 
 
