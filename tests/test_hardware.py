@@ -1,7 +1,5 @@
 """Device, precision and memory."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,29 +38,3 @@ def test_free_memory_is_the_machines():
         pytest.skip("this system does not tell its free memory in /proc/meminfo")
     total = next(int(line.split()[1]) * 1024 for line in lines.splitlines() if line.startswith("MemTotal"))
     assert 1 << 26 < free_memory(torch.device("cpu")) <= total
-
-
-FAULTS = """
-import resource, sys, torch
-from semtransforms.hardware import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-for _ in range(5):
-    torch.ones(4_000_000).sum()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    torch.ones(4_000_000).sum()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
-def test_kept_memory_spares_page_faults():
-    """Without it a fifth of a CPU step goes to page faults."""
-    faults = {
-        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
-        for how in ("returned", "kept")
-    }
-    if faults["returned"] < 1000:
-        pytest.skip("this C library keeps freed memory by itself")
-    assert faults["kept"] < faults["returned"] / 20
