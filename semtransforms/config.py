@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 Perturbation = Literal["uniform", "adversary"]
 Precision = Literal["auto", "fp32", "bf16"]
+Norm = Literal["linf", "l2"]
 
 ONE_LEVEL = 1 / 255
 
@@ -53,15 +54,16 @@ class Transformation:
 
 @dataclass(frozen=True)
 class PGDConfig:
-    """One projected sign-gradient loop in the l-infinity ball.
+    """One projected gradient loop in a ball.
 
     Args:
-        rho: radius of the ball, a fraction of the pixel range.
+        rho: radius of the ball, a fraction of the pixel range (for l2 the norm of a whole image).
         alpha: step size, same unit.
         steps: number of steps K.
         inner: what is added after t at every gradient (Eq. 6 and 10): ``None``, uniform noise of a
             radius, or the worst case that another PGD finds.
         num_samples: transformations averaged per gradient (J).
+        norm: ``"linf"``, steps along the gradient's sign; ``"l2"``, along the gradient itself (victims only).
     """
 
     rho: float
@@ -69,6 +71,7 @@ class PGDConfig:
     steps: int
     inner: Uniform | PGDConfig | None = None
     num_samples: int = 1
+    norm: Norm = "linf"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The one loop: projected sign gradients on a frozen network (Algorithm 1, lines 2-9 and 11)."""
+"""The one loop: projected gradients on a frozen network (Algorithm 1, lines 2-9 and 11)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semtransforms.config import PGDConfig, Uniform
 from semtransforms.eot import EOT
-from semtransforms.functional import fold, keyed_uniform, project
+from semtransforms.functional import fold, keyed_uniform, per_image_norm, project, project_l2
 from semtransforms.hardware import free_memory
 
 # what a key is folded with, so that no two draws of a step share numbers
 _START, _TRANSFORM, _INNER, _STEPS = range(4)
+_LENGTH = 1  # of an l2 start; free here, since _TRANSFORM and _INNER are folded into a step's keys only
 
 
 def pgd(
@@ -31,7 +32,7 @@ def pgd(
     eot: EOT | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Descend (or climb) the network's loss inside the l-infinity ball around each image.
+    """Descend (or climb) the network's loss inside a ball around each image.
 
     At each of K steps the gradient is the mean over J draws of: transform the perturbed image by t ~ T, add the
     inner perturbation (held constant, Eq. 6 and 10), take the gradient there, pull it back through t.
@@ -40,26 +41,34 @@ def pgd(
         network: maps float (N, C, H, W) in [0, 1] to logits (N, classes). Its mode and ``requires_grad`` are
             restored afterwards.
         images: float32 (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        config: radius, step, K, J and the inner perturbation.
+        labels: int64 (N,), or float (N, classes), the probabilities of soft labels.
+        config: radius, step, K, J, the norm and the inner perturbation.
         keys: int64 (N,), one per image: all randomness comes from them.
         maximise: climb the loss (an adversary) instead of descending it (defensive noise).
         eot: T; ``None`` for the identity.
         dtype: autocast the network to it; ``None`` for fp32.
 
     Returns:
-        float32 (N, C, H, W): delta with ``|delta| <= rho`` and ``images + delta`` in [0, 1].
+        float32 (N, C, H, W): delta with norm <= rho and ``images + delta`` in [0, 1].
     """
     fits = _FITS.setdefault(network, {})
+    into_ball, direction = (project, torch.Tensor.sign_) if config.norm == "linf" else (project_l2, _unit)
     with frozen(network):
         folded = fold_batch_norm(network)
-        delta = config.rho * (2 * keyed_uniform(fold(keys, _START), images.shape[1:]) - 1)
-        delta = project(delta, images, config.rho)
+        delta = 2 * keyed_uniform(fold(keys, _START), images.shape[1:]) - 1
+        if config.norm == "l2":  # any length up to the radius, each equally often
+            delta = _unit(delta).mul_(keyed_uniform(fold(keys, _LENGTH), (1, 1, 1)))
+        delta = into_ball(delta.mul_(config.rho), images, config.rho)
         step = config.alpha if maximise else -config.alpha
         for k in range(config.steps):
             gradient = _mean_gradient(folded, images + delta, labels, config, fold(keys, _STEPS + k), eot, dtype, fits)
-            delta = project(delta.add_(gradient.sign_(), alpha=step), images, config.rho)
+            delta = into_ball(delta.add_(direction(gradient), alpha=step), images, config.rho)
     return delta
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Each image's gradient at length 1; one that vanishes stays 0."""
+    return gradient / per_image_norm(gradient).clamp_(min=torch.finfo(gradient.dtype).tiny)
 
 
 def perturb_view(

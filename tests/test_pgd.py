@@ -1,8 +1,11 @@
 """The one loop, against NumPy on a network whose gradient is known in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 
 import semtransforms.pgd as pgd_module
@@ -119,6 +122,56 @@ def test_stays_in_the_ball_and_the_image():
     assert delta.abs().max() <= RHO + 1e-7
     assert (images + delta).min() >= -1e-7
     assert (images + delta).max() <= 1 + 1e-7
+
+
+def test_l2_agrees_with_numpy():
+    """Steps along the gradient at unit length, projected by scaling: a sign step here would be another adversary."""
+    network, images, labels, keys = problem()
+    images[0, :, :3] = 0.0  # where the range of pixels binds
+    rho, alpha = 0.8, 0.3
+    config = PGDConfig(rho, alpha, steps=4, norm="l2")
+    start = pgd(network, images, labels, replace(config, steps=0), keys=keys).double().numpy()
+    delta, clean = start, images.double().numpy()
+    for _ in range(config.steps):
+        for i, label in enumerate(labels):
+            gradient = network.numpy_gradient(clean[i] + delta[i], label)
+            delta[i] += alpha * gradient / np.linalg.norm(gradient)
+            delta[i] *= min(1, rho / np.linalg.norm(delta[i]))
+            delta[i] = np.clip(clean[i] + delta[i], 0, 1) - clean[i]
+    got = pgd(network, images, labels, config, keys=keys, maximise=True).numpy()
+    np.testing.assert_allclose(got, delta, atol=1e-5)
+    assert np.linalg.norm(got.reshape(len(got), -1), axis=1).max() <= rho + 1e-5
+
+
+def test_l2_starts_anywhere_in_the_ball():
+    """A start always at the centre or the rim makes the adversary weaker than the one it is named after."""
+    network, images, labels, _ = problem(200)
+    images[:] = 0.5
+    keys = index_keys(torch.arange(200), seed=0)
+    start = pgd(network, images, labels, PGDConfig(0.4, 0.1, 0, norm="l2"), keys=keys)
+    lengths = start.flatten(1).norm(dim=1) / 0.4
+    assert lengths.max() <= 1 + 1e-5
+    assert kstest(lengths.numpy(), "uniform").pvalue > 0.001
+
+
+def test_l2_of_a_vanishing_gradient_stays():
+    """0 / 0 would fill the image with NaN where the network is flat."""
+    _, images, labels, keys = problem()
+    flat = Linear()
+    flat.weight.data.zero_()
+    delta = pgd(flat, images, labels, PGDConfig(0.4, 0.1, 2, norm="l2"), keys=keys)
+    assert bool(delta.isfinite().all())
+
+
+def test_soft_labels_pull_towards_their_mixture():
+    """A trainer with MixUp and an adversary attacks the mixture; taking its first label would be a weaker one."""
+    network, images, labels, keys = problem()
+    config = PGDConfig(RHO, ALPHA, steps=2)
+    hard = pgd(network, images, labels, config, keys=keys)
+    soft = pgd(network, images, nn.functional.one_hot(labels, 4).float(), config, keys=keys)
+    mixed = pgd(network, images, torch.full((len(labels), 4), 0.25), config, keys=keys)
+    assert torch.equal(hard, soft)
+    assert not torch.equal(hard, mixed)
 
 
 def convnet():
