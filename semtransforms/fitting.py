@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import center_crop, resize
 from tqdm import tqdm
 
+from semtransforms.checkpoint import load_checkpoint, save_checkpoint
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, quantize, stream_seed, to_float
 from semtransforms.generator import NoiseGenerator, build_surrogate
 from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
-from semtransforms.images import check_labels, read_samples
+from semtransforms.loading import load_labelled
 from semtransforms.methods import SEM
 from semtransforms.models import look_up
 from semtransforms.pgd import forward, perturb_view, pgd
 
 # what a batch's keys are folded with
 _DEFENSE, _VIEW, _ATTACK = range(3)
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A labelled data set in memory: uint8 (N, 3, H, W), int64 (N,), label names where known."""
-
-    images: Tensor
-    labels: Tensor
-    classes: tuple[str, ...] | None = None
 
 
 def fit_generator(
@@ -93,15 +80,16 @@ def fit_generator(
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
-    data_hash = _hash(data)
+    data_hash = data.sha256()
 
     surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
     first = 0
+    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data_hash}
     if checkpoint is not None and checkpoint.exists():
-        first = _load_checkpoint(checkpoint, surrogate, optimizer, config, data_hash)
+        first = _resume(checkpoint, surrogate, optimizer, config, data_hash)
     if checkpoint is not None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
     images, labels = data.images, data.labels.to(target)
@@ -138,9 +126,9 @@ def fit_generator(
                 rate = (step + 1 - first) * config.batch_size / (time.perf_counter() - started)
                 bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}, {rate:.0f} images/s")
             if checkpoint is not None and (step + 1) % checkpoint_every == 0:
-                _save_checkpoint(checkpoint, surrogate, optimizer, config, data_hash, step + 1)
+                save_checkpoint(checkpoint, surrogate, optimizer, step + 1, description)
     if checkpoint is not None:
-        _save_checkpoint(checkpoint, surrogate, optimizer, config, data_hash, config.train_steps)
+        save_checkpoint(checkpoint, surrogate, optimizer, config.train_steps, description)
     return NoiseGenerator(surrogate, config, classes=data.classes)
 
 
@@ -187,68 +175,6 @@ def train_step(
     return loss.detach(), (logits.argmax(1) == labels).float().mean()
 
 
-def load_labelled(
-    dataset: Any, num_classes: int | None = None, image_size: tuple[int, int] | None = None
-) -> Labelled:
-    """Bring a labelled data set into memory, checked.
-
-    Args:
-        dataset: as for :func:`fit_generator`.
-        num_classes: C, where it is fixed beforehand.
-        image_size: height and width to resize (the shorter side) and centre-crop to; ``None`` leaves images alone.
-
-    Returns:
-        Its images, labels and label names.
-
-    Raises:
-        TypeError: images are not uint8, or labels are not whole numbers.
-        ValueError: no images, images of several sizes, labels outside 0..C-1, fewer than two classes.
-    """
-    classes = None
-    if isinstance(dataset, Sequence) and len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset):
-        images, labels = dataset
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-        images = _resized(images, image_size)
-    else:
-        names = getattr(dataset, "classes", None)
-        classes = tuple(str(name) for name in names) if names else None
-        if len(dataset) == 0:
-            raise ValueError("dataset is empty: there is nothing to fit on")
-        pixels: list[Tensor] = []
-        labels = []
-        for index, (image, label) in enumerate(read_samples(dataset)):
-            image = _resized(image, image_size)
-            if pixels and image.shape != pixels[0].shape:
-                raise ValueError(
-                    f"images must have one size to fit on: index 0 is {tuple(pixels[0].shape[1:])}, index {index} is "
-                    f"{tuple(image.shape[1:])}. Set image_size=(height, width) in the config (--size on the command "
-                    "line) to resize and crop them for the fit; a fitted generator protects images of any size."
-                )
-            pixels.append(image)
-            labels.append(label)
-        images = torch.stack(pixels)
-    if len(images) == 0:
-        raise ValueError("dataset is empty: there is nothing to fit on")
-    if len(labels) != len(images):
-        raise ValueError(f"labels must have one entry per image: {len(labels)} labels for {len(images)} images")
-    labels = check_labels(labels, num_classes or (len(classes) if classes else None))
-    if num_classes is None and classes is None and int(labels.max()) == 0:
-        raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
-    if classes is not None and num_classes is not None and len(classes) != num_classes:
-        classes = None
-    return Labelled(images.contiguous(), labels, classes)
-
-
-def _resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
-    if size is None or images.shape[-2:] == size:
-        return images
-    scale = max(wanted / side for wanted, side in zip(size, images.shape[-2:], strict=True))
-    covering = [max(wanted, round(side * scale)) for wanted, side in zip(size, images.shape[-2:], strict=True)]
-    cropped: Tensor = center_crop(resize(images, covering, antialias=True), list(size))
-    return cropped
-
-
 def _check_writable(folder: Path) -> None:
     """Whether a folder is there or can be made, without making it."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -256,58 +182,18 @@ def _check_writable(folder: Path) -> None:
         raise OSError(f"checkpoint_dir: cannot write {folder} ({place} is no folder you may write to). Use another.")
 
 
-def _hash(data: Labelled) -> str:
-    digest = hashlib.sha256(repr(tuple(data.images.shape)).encode())
-    digest.update(data.images.cpu().numpy())
-    digest.update(data.labels.cpu().numpy())
-    return digest.hexdigest()
-
-
-def _save_checkpoint(
-    path: Path,
-    surrogate: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: GeneratorConfig,
-    data_hash: str,
-    step: int,
-) -> None:
-    tensors = {f"weight.{key}": value for key, value in surrogate.state_dict().items()}
-    for key, weight in surrogate.named_parameters():
-        buffer = optimizer.state[weight].get("momentum_buffer") if weight in optimizer.state else None
-        if buffer is not None:
-            tensors[f"momentum.{key}"] = buffer
-    tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    metadata = {"step": str(step), "config": json.dumps(config.to_dict(), sort_keys=True), "data": data_hash}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, partial, metadata=metadata)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _load_checkpoint(
+def _resume(
     path: Path, surrogate: nn.Module, optimizer: torch.optim.Optimizer, config: GeneratorConfig, data_hash: str
 ) -> int:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint {path} is damaged ({error}). Delete it to start anew.") from error
+    """Continue from a checkpoint if it belongs to this fit: the updates behind it."""
+    checkpoint = load_checkpoint(path)
     # a fit may be prolonged: everything but its length must agree
-    wanted, found = config.to_dict(), json.loads(metadata.get("config", "{}"))
+    wanted, found = config.to_dict(), json.loads(checkpoint.metadata.get("config", "{}"))
     differing = [key for key in wanted if key != "train_steps" and wanted[key] != found.get(key)]
-    if differing or metadata.get("data") != data_hash:
+    if differing or checkpoint.metadata.get("data") != data_hash:
         what = "; ".join(f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in differing) or "other images"
         raise ValueError(f"checkpoint {path} belongs to another fit ({what}). Use another checkpoint_dir.")
-    step = int(metadata["step"])
-    if step > config.train_steps:
-        raise ValueError(f"checkpoint {path} is at step {step}, beyond train_steps={config.train_steps}")
-    weights = {key.removeprefix("weight."): value for key, value in tensors.items() if key.startswith("weight.")}
-    surrogate.load_state_dict(weights, strict=True)
-    for key, weight in surrogate.named_parameters():
-        if f"momentum.{key}" in tensors:
-            buffer = tensors[f"momentum.{key}"].to(weight.device)
-            # in the weight's own layout, so that the same kernels run as in an unbroken fit
-            optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(buffer)
-    return step
+    if checkpoint.step > config.train_steps:
+        raise ValueError(f"checkpoint {path} is at step {checkpoint.step}, beyond train_steps={config.train_steps}")
+    checkpoint.restore(surrogate, optimizer)
+    return checkpoint.step

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import torch
+
+from semtransforms import __version__
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -81,3 +86,28 @@ def keep_freed_memory() -> None:
             library = ctypes.CDLL("libc.so.6")
             library.mallopt(trim_threshold, 1 << 30)
             library.mallopt(mmap_threshold, 1 << 30)
+
+
+def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
+    """What stands beside a measured figure: processor, threads, versions.
+
+    Args:
+        device: where it was measured; default: as :func:`pick_device` chooses.
+    """
+    on_gpu = (device or pick_device()).type == "cuda"
+    return {
+        "processor": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "semtransforms": __version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return platform.processor()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"

@@ -14,12 +14,22 @@ import semtransforms
 PACKAGE = Path(semtransforms.__file__).parent
 
 FLOORS = {
-    5: {"__main__", "cli", "app", "demo", "publish", "figures", "sources", "journal"},
-    4: {"evaluation", "evaluation.victims", "evaluation.countermeasures", "evaluation.protocol", "evaluation.report"},
+    5: {"__main__", "cli", "app", "demo", "publish", "sources", "journal"},
+    4: {
+        "evaluation",
+        "evaluation.victims",
+        "evaluation.countermeasures",
+        "evaluation.measures",
+        "evaluation.protocol",
+        "evaluation.report",
+        "evaluation.page",
+        "evaluation.records",
+        "evaluation.summary",
+    },
     3: {"datasets", "transforms", "hf", "cluster"},
     2: {"generator", "fitting", "store", "hub"},
     1: {"pgd", "methods", "classwise"},
-    0: {"config", "functional", "eot", "models", "images", "hardware"},
+    0: {"config", "functional", "eot", "models", "images", "hardware", "checkpoint", "figures", "loading"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 

@@ -1,0 +1,95 @@
+"""A training that can be killed: weights, momentum and step in one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What an interrupted training left.
+
+    Args:
+        step: updates behind it.
+        metadata: what was written beside the tensors.
+        tensors: ``weight.*``, ``momentum.*`` and ``extra.*``, on the CPU.
+    """
+
+    step: int
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def extra(self) -> dict[str, Tensor]:
+        """What else the training kept, by name."""
+        return self._under("extra.")
+
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put the weights and the momentum back where they were.
+
+        Raises:
+            RuntimeError: they are another network's.
+        """
+        network.load_state_dict(self._under("weight."), strict=True)
+        for key, weight in network.named_parameters():
+            if f"momentum.{key}" in self.tensors:
+                buffer = self.tensors[f"momentum.{key}"].to(weight.device)
+                # in the weight's own layout, so that the same kernels run as in an unbroken training
+                optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(buffer)
+
+    def _under(self, prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def save_checkpoint(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    metadata: Mapping[str, str],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint in place of the one before.
+
+    Args:
+        path: its name.
+        network, optimizer: whose weights and momentum are kept (SGD's).
+        step: updates behind it.
+        metadata: what must agree, or is wanted, when it is read.
+        extra: tensors that go with it.
+    """
+    tensors = {f"weight.{key}": value for key, value in network.state_dict().items()}
+    for key, weight in network.named_parameters():
+        buffer = optimizer.state[weight].get("momentum_buffer") if weight in optimizer.state else None
+        if buffer is not None:
+            tensors[f"momentum.{key}"] = buffer
+    tensors |= {f"extra.{key}": value for key, value in (extra or {}).items()}
+    tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, partial, metadata={**metadata, "step": str(step)})
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            return Checkpoint(int(metadata["step"]), metadata, tensors)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"checkpoint {path} is damaged ({error}). Delete it to start anew.") from error
