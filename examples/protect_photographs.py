@@ -1,32 +1,31 @@
-"""The main job on real photographs: fit SEM, protect, and train victims on what was published.
+"""The main job on real photographs: fit, protect, and find out what trainers still learn from what was published.
 
     python examples/protect_photographs.py --dataset cifar10-jpeg --data DATA --seeds 0 1 2 --out runs/cifar10-jpeg
     python examples/protect_photographs.py --dataset tiny-imagenet-100 --data DATA --out runs/tiny
     python examples/protect_photographs.py --dataset cifar10 --data ~/data --out runs/cifar10
 
 ``--data`` holds ``cifar10-jpeg/`` and ``tiny-imagenet-100/`` (Parquet), or torchvision's CIFAR-10 (downloaded with
-``--download``). Each result is one JSON file; a run that is stopped continues with the missing ones.
+``--download``). Each seed is a fit, a protection and a victim of its own. Every fit and every training is kept as it
+ends; started again with the same ``--out``, the script goes on with what is missing, and other ``--methods``,
+``--victims`` or ``--countermeasures`` join the same report (``OUT/report/report.html``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 import torchvision
 from torch.utils.data import Subset
 
-import semtransforms
-from semtransforms import EM, SEM, ProtectedDataset, VictimConfig, fit_generator, train_victim
-from semtransforms.fitting import Labelled, load_labelled
+from semtransforms import EM, REM, SEM, NoiseGenerator, VictimConfig, evaluate, fit_generator
+from semtransforms.hardware import describe_machine
+from semtransforms.loading import Labelled, load_labelled
 
 # 32 px photographs on a laptop's CPU: the paper's radii and J = 2; fewer and longer steps, a smaller surrogate and more
 # updates instead, which protects better in the same time
@@ -45,13 +44,16 @@ SMALL = replace(
 )
 METHODS = {
     "em": replace(SMALL, method="em", defense_sees=EM.defense_sees, surrogate_sees=EM.surrogate_sees, num_samples=1),
+    "rem-2": replace(SMALL, method="rem", defense_sees=REM.defense_sees),
     "sem-2": SMALL,  # against an adversary of 2/255
     "sem-4": replace(SMALL, rho_a=4 / 255, alpha_a=4 / 255),
 }
+TRAINER = VictimConfig("convnet", width=32, learning_rate=0.2, steps_a=5)
 VICTIMS = {
-    "standard": VictimConfig("convnet", width=32, train_steps=1500, learning_rate=0.2),
-    "adversarial-2": VictimConfig("convnet", 32, train_steps=600, learning_rate=0.2, rho_a=2 / 255, steps_a=5),
-    "adversarial-4": VictimConfig("convnet", 32, train_steps=2000, learning_rate=0.2, rho_a=4 / 255, steps_a=5),
+    "standard": replace(TRAINER, train_steps=1500),
+    "adversarial-1": replace(TRAINER, train_steps=600, rho_a=1 / 255),
+    "adversarial-2": replace(TRAINER, train_steps=600, rho_a=2 / 255),
+    "adversarial-4": replace(TRAINER, train_steps=2000, rho_a=4 / 255),
 }
 PARQUET = {
     "cifar10-jpeg": ("train-*.parquet", "test.parquet"),
@@ -59,54 +61,40 @@ PARQUET = {
 }
 
 
-def read_data(name: str, root: Path, rows: int, download: bool) -> tuple[Any, Labelled]:
-    """The first ``rows`` training samples as a map-style data set, and the test images in memory."""
+def read_data(name: str, root: Path, rows: int, download: bool) -> tuple[Labelled, Labelled]:
+    """The first ``rows`` training samples and the test images, in memory."""
     if name == "cifar10":
         train, test = (torchvision.datasets.CIFAR10(root, part, download=download) for part in (True, False))
-        return Subset(train, range(min(rows, len(train)))), load_labelled(test)
-    train, test = (
-        datasets.load_dataset(
-            "parquet", data_files=sorted(map(str, (root / name).glob(pattern))), split="train", cache_dir=None
+    else:
+        train, test = (
+            datasets.load_dataset(
+                "parquet", data_files=sorted(map(str, (root / name).glob(pattern))), split="train", cache_dir=None
+            )
+            for pattern in PARQUET[name]
         )
-        for pattern in PARQUET[name]
-    )
-    return Subset(train, range(min(rows, len(train)))), load_labelled(test)
+    tests = load_labelled(test)
+    classes = int(tests.labels.max()) + 1
+    return load_labelled(Subset(train, range(min(rows, len(train)))), classes), tests
 
 
-def machine() -> dict[str, str]:
-    return {
-        "processor": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
-        "threads": str(torch.get_num_threads()),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "semtransforms": semtransforms.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def protect(method: str, seed: int, data: Any, out: Path, num_classes: int) -> Labelled:
-    """Fit and protect, or read what an earlier run left; the timing is kept beside it."""
-    record = out / f"protect-{method}-{seed}.json"
-    folder = out / f"generator-{method}-{seed}"
-    started = time.perf_counter()
+def fit(method: str, seed: int, data: Labelled, out: Path) -> NoiseGenerator:
+    """Fit a generator and time it with a protection, or read what an earlier run left."""
+    folder = out / "generators" / f"{method}-{seed}"
     if not (folder / "config.json").exists():
-        config = replace(METHODS[method], seed=seed, num_classes=num_classes)
-        generator = fit_generator(data, config, checkpoint_dir=out / f"fit-{method}-{seed}", resume=True)
-        generator.save_pretrained(folder)
-    fitted = time.perf_counter()
-    protected = ProtectedDataset(data, str(folder), seed=seed, cache_dir=out / "cache")
-    if not record.exists():
+        config = replace(METHODS[method], seed=seed, num_classes=int(data.labels.max()) + 1)
+        started = time.perf_counter()
+        generator = fit_generator(
+            (data.images, data.labels), config, checkpoint_dir=out / "fits" / f"{method}-{seed}", resume=True
+        )
+        fitted = time.perf_counter()
+        generator.noise(data.images, data.labels, seed=seed)
         seconds = {"fit_seconds": fitted - started, "protect_seconds": time.perf_counter() - fitted}
-        record.write_text(json.dumps({"method": method, "seed": seed, **seconds, **machine()}, indent=1))
-    return load_labelled(protected, num_classes)
+        generator.save_pretrained(folder)
+        record = json.dumps({"method": method, "seed": seed, **seconds, **describe_machine()}, indent=1)
+        (folder / "timing.json").write_text(record + "\n")
+    generator = NoiseGenerator.from_pretrained(folder)
+    generator.name = method  # all seeds of a method are one column of the report
+    return generator
 
 
 def main() -> None:
@@ -118,56 +106,37 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=["em", "sem-2"])
     parser.add_argument("--victims", nargs="*", choices=VICTIMS, default=list(VICTIMS))
+    parser.add_argument("--countermeasures", nargs="+", default=["none"])
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
 
     data, test = read_data(arguments.dataset, arguments.data, arguments.rows, arguments.download)
-    classes = int(test.labels.max()) + 1
-    clean = load_labelled(data, classes)
-    for seed in arguments.seeds:
-        for method in arguments.methods:
-            protect(method, seed, data, arguments.out, classes)
-    # all seeds of a victim before the next victim: a run that is stopped leaves whole rows
+    generators: dict[tuple[str, int], Any] = {
+        (method, seed): fit(method, seed, data, arguments.out)
+        for seed in arguments.seeds
+        for method in arguments.methods
+    }
+    # a victim on every copy before the next victim: a run that is stopped leaves whole rows
     for victim in arguments.victims:
         for seed in arguments.seeds:
-            for method in ("clean", *arguments.methods):
-                record = arguments.out / f"{victim}-{method}-{seed}.json"
-                if record.exists():
-                    continue
-                published = clean if method == "clean" else protect(method, seed, data, arguments.out, classes)
-                result = train_victim(
-                    published.images,
-                    clean.labels,
-                    replace(VICTIMS[victim], seed=seed),
-                    test_images=test.images,
-                    test_labels=test.labels,
+            for method in arguments.methods or [None]:
+                report = evaluate(
+                    (data.images, data.labels),
+                    generators.get((method, seed)),
+                    test=(test.images, test.labels),
+                    victims={victim: VICTIMS[victim]},
+                    countermeasures=arguments.countermeasures,
+                    seeds=(seed,),
+                    protection_seed=seed,
+                    name=f"{arguments.dataset}, first {len(data.labels):,} rows",
+                    out=arguments.out / "report",
+                    cache_dir=arguments.out / "cache",
                 )
-                fields = {"dataset": arguments.dataset, "rows": len(clean.labels), "victim": victim, "method": method}
-                record.write_text(json.dumps({**fields, "seed": seed, **asdict(result), **machine()}, indent=1))
-    print(table(arguments.out))
-
-
-def table(out: Path) -> str:
-    """Test accuracy on clean images, mean and standard deviation over seeds, as Markdown."""
-    records = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
-    lines = [f"| victim | {' | '.join(('clean', *METHODS))} |", "|---" * (len(METHODS) + 2) + "|"]
-    for victim in VICTIMS:
-        cells = []
-        for method in ("clean", *METHODS):
-            found = [r["test_accuracy"] for r in records if (r.get("victim"), r.get("method")) == (victim, method)]
-            spread = f" ± {100 * statistics.stdev(found):.1f}" if len(found) > 1 else ""
-            cells.append(f"{100 * statistics.mean(found):.1f}{spread} (n={len(found)})" if found else "not measured")
-        lines.append(f"| {victim} | {' | '.join(cells)} |")
-    for key in ("fit_seconds", "protect_seconds"):
-        cells = []
-        for method in METHODS:
-            found = [r[key] for r in records if r.get("method") == method and key in r]
-            cells.append(
-                f"{statistics.median(found):.0f} ({min(found):.0f}-{max(found):.0f})" if found else "not measured"
-            )
-        lines.append(f"| {key.replace('_', ', ')}, median (range) | – | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    if arguments.victims:
+        print(report.to_markdown())
+    for file in sorted((arguments.out / "generators").glob("*/timing.json")):
+        timing = json.loads(file.read_text())
+        print(f"{file.parent.name}: fit {timing['fit_seconds']:.0f} s, protect {timing['protect_seconds']:.0f} s")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ __all__ = [
     "REM_DELTA_U",
     "REM_THETA",
     "SEM",
+    "EvaluationReport",
     "GeneratorConfig",
     "NoiseGenerator",
     "NoiseStore",
     "ProtectedDataset",
     "SEMProtect",
     "VictimConfig",
+    "evaluate",
     "fit_generator",
     "train_victim",
 ]
@@ -27,6 +29,8 @@ __all__ = [
 if TYPE_CHECKING:
     from semtransforms.config import GeneratorConfig
     from semtransforms.datasets import ProtectedDataset
+    from semtransforms.evaluation.protocol import evaluate
+    from semtransforms.evaluation.report import EvaluationReport
     from semtransforms.evaluation.victims import VictimConfig, train_victim
     from semtransforms.fitting import fit_generator
     from semtransforms.generator import NoiseGenerator
@@ -40,12 +44,14 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "REM_DELTA_U": "methods",
         "REM_THETA": "methods",
         "SEM": "methods",
+        "EvaluationReport": "evaluation.report",
         "GeneratorConfig": "config",
         "NoiseGenerator": "generator",
         "NoiseStore": "store",
         "ProtectedDataset": "datasets",
         "SEMProtect": "transforms",
         "VictimConfig": "evaluation.victims",
+        "evaluate": "evaluation.protocol",
         "fit_generator": "fitting",
         "train_victim": "evaluation.victims",
     }

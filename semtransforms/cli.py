@@ -1,4 +1,4 @@
-"""The command line: `semtransforms demo | fit | protect | list | show`."""
+"""The command line: `semtransforms demo | fit | protect | evaluate | list | show`."""
 
 from __future__ import annotations
 
@@ -206,6 +206,67 @@ def protect(
             raise typer.Exit(1)
 
 
+@app.command()
+def evaluate(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the report; new, empty or one to go on with.",
+                                        show_default=False)],
+    test: Annotated[str, typer.Option(help="Clean test images of the same classes, as SOURCE is given.")],
+    generator: Annotated[str | None, typer.Option(help="Name of a bundled generator, or your own folder.")] = None,
+    protected: Annotated[str | None, typer.Option(help="A copy protected already, instead of --generator.")] = None,
+    victims: Annotated[str, typer.Option(help="Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, "
+                                         "early-stopping.")] = "standard",
+    countermeasures: Annotated[str, typer.Option(help="Comma-separated: none, greyscale, jpeg-75, mean, cutout, "
+                                                 "informed-same-seed, ...; joined with +.")] = "none",
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds of the victims.")] = "0,1,2",
+    protocol: Annotated[str, typer.Option(help="quick (20 epochs) or paper (40,000 updates).")] = "quick",
+    network: Annotated[str, typer.Option(help="The trainer's network; convnet suits a CPU.")] = "resnet18",
+    width: Annotated[int | None, typer.Option(help="Its width, for networks that have one.")] = None,
+    size: Annotated[int | None, typer.Option(help="Resize and crop to a square of so many pixels.")] = None,
+    protection_seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    cache_dir: Annotated[Path | None, typer.Option(help="Private folder for the noise.")] = None,
+    split: Split = None,
+    test_split: Annotated[str | None, typer.Option(help="Part of --test to read. Default: test where SOURCE and --test "
+                                                   "are the same.")] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = None,
+) -> None:  # fmt: skip
+    """Play the unauthorised trainer: what does a network still learn from the protected copy?
+
+    Writes report.html, report.md and report.json. An interrupted evaluation goes on when started again.
+    """
+    with one_line_errors("interrupted: the same command goes on from here"):
+        from semtransforms.evaluation.protocol import evaluate as run_evaluation
+        from semtransforms.sources import open_source
+
+        if generator is None and protected is None:
+            raise ValueError("--generator or --protected must say which copy is to be judged.")
+        columns = {"image_column": image_column, "label_column": label_column}
+        if test_split is None and test == source:
+            test_split = "test"
+        report = run_evaluation(
+            open_source(source, split=split, **columns),
+            generator,
+            test=open_source(test, split=test_split, **columns),
+            protected=None if protected is None else open_source(protected, split=split, **columns),
+            victims=_words("victims", victims),
+            countermeasures=_words("countermeasures", countermeasures),
+            seeds=_seeds(seeds),
+            protocol=protocol,
+            network=network,
+            width=width,
+            protection_seed=protection_seed,
+            image_size=None if size is None else (size, size),
+            name=Path(source).name or source,
+            out=out,
+            cache_dir=cache_dir,
+            device=device,
+        )
+        typer.echo("\n".join(report.verdict()))
+        typer.echo(f"Report: {out / 'report.html'}")
+
+
 @app.command("list")
 def list_generators() -> None:
     """List the generators that came with this installation."""
@@ -267,6 +328,26 @@ def show(
         with explained("--out", out):
             picture.save(out, format="PNG")
         typer.echo(f"Picture: {out}")
+
+
+def _words(option: str, text: str) -> list[str]:
+    """Comma-separated words; the commas inside protected-classes-0,1 belong to the word."""
+    words: list[str] = []
+    for part in text.split(","):
+        if words and part.strip().isdigit() and "protected-classes-" in words[-1]:
+            words[-1] += f",{part.strip()}"
+        else:
+            words.append(part.strip())
+    if not all(words):
+        raise ValueError(f"--{option} must be comma-separated names, got {text!r}.")
+    return words
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"--seeds must be comma-separated whole numbers, got {text!r}.") from None
 
 
 def _radius(name: str, text: str) -> float:

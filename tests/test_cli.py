@@ -63,7 +63,7 @@ def test_help_is_quick_and_lists_the_commands():
     program = "import sys; from semtransforms.cli import app; app('--help'.split(), standalone_mode=False)"
     program += "; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert all(command in done.stdout for command in ("demo", "fit", "protect", "list", "show"))
+    assert all(command in done.stdout for command in ("demo", "fit", "protect", "evaluate", "list", "show"))
     modules = done.stdout.splitlines()[-1].split()
     assert "typer" in modules
     assert not {"torch", "datasets", "numpy"} & set(modules)
@@ -231,6 +231,68 @@ def test_warnings_are_one_line(photos: Path, tmp_path: Path):
     result = run("fit", photos, tmp_path / "mine", *options)
     assert result.exit_code == 0, result.output
     assert any(line.startswith("warning: rho_a") for line in result.stderr.splitlines())
+
+
+def half_bright(folder: Path, count: int, seed: int) -> Path:
+    """Photographs of two classes, ``count`` of each."""
+    rng = np.random.default_rng(seed)
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for k in range(count):
+            pixels = rng.integers(0, 120, (12, 12, 3), dtype=np.uint8)
+            pixels[:, 6 * label : 6 * label + 6] += 90
+            Image.fromarray(pixels).save(folder / name / f"{k:02}.png")
+    return folder
+
+
+def test_evaluate_judges_a_copy_and_goes_on(tmp_path: Path):
+    """The owner's question in one command: the verdict on screen, the report in a folder, nothing done twice."""
+    photos, test = half_bright(tmp_path / "photos", 12, 0), half_bright(tmp_path / "test", 6, 1)
+    generator = save_generator(tmp_path / "generator", 2, size=12)
+    command = (
+        "evaluate", photos, tmp_path / "report", "--test", test, "--generator", generator, "--network", "convnet",
+        "--width", 4, "--seeds", "0", "--countermeasures", "none,greyscale+jpeg-50,protected-classes-0,1",
+        "--cache-dir", tmp_path / "cache",
+    )  # fmt: skip
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "report" / "report.html") in result.stdout
+    records = json.loads((tmp_path / "report" / "report.json").read_text())["records"]
+    assert [(r["copy"], r["countermeasure"]) for r in records] == [
+        ("clean", "none"), ("generator", "greyscale+jpeg-50"), ("generator", "none"),
+        ("generator", "protected-classes-0,1"),
+    ]  # fmt: skip
+    assert {r["dataset"] for r in records} == {"photos"}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "report" / "runs").iterdir()}
+    assert run(*command).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "report" / "runs").iterdir()} == before
+
+
+def test_evaluate_judges_what_protect_wrote(tmp_path: Path):
+    """What is judged must be the folder that is published, whoever made it."""
+    photos, test = half_bright(tmp_path / "photos", 4, 0), half_bright(tmp_path / "test", 2, 1)
+    generator = save_generator(tmp_path / "generator", 2, size=12)
+    run("protect", photos, tmp_path / "published", "--generator", generator, "--cache-dir", tmp_path / "cache")
+    result = run("evaluate", photos, tmp_path / "report", "--test", test, "--protected", tmp_path / "published",
+                 "--network", "convnet", "--width", 4, "--seeds", 0)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    noise = json.loads((tmp_path / "report" / "report.json").read_text())["noise"]["protected"]
+    assert 0 < noise["linf"] <= 8
+
+
+def test_mistakes_in_evaluate_are_one_line(tmp_path: Path):
+    """Found in the first second, not after an hour of training."""
+    photos, test = half_bright(tmp_path / "photos", 3, 0), half_bright(tmp_path / "test", 2, 1)
+    common = ("evaluate", photos, tmp_path / "report", "--test", test, "--network", "convnet")
+    fails(run(*common), "--generator or --protected")
+    fails(run(*common, "--generator", "sem-digitz"), "sem-digits")
+    fails(run(*common, "--protected", photos, "--countermeasures", "grayscale"), "greyscale")
+    fails(run(*common, "--protected", photos, "--countermeasures", "none,,mean"), "--countermeasures")
+    fails(run(*common, "--protected", photos, "--seeds", ""), "seeds")
+    fails(run(*common, "--protected", photos, "--seeds", "one"), "--seeds")
+    fails(run(*common, "--protected", photos, "--victims", "adversarial-2"), "8/255")
+    fails(run(*common[:3], "--test", photos, "--protected", photos), "shares 6 of its 6 images")
+    assert not (tmp_path / "report").exists()
 
 
 def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,463 @@
+"""Play the unauthorised trainer: every victim against every countermeasure on the clean and the protected copy."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semtransforms.config import parse_radius
+from semtransforms.datasets import ProtectedDataset
+from semtransforms.evaluation.countermeasures import (
+    Countermeasure,
+    InformedTrainer,
+    PublishedGenerator,
+    TrainingSet,
+    apply_stored,
+    parse_countermeasure,
+)
+from semtransforms.evaluation.measures import describe_noise
+from semtransforms.evaluation.records import CLEAN, NONE, Record
+from semtransforms.evaluation.report import EvaluationReport
+from semtransforms.evaluation.victims import VictimConfig, VictimResult, paper, quick, train_victim
+from semtransforms.figures import noise_picture
+from semtransforms.hardware import describe_machine, pick_device
+from semtransforms.loading import Labelled, load_labelled
+from semtransforms.models import look_up
+from semtransforms.transforms import SEMProtect
+
+PROTOCOLS = ("quick", "paper")
+PICTURES = 6  # images in the report's grid
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """One published form of the data."""
+
+    name: str
+    images: Tensor
+    origin: Mapping[str, Any]  # generator, method, rho_u, copy_sha256 of a record
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training to do."""
+
+    copy: _Copy
+    victim: str
+    config: VictimConfig
+    countermeasure: str
+    measures: tuple[Countermeasure, ...]
+
+    @property
+    def file(self) -> str:
+        """Name of its record, without the ending: readable, and unique by the digest of the names."""
+        names = (self.copy.name, self.victim, self.countermeasure)
+        readable = "-".join(re.sub(r"[^A-Za-z0-9.+]+", "_", name)[:40] for name in names)
+        return f"{readable}-{hashlib.sha256(repr(names).encode()).hexdigest()[:6]}-{self.config.seed}"
+
+
+def evaluate(
+    dataset: Any,
+    generator: str | os.PathLike[str] | PublishedGenerator | None = None,
+    *,
+    test: Any,
+    protected: Any = None,
+    victims: Sequence[str] | Mapping[str, VictimConfig] = ("standard",),
+    countermeasures: Sequence[str | Countermeasure | Sequence[Countermeasure]] = (NONE,),
+    seeds: Sequence[int] = (0, 1, 2),
+    protocol: str = "quick",
+    network: str = "resnet18",
+    width: int | None = None,
+    protection_seed: int = 0,
+    image_size: tuple[int, int] | None = None,
+    name: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> EvaluationReport:
+    """Measure what an unauthorised trainer still learns from a protected copy.
+
+    Each victim is trained on the clean copy as it is, and on the protected copy under each countermeasure. With ``out``
+    every run is kept there as it ends, so that an evaluation that was killed goes on with the missing runs; further
+    calls with the same data and other generators, victims or countermeasures add to the same report.
+
+    Args:
+        dataset: the clean data, map-style, as for :class:`~semtransforms.ProtectedDataset`.
+        generator: a name, a folder or a :class:`~semtransforms.NoiseGenerator` to protect with; ``None`` where
+            ``protected`` is given, or to evaluate the clean copy alone (then the countermeasures act on it).
+        test: clean test data of the same classes, map-style.
+        protected: a copy that is protected already, instead of ``generator``: same images, labels and order.
+        victims: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, ``"early-stopping-30"`` (30 % of
+            the validation images clean); or names and their configs.
+        countermeasures: names such as ``"none"``, ``"greyscale"``, ``"jpeg-10+cutout"``, ``"informed-same-seed"``,
+            ``"informed-other-seed"``, ``"informed-by=FOLDER"`` (who holds another generator); or countermeasures,
+            single or in sequences.
+        seeds: of the victims.
+        protocol: ``"quick"`` or ``"paper"``, for victims given by name.
+        network, width: of victims given by name; ``"convnet"`` suits a CPU.
+        protection_seed: of the noise.
+        image_size: height and width that clean, protected and test images are resized and cropped to, where they have
+            several sizes; noise is computed before, at each image's own size.
+        name: what the data are called in the report; default: the class of ``dataset``.
+        out: folder of the report.
+        cache_dir: where noise is kept; default as for :class:`~semtransforms.ProtectedDataset`.
+        device: where to train; default: CUDA if present.
+        progress: show bars.
+
+    Returns:
+        The report, of everything in ``out`` where it is given.
+
+    Raises:
+        ValueError: copies of different length or labels, test images that are training images too, unknown names, no
+            seeds, a countermeasure that changes the image size, a folder with a report on other data or settings.
+        TypeError: data that are not labelled uint8 images.
+    """
+    if generator is not None and protected is not None:
+        raise ValueError("generator and protected were both given: pass the one that made the copy to be judged")
+    if not seeds:
+        raise ValueError("seeds must name at least one seed, got none. Use seeds=(0, 1, 2).")
+    trainers = _trainers(victims, protocol, network, width)
+    if generator is not None and isinstance(generator, (str, os.PathLike)):
+        generator = SEMProtect.from_pretrained(os.fspath(generator), device=device).generator
+    tricks = dict(_tricks(each, generator, protection_seed) for each in countermeasures)
+    if not tricks:
+        raise ValueError(f"countermeasures must name at least one, got none. Use countermeasures=({NONE!r},).")
+
+    clean = load_labelled(dataset, image_size=image_size)
+    tests = load_labelled(test, image_size=image_size)
+    _check_test(clean, tests)
+    facts = _facts(clean, tests, name or type(dataset).__name__)
+    folder = None if out is None else Path(out).expanduser()
+    if folder is not None:
+        _claim(folder, facts)
+
+    copies = [_Copy(CLEAN, clean.images, _origin(clean.images))]
+    if generator is not None:
+        copies.append(_protect(dataset, generator, protection_seed, clean, image_size, cache_dir, device, progress))
+    elif protected is not None:
+        copies.append(_given(protected, clean, image_size))
+    runs = list(_runs(copies, trainers(len(clean.labels)), tricks, seeds))
+
+    # what can be wrong with a countermeasure or a copy is found before any training
+    some = TrainingSet(clean.images[:64], clean.labels[:64], clean.images[:64])
+    for measures in tricks.values():
+        apply_stored(measures, some, seed=0)
+    earlier = EvaluationReport.load(folder) if folder is not None and (folder / "report.json").exists() else None
+    noise = dict(earlier.noise) if earlier else {}
+    pictures = dict(earlier.pictures) if earlier else {}
+    for copy in copies[1:]:
+        if copy.name not in noise:
+            described = describe_noise(clean.images, copy.images, clean.labels, rho_u=copy.origin["rho_u"])
+            noise[copy.name] = described.to_dict()
+        pictures |= _pictures(clean, copy, tricks)
+
+    records = []
+    for number, run in enumerate(runs, 1):
+        file = None if folder is None else folder / "runs" / f"{run.file}.json"
+        if file is not None and file.exists():
+            records.append(_found(file, run, facts))
+            continue
+        if progress:
+            print(
+                f"[{number}/{len(runs)}] {run.victim} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
+            )
+        result = train_victim(
+            run.copy.images,
+            clean.labels,
+            run.config,
+            test_images=tests.images,
+            test_labels=tests.labels,
+            countermeasures=run.measures,
+            clean=clean.images,
+            checkpoint=None if file is None else file.with_suffix(".safetensors"),
+            device=device,
+            progress=progress,
+        )
+        record = _record(run, result, facts, device)
+        if file is not None:
+            _write(file, record.to_dict())
+        records.append(record)
+    if folder is not None:
+        records = _all_records(folder)
+    report = EvaluationReport(tuple(records), noise, pictures)
+    if folder is not None:
+        report.save(folder)
+    return report
+
+
+def _trainers(
+    victims: Sequence[str] | Mapping[str, VictimConfig], protocol: str, network: str, width: int | None
+) -> Any:
+    """The trainers as a function of how many images there are: the quick protocol counts in epochs."""
+    if isinstance(victims, Mapping):
+        if not victims:
+            raise ValueError("victims must name at least one, got none. Use victims=('standard',).")
+        return lambda images: dict(victims)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be {' or '.join(map(repr, PROTOCOLS))}, got {protocol!r}")
+    if isinstance(victims, str) or not victims:
+        raise ValueError(f"victims must be a sequence of names, got {victims!r}. Use victims=('standard',).")
+    changes = {each: parse_victim(each) for each in victims}
+
+    def at_size(images: int) -> dict[str, VictimConfig]:
+        make = partial(quick, images) if protocol == "quick" else paper
+        configs = {f"{protocol} {each}": make(network=network, width=width, **some) for each, some in changes.items()}
+        for each, config in configs.items():
+            if "early-stopping" in each:  # looks forty times, gives up after four looks without a better one
+                configs[each] = replace(config, patience=max(1, config.train_steps // 10))
+        return configs
+
+    look_up(network, width)
+    return at_size
+
+
+def parse_victim(text: str) -> dict[str, Any]:
+    """What a trainer's name stands for, as fields of :class:`VictimConfig`.
+
+    Args:
+        text: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, or ``"early-stopping-30"`` (with 30 %
+            of the validation images clean; none without a number).
+
+    Raises:
+        ValueError: unknown, with the nearest.
+    """
+    if text == "standard":
+        return {}
+    if matched := re.fullmatch(r"early-stopping(?:-(\d+))?", text):
+        return {"validation_clean": int(matched[1] or 0) / 100, "evaluations": 40}
+    if matched := re.fullmatch(r"adversarial-(l2-)?(.+)", text):
+        if matched[1]:
+            try:
+                radius = float(matched[2])
+            except ValueError:
+                raise ValueError(f"victim {text!r}: an l2 radius is a number such as 0.5") from None
+            return {"rho_a": radius, "norm": "l2"}
+        return {"rho_a": parse_radius(matched[2])}
+    known = ["standard", "adversarial-2/255", "adversarial-l2-0.5", "early-stopping"]
+    nearest = difflib.get_close_matches(text, known, n=2) or known
+    raise ValueError(f"unknown victim {text!r}, did you mean {' or '.join(map(repr, nearest))}?")
+
+
+def _tricks(
+    chosen: str | Countermeasure | Sequence[Countermeasure], generator: Any, seed: int
+) -> tuple[str, tuple[Countermeasure, ...]]:
+    """A countermeasure's name and its parts, in order."""
+    if isinstance(chosen, str):
+        informed = {"informed-same-seed": seed, "informed-other-seed": seed + 1}
+        if chosen in informed:
+            if generator is None:
+                raise ValueError(f"countermeasure {chosen!r} needs the generator that made the copy (generator=...)")
+            return chosen, (InformedTrainer(generator, seed=informed[chosen], name=chosen),)
+        if chosen.startswith("informed-by="):
+            folder = chosen.removeprefix("informed-by=")
+            other = SEMProtect.from_pretrained(folder).generator
+            chosen = f"informed-by={Path(folder).name}"  # a report that is published names no path
+            return chosen, (InformedTrainer(other, seed=seed, name=chosen),)
+        return chosen, parse_countermeasure(chosen)
+    parts = (chosen,) if isinstance(chosen, Countermeasure) else tuple(chosen)
+    return "+".join(each.name for each in parts) or NONE, parts
+
+
+def _check_test(clean: Labelled, tests: Labelled) -> None:
+    if tests.images.shape[1:] != clean.images.shape[1:]:
+        raise ValueError(
+            f"test images are {tuple(tests.images.shape[2:])}, training images {tuple(clean.images.shape[2:])}. "
+            "Pass image_size=(height, width) to bring both to one size."
+        )
+    if int(tests.labels.max()) > int(clean.labels.max()):
+        raise ValueError(
+            f"test has label {int(tests.labels.max())}, training labels end at {int(clean.labels.max())}: another "
+            "numbering? Use test data of the same classes."
+        )
+    if clean.classes and tests.classes and clean.classes != tests.classes:
+        raise ValueError(
+            f"test has the classes {', '.join(tests.classes)}; the training data have {', '.join(clean.classes)}. "
+            "Labels must mean the same in both."
+        )
+    known = {hashlib.sha256(image.numpy().tobytes()).digest() for image in clean.images}
+    common = [k for k, image in enumerate(tests.images) if hashlib.sha256(image.numpy().tobytes()).digest() in known]
+    if common:
+        raise ValueError(
+            f"test shares {len(common)} of its {len(tests.labels)} images with the training data (first at index "
+            f"{common[0]}): accuracy on them says nothing. Leave them out of test."
+        )
+
+
+def _protect(
+    dataset: Any,
+    generator: Any,
+    seed: int,
+    clean: Labelled,
+    image_size: tuple[int, int] | None,
+    cache_dir: Any,
+    device: Any,
+    progress: bool,
+) -> _Copy:
+    if isinstance(dataset, tuple | list):  # tensors, as load_labelled takes them
+        dataset = torch.utils.data.TensorDataset(clean.images, clean.labels)
+    copy = ProtectedDataset(dataset, generator, seed=seed, cache_dir=cache_dir, device=device, progress=progress)
+    published = load_labelled(copy, image_size=image_size)
+    config = generator.config
+    origin = _origin(published.images, generator.fingerprint, config.method, config.rho_u)
+    name = Path(generator.name).name if generator.name else config.method
+    return _Copy(CLEAN + "-protected" if name == CLEAN else name, published.images, origin)
+
+
+def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> _Copy:
+    copy = load_labelled(protected, image_size=image_size)
+    if len(copy.labels) != len(clean.labels):
+        raise ValueError(
+            f"protected has {len(copy.labels)} images, dataset {len(clean.labels)}: they must be the same images in "
+            "the same order"
+        )
+    if copy.images.shape != clean.images.shape:
+        raise ValueError(f"protected images are {tuple(copy.images.shape[2:])}, clean {tuple(clean.images.shape[2:])}")
+    wrong = (copy.labels != clean.labels).nonzero().flatten()
+    if len(wrong):
+        raise ValueError(
+            f"protected has another label than dataset at {len(wrong)} images, first at index {int(wrong[0])}: they "
+            "must be the same images in the same order"
+        )
+    return _Copy("protected", copy.images, _origin(copy.images))
+
+
+def _origin(
+    images: Tensor, generator: str | None = None, method: str | None = None, rho_u: float | None = None
+) -> dict[str, Any]:
+    """What a record says of a copy; a digest of it stands for the seed, which must stay secret."""
+    digest = hashlib.sha256(images.numpy()).hexdigest()
+    return {"generator": generator, "method": method, "rho_u": rho_u, "copy_sha256": digest}
+
+
+def _runs(
+    copies: list[_Copy],
+    trainers: Mapping[str, VictimConfig],
+    tricks: Mapping[str, tuple[Countermeasure, ...]],
+    seeds: Sequence[int],
+) -> Iterator[_Run]:
+    """All seeds of a row before the next row: what is stopped leaves whole rows."""
+    for victim, config in trainers.items():
+        for seed in seeds:
+            yield _Run(copies[0], victim, replace(config, seed=seed), NONE, ())
+        for trick, measures in tricks.items():
+            if len(copies) == 1 and trick == NONE:
+                continue
+            for seed in seeds:
+                yield _Run(copies[-1], victim, replace(config, seed=seed), trick, measures)
+
+
+def _pictures(clean: Labelled, copy: _Copy, tricks: Mapping[str, tuple[Countermeasure, ...]]) -> dict[str, Tensor]:
+    """Rows of the report's grid: clean, noise, protected, and what each stored countermeasure leaves."""
+    # one image of each of the first classes
+    rows = [int((clean.labels == label).nonzero()[0]) for label in torch.unique(clean.labels)[:PICTURES]]
+    some = TrainingSet(copy.images[rows], clean.labels[rows], clean.images[rows])
+    levels = (some.images.to(torch.int16) - clean.images[rows]).clamp(-128, 127).to(torch.int8)
+    grid = {"clean": clean.images[rows], f"{copy.name}: noise ×16": noise_picture(levels), copy.name: some.images}
+    for trick, measures in tricks.items():
+        if any(each.acts_on == "stored" for each in measures):
+            changed = apply_stored(measures, some, seed=0)
+            if len(changed.images) == len(rows):
+                grid[f"{copy.name} + {trick}"] = changed.images
+    return grid
+
+
+def _facts(clean: Labelled, tests: Labelled, name: str) -> dict[str, Any]:
+    """What all records of an evaluation share."""
+    return {
+        "data": hashlib.sha256((clean.sha256() + tests.sha256()).encode()).hexdigest(),
+        "dataset": name,
+        "train_images": len(clean.labels),
+        "test_images": len(tests.labels),
+        "classes": int(clean.labels.max()) + 1,
+        "height": clean.images.shape[2],
+        "width": clean.images.shape[3],
+        "guess_accuracy": int(tests.labels.bincount().max()) / len(tests.labels),
+    }
+
+
+def _claim(folder: Path, facts: dict[str, Any]) -> None:
+    """Make the folder of a report, or find out that it belongs to other data."""
+    path = folder / "evaluation.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.get("data") != facts["data"]:
+            raise ValueError(
+                f"out {str(folder)!r} holds a report on other data ({found.get('dataset')}, "
+                f"{found.get('train_images')} training images). Choose another folder."
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"out {str(folder)!r} exists and holds no report. Choose another name, or an empty folder.")
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    _write(path, facts)
+
+
+def _found(file: Path, run: _Run, facts: dict[str, Any]) -> Record:
+    """The record of a run that was done before, if it is the same run."""
+    record = _read(file)
+    if record.data != facts["data"]:
+        raise ValueError(f"{file} is a run on other data. Choose another out.")
+    if record.copy_sha256 != run.copy.origin["copy_sha256"]:
+        raise ValueError(
+            f"{file} is a run on another copy named {run.copy.name!r}: another generator or seed. Choose "
+            "another out, or give the generator another name."
+        )
+    then, now = json.loads(record.settings), run.config.to_dict()
+    if differing := [key for key, value in now.items() if then.get(key) != value]:
+        raise ValueError(
+            f"{file} is a run of {run.victim!r} with other settings ({', '.join(differing)}). Choose another out, or "
+            "give the victim another name."
+        )
+    return record
+
+
+def _read(file: Path) -> Record:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}). Remove it to run it again.") from error
+    return Record.from_dict(values, source=str(file))
+
+
+def _all_records(folder: Path) -> list[Record]:
+    return [_read(file) for file in sorted((folder / "runs").glob("*.json"))]
+
+
+def _record(run: _Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:
+    values = asdict(result)
+    del values["train_loss"]
+    config = run.config
+    return Record(
+        **facts,
+        **run.copy.origin,
+        **values,
+        copy=run.copy.name,
+        victim=run.victim,
+        network=config.to_dict()["network"],
+        train_steps=config.train_steps,
+        rho_a=config.rho_a,
+        norm=config.norm,
+        settings=json.dumps(config.to_dict(), sort_keys=True),
+        countermeasure=run.countermeasure,
+        seed=config.seed,
+        robust_rho=config.rho_a or None,
+        **describe_machine(pick_device(device)),
+    )
+
+
+def _write(file: Path, values: Mapping[str, Any]) -> None:
+    partial_file = file.with_name(f".{file.name}.{os.getpid()}")
+    partial_file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    partial_file.replace(file)
