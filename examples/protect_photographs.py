@@ -128,6 +128,7 @@ def main() -> None:
                     countermeasures=arguments.countermeasures,
                     seeds=(seed,),
                     protection_seed=seed,
+                    pool=True,  # each seed is a fit and a protection of its own
                     name=f"{arguments.dataset}, first {len(data.labels):,} rows",
                     out=arguments.out / "report",
                     cache_dir=arguments.out / "cache",

@@ -224,10 +224,11 @@ def evaluate(
     width: Annotated[int | None, typer.Option(help="Its width, for networks that have one.")] = None,
     size: Annotated[int | None, typer.Option(help="Resize and crop to a square of so many pixels.")] = None,
     protection_seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    copy_name: Annotated[str | None, typer.Option(help="What the protected copy is called in the report.")] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Private folder for the noise.")] = None,
     split: Split = None,
-    test_split: Annotated[str | None, typer.Option(help="Part of --test to read. Default: test where SOURCE and --test "
-                                                   "are the same.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Part of --test to read, where it has parts. Default: test "
+                                                   "where SOURCE and --test are one name, else train.")] = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     device: Device = None,
@@ -243,7 +244,7 @@ def evaluate(
         if generator is None and protected is None:
             raise ValueError("--generator or --protected must say which copy is to be judged.")
         columns = {"image_column": image_column, "label_column": label_column}
-        if test_split is None and test == source:
+        if test_split is None and test == source and not Path(source).expanduser().is_dir():
             test_split = "test"
         report = run_evaluation(
             open_source(source, split=split, **columns),
@@ -259,6 +260,7 @@ def evaluate(
             protection_seed=protection_seed,
             image_size=None if size is None else (size, size),
             name=Path(source).name or source,
+            copy_name=copy_name,
             out=out,
             cache_dir=cache_dir,
             device=device,
@@ -334,7 +336,7 @@ def _words(option: str, text: str) -> list[str]:
     """Comma-separated words; the commas inside protected-classes-0,1 belong to the word."""
     words: list[str] = []
     for part in text.split(","):
-        if words and part.strip().isdigit() and "protected-classes-" in words[-1]:
+        if words and re.fullmatch(r"\s*\d+\s*(\+.*)?", part) and "protected-classes-" in words[-1]:
             words[-1] += f",{part.strip()}"
         else:
             words.append(part.strip())

@@ -251,7 +251,8 @@ def test_evaluate_judges_a_copy_and_goes_on(tmp_path: Path):
     generator = save_generator(tmp_path / "generator", 2, size=12)
     command = (
         "evaluate", photos, tmp_path / "report", "--test", test, "--generator", generator, "--network", "convnet",
-        "--width", 4, "--seeds", "0", "--countermeasures", "none,greyscale+jpeg-50,protected-classes-0,1",
+        "--width", 4, "--seeds", "0", "--countermeasures", "none,greyscale+jpeg-50,protected-classes-0,1+cutout",
+        "--copy-name", "mine",
         "--cache-dir", tmp_path / "cache",
     )  # fmt: skip
     result = run(*command)
@@ -259,8 +260,7 @@ def test_evaluate_judges_a_copy_and_goes_on(tmp_path: Path):
     assert str(tmp_path / "report" / "report.html") in result.stdout
     records = json.loads((tmp_path / "report" / "report.json").read_text())["records"]
     assert [(r["copy"], r["countermeasure"]) for r in records] == [
-        ("clean", "none"), ("generator", "greyscale+jpeg-50"), ("generator", "none"),
-        ("generator", "protected-classes-0,1"),
+        ("clean", "none"), ("mine", "greyscale+jpeg-50"), ("mine", "none"), ("mine", "protected-classes-0,1+cutout"),
     ]  # fmt: skip
     assert {r["dataset"] for r in records} == {"photos"}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "report" / "runs").iterdir()}

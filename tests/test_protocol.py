@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from semtransforms.config import GeneratorConfig
+from semtransforms.evaluation.countermeasures import Purifier
 from semtransforms.evaluation.protocol import evaluate, parse_victim
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.victims import VictimConfig
@@ -133,6 +134,73 @@ def test_a_folder_goes_on_where_it_stopped(generator, tmp_path, monkeypatch):
     assert set(other.noise) == {"sem", "protected"}
 
 
+def test_a_report_that_was_damaged_is_drawn_anew(tmp_path):
+    """The runs are the hours; a cut file beside them must not lock them up. A cut run is named before any training."""
+    out = tmp_path / "report"
+    first = run(None, protected=halves(), out=out)
+    (out / "report.json").write_text('{"schema"')
+    with pytest.warns(UserWarning, match="drawn anew"):
+        again = run(None, protected=halves(), out=out)
+    assert rows(again) == rows(first)
+    assert again.noise == first.noise
+    cut = next((out / "runs").glob("*.json"))
+    cut.write_text(cut.read_text()[:100])
+    with pytest.raises(ValueError, match=cut.name):
+        run(None, protected=halves(), out=out, victims={"other": VICTIM})
+
+
+def test_sizes_are_brought_to_one_after_the_protection(generator, tmp_path):
+    """Noise of resized images is other noise than that of the files an owner publishes."""
+    large = halves(side=16)
+    options = {"test": halves(30, seed=1, side=20), "image_size": (12, 12), "seeds": (0,), "cache_dir": tmp_path}
+    copies = set()
+    for data in (large, large.tensors, [large[i] for i in range(40)]):
+        report = run(generator, data, **options)
+        assert {(r.height, r.width) for r in report.records} == {(12, 12)}
+        copies |= {r.copy_sha256 for r in report.records if r.copy == "sem"}
+    assert len(copies) == 1
+
+
+def test_the_owners_clean_images_reach_the_trainer():
+    """All of them clean is the clean copy: anything else, and partial protection is measured on other images."""
+    nothing = TensorDataset(torch.zeros_like(halves().tensors[0]), halves().tensors[1])
+    with pytest.warns(UserWarning, match="same images"):  # black is no noise
+        report = run(None, protected=nothing, countermeasures=("clean-share-100", "none"), seeds=(0,))
+    clean, shared, black = (r.curve for r in report.records)
+    assert clean == shared != black
+
+
+def test_few_images_are_judged_too():
+    """Three photographs have no held-out fifth for a linear model; that is no reason to refuse the rest."""
+    few = TensorDataset(*(part[:3] for part in halves().tensors))
+    report = run(None, few, protected=few, seeds=(0,))
+    assert report.noise["protected"]["linear_accuracy"] is None
+
+
+def test_an_interrupted_run_leaves_a_checkpoint(tmp_path, monkeypatch):
+    """Without it an hour's adversarial training starts again from nothing."""
+    from semtransforms.evaluation import victims
+
+    monkeypatch.setattr(victims, "CHECKPOINT_SECONDS", 0)
+    real, calls = victims.accuracy, []
+
+    def interrupt(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    out = tmp_path / "report"
+    with monkeypatch.context() as patch:
+        patch.setattr(victims, "accuracy", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(None, protected=halves(), out=out)
+    assert len(list(out.glob("runs/*.safetensors"))) == 1
+    whole = {(r.copy, r.seed): r.curve for r in run(None, protected=halves()).records}
+    assert {(r.copy, r.seed): r.curve for r in run(None, protected=halves(), out=out).records} == whole
+    assert not list(out.glob("runs/*.safetensors"))
+
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {here!r})
@@ -151,9 +219,10 @@ def test_a_killed_evaluation_loses_one_run_at_most(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    done = len(list(out.glob("runs/*.json")))
+    done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*.json")}
     report = run(None, protected=halves(), out=out, seeds=range(2))
-    assert done <= len(report.records) <= done + 4
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert {r.seed for r in report.records} >= {0, 1}
 
 
 def test_other_data_or_settings_do_not_join_a_report(generator, tmp_path):
@@ -166,8 +235,16 @@ def test_other_data_or_settings_do_not_join_a_report(generator, tmp_path):
         run(None, protected=halves(), out=out, victims={"tiny": replace(VICTIM, train_steps=9)}, seeds=(0,))
     changed = halves().tensors[0].clone()
     changed[0] += 1
+    other = TensorDataset(changed, halves().tensors[1])
+    for seeds in ((0,), (1,)):  # also where it would only join the mean
+        with pytest.raises(ValueError, match="another copy named 'protected'"):
+            run(None, protected=other, out=out, seeds=seeds)
+    with pytest.raises(ValueError, match=r"other settings.*weight_decay"):
+        run(None, protected=halves(), out=out, victims={"tiny": replace(VICTIM, weight_decay=0.0)}, seeds=(1,))
+    assert len(run(None, protected=other, out=out, copy_name="other", seeds=(0,)).records) == 3
+    assert len(run(None, protected=other, out=out, pool=True, seeds=(1,)).records) == 5
     with pytest.raises(ValueError, match="another copy named 'protected'"):
-        run(None, protected=TensorDataset(changed, halves().tensors[1]), out=out, seeds=(0,))
+        run(None, protected=halves(), out=out, pool=True, seeds=(1,))
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "holiday.txt").write_text("mine")
@@ -189,6 +266,15 @@ def never(*_, **__):
         ({"test": halves(10, seed=1, side=8)}, "image_size"),
         ({"countermeasures": ("grayscale",)}, "did you mean.*greyscale"),
         ({"countermeasures": ()}, "countermeasures"),
+        ({"countermeasures": "greyscale"}, "countermeasures must be a sequence"),
+        ({"countermeasures": ("mean", "mean")}, "names of their own"),
+        ({"countermeasures": (Purifier(torch.flip, "none"),)}, "'none' is taken"),
+        ({"countermeasures": ("clean-only-10",), "victims": {"tiny": replace(VICTIM, patience=2)}}, "validation=0.1"),
+        ({"seeds": (0, 0)}, "none twice"),
+        ({"seeds": "012"}, "seeds must be a sequence"),
+        ({"seeds": (0.5,)}, "seeds must be whole numbers"),
+        ({"image_size": 12}, "image_size"),
+        ({"protected": halves(), "copy_name": "clean"}, "copy_name"),
         ({"countermeasures": ("informed-same-seed",), "protected": halves()}, "needs the generator"),
         ({"seeds": ()}, "seeds"),
         ({"victims": ("standart",)}, "did you mean 'standard'"),
@@ -208,8 +294,6 @@ def test_bad_input_is_refused_before_any_training(options, words, monkeypatch, t
 
 def test_a_countermeasure_that_changes_the_size_is_refused_before_any_training(monkeypatch):
     """Its victims would be tested on images of another size than they were trained on."""
-    from semtransforms.evaluation.countermeasures import Purifier
-
     monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", never)
     smaller = Purifier(lambda images: images[..., :-1], name="smaller")
     with pytest.raises(ValueError, match="size"):
@@ -244,7 +328,7 @@ def test_protocols_by_name(tmp_path, monkeypatch):
             run(None, victims=(name,), protocol=kind, network="convnet", width=4)
     first, second, third = asked
     assert (first.train_steps, first.schedule, first.patience, first.network) == (40_000, "steps", None, "convnet")
-    assert (second.train_steps, second.schedule, second.rho_a) == (7, "one-cycle", 2 / 255)  # 20 * 40 / 128
+    assert (second.train_steps, second.schedule, second.rho_a) == (100, "one-cycle", 2 / 255)
     assert (third.patience, third.evaluations, third.validation_clean) == (4_000, 40, 0.3)
 
 
@@ -253,7 +337,7 @@ def test_the_informed_trainer_has_the_generator_he_is_said_to_have(generator, tm
     generator.save_pretrained(tmp_path / "published")
     names = ("none", "informed-same-seed", "informed-other-seed", f"informed-by={tmp_path / 'published'}")
     report = run(generator, countermeasures=names, cache_dir=tmp_path, seeds=(0,))
-    names = (*names[:3], "informed-by=published")
+    names = (*names[:3], f"informed-by=published#{generator.fingerprint[:6]}")
     assert {r.countermeasure for r in report.records if r.copy == "sem"} == set(names)
     same, other, by = (report.pictures[f"sem + {name}"].int() for name in names[1:])
     assert not torch.equal(same, other)

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from semtransforms.config import PGDConfig
-from semtransforms.evaluation.countermeasures import Countermeasure
+from semtransforms.evaluation.countermeasures import CleanShare, Countermeasure, TrainingSet
 from semtransforms.evaluation.victims import (
     VictimConfig,
     accuracy,
@@ -68,6 +68,7 @@ def test_the_quick_protocol_is_one_cycle_of_20_epochs():
     assert np.argmax(shares) == pytest.approx(config.train_steps / 5, abs=1)
     assert shares[-1] == 0
     assert quick(50_000, train_steps=7).train_steps == 7
+    assert quick(24).train_steps == 100  # 20 epochs of so few would be 4 updates
 
 
 def test_learns_what_can_be_learnt_and_measures_it():
@@ -128,6 +129,36 @@ def test_robust_accuracy_knows_the_margin(norm, rho):
     attack = PGDConfig(rho, rho / 5, 10, norm=norm)
     assert robust_accuracy(Fixed(), half_bright(10), attack, None) == 1
     assert robust_accuracy(Fixed(), half_bright(10), replace(attack, rho=1.5 * rho), None) == 0
+
+
+def test_robust_accuracy_is_of_all_classes():
+    """Folders are sorted by class: the first 1,000 of 2,000 images would be of one class."""
+
+    class Zero(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([1.0, 0.0]))
+
+        def forward(self, images):
+            return self.bias + 0 * images.sum((1, 2, 3))[:, None]
+
+    data = Labelled(torch.zeros(2000, 3, 8, 8, dtype=torch.uint8), torch.arange(2000) // 1000)
+    assert robust_accuracy(Zero(), data, PGDConfig(2 / 255, 1 / 255, 2), None) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_attack_of_robust_accuracy_is_stronger_than_the_trainers(monkeypatch):
+    """Measured with the adversary he trained against, a victim's robustness is flattered."""
+    from semtransforms.evaluation import victims
+
+    seen = []
+
+    def watch(network, views, labels, config, **options):
+        seen.append(config)
+        return torch.zeros_like(views)
+
+    monkeypatch.setattr(victims, "pgd", watch)
+    robust_accuracy(Fixed(), half_bright(10), PGDConfig(4 / 255, 2 / 255, 5, norm="l2"), None)
+    assert seen == [PGDConfig(4 / 255, 1 / 255, 10, norm="l2")]
 
 
 def test_adversarial_training_is_seen_in_its_figures():
@@ -236,21 +267,22 @@ def test_early_stopping_takes_the_best_validated_network():
 
 def test_clean_validation_images_come_from_the_owner():
     """The share of clean validation images is the axis of Table 5; published ones in their place would fake it."""
-    from semtransforms.evaluation.countermeasures import TrainingSet
     from semtransforms.evaluation.victims import _split
 
     published = torch.zeros(40, 3, 8, 8, dtype=torch.uint8)
     owner = torch.ones_like(published)
     config = replace(TINY, patience=10, validation=0.5, validation_clean=0.3)
-    kept, held = _split(TrainingSet(published, torch.arange(40), owner), config)
+    kept, held = _split(TrainingSet(published, torch.arange(40), owner), config, ())
     assert (len(kept.labels), len(held.labels)) == (20, 20)
     assert int((held.images == 1).flatten(1).all(1).sum()) == 6  # 30 % of 20
     assert not published.any()  # the caller's images are not written into
     assert sorted(torch.cat([kept.labels, held.labels]).tolist()) == list(range(40))
     with pytest.raises(ValueError, match="clean"):
-        _split(TrainingSet(published, torch.arange(40)), config)
+        _split(TrainingSet(published, torch.arange(40)), config, ())
     with pytest.raises(ValueError, match=r"validation=0\.001"):
-        _split(TrainingSet(published, torch.arange(40)), replace(config, validation=0.001))
+        _split(TrainingSet(published, torch.arange(40)), replace(config, validation=0.001), ())
+    _, held = _split(TrainingSet(published, torch.arange(40), owner), config, (Invert(),))
+    assert int((held.images == 254).flatten(1).all(1).sum()) == 6  # he processes his clean images as all others
 
 
 def test_any_module_and_any_transforms():
@@ -265,6 +297,32 @@ def test_any_module_and_any_transforms():
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     with pytest.raises(ValueError, match="augmentation must keep the size"):
         train(replace(TINY, augmentation=v2.Resize(4)))
+
+
+class Keys(Countermeasure):
+    """Remembers the keys it was given."""
+
+    acts_on = "batch"
+
+    def __init__(self, name):
+        self.name, self.seen = name, []
+
+    def on_batch(self, images, targets, *, keys, network):
+        self.seen.append(keys)
+        return images, targets
+
+
+def test_draws_differ_between_epochs_and_countermeasures():
+    """The same crops in every epoch, or cutout where mixup is drawn: a weaker trainer than he is said to be."""
+    from semtransforms.evaluation import victims
+
+    first, second, crops = Keys("first"), Keys("second"), Keys("crops")
+    with pytest.MonkeyPatch.context() as patch:
+        spy = lambda images, keys: crops.on_batch(images / 255, None, keys=keys, network=None)[0]  # noqa: E731
+        patch.setattr(victims, "build_eot", lambda _: spy)
+        train(replace(TINY, train_steps=6), countermeasures=(first, second))
+    keys = torch.cat([*first.seen, *second.seen, *crops.seen]).tolist()
+    assert len(keys) == len(set(keys)) == 3 * 6 * 32  # 96 images, two epochs
 
 
 class Invert(Countermeasure):
@@ -284,6 +342,29 @@ def test_test_images_are_also_tried_processed():
     result = train(NO_FLIP, countermeasures=(Invert(),))
     assert result.test_accuracy_plain < 0.5
     assert result.test_accuracy == result.test_accuracy_processed > 0.95
+    assert result.peak_test_accuracy == max(measured for _, _, measured in result.curve) >= result.test_accuracy
+
+
+def test_what_is_no_map_of_test_images_measures_them_once():
+    """A figure on "processed" test images that nothing processed would be the plain one under another name."""
+    images, labels = stripes()
+    result = train(NO_FLIP, (images, labels), countermeasures=(CleanShare(50),), clean=images)
+    assert result.test_accuracy_processed is None
+
+
+def test_networks_and_pipelines_that_differ_are_not_called_the_same():
+    """Their records would pass for each other when an evaluation goes on."""
+    configs = [
+        replace(TINY, network=nn.Sequential(nn.Flatten(), nn.Linear(192, 2))),
+        replace(TINY, network=nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.Identity())),
+        replace(TINY, network=lambda classes: nn.Linear(192, classes)),
+        replace(TINY, network=lambda classes: nn.Linear(192, classes + 7)),
+        replace(TINY, augmentation=v2.RandomHorizontalFlip(0.5)),
+        replace(TINY, augmentation=v2.RandomHorizontalFlip(1.0)),
+    ]
+    names = [str(config.to_dict()) for config in configs]
+    assert len(set(names)) == len(names)
+    assert configs[0].to_dict() == replace(configs[0]).to_dict()
 
 
 @pytest.mark.parametrize(

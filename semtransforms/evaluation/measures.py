@@ -47,7 +47,8 @@ class NoiseMeasures:
         spectrum_low, spectrum_mid, spectrum_high: the noise's power per frequency, averaged over the band, as shares
             of the three bands' sum: a third each for white noise, all 0 without noise. Low are periods above 8
             pixels and the mean, mid from 8 to above 4 pixels, high 4 pixels and less.
-        linear_accuracy: of a linear model on the noise alone, 0..1, as :func:`linear_accuracy`.
+        linear_accuracy: of a linear model on the noise alone, 0..1, as :func:`linear_accuracy`; ``None`` for fewer than
+            five images.
         guess_rate: share of the most frequent label, 0..1: what a model reaches that looks at nothing.
     """
 
@@ -61,7 +62,7 @@ class NoiseMeasures:
     spectrum_low: float
     spectrum_mid: float
     spectrum_high: float
-    linear_accuracy: float
+    linear_accuracy: float | None
     guess_rate: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def describe_noise(
 
     Raises:
         TypeError: images are not one uint8 tensor.
-        ValueError: shapes or lengths differ, or fewer than five images.
+        ValueError: shapes or lengths differ.
     """
     labels = _checked("clean", clean, labels)
     _checked("protected", protected, labels)
@@ -124,7 +125,7 @@ def describe_noise(
         spectrum_low=low,
         spectrum_mid=mid,
         spectrum_high=high,
-        linear_accuracy=linear_accuracy(noise, labels, seed=seed),
+        linear_accuracy=linear_accuracy(noise, labels, seed=seed) if len(noise) >= 5 else None,
         guess_rate=int(labels.bincount().max()) / len(labels),
     )
 

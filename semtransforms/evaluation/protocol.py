@@ -5,32 +5,47 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import operator
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
 
 from semtransforms.config import parse_radius
 from semtransforms.datasets import ProtectedDataset
 from semtransforms.evaluation.countermeasures import (
+    CleanOnly,
     Countermeasure,
+    ImageMap,
     InformedTrainer,
     PublishedGenerator,
     TrainingSet,
+    apply_at_test,
     apply_stored,
     parse_countermeasure,
 )
 from semtransforms.evaluation.measures import describe_noise
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.report import EvaluationReport
-from semtransforms.evaluation.victims import VictimConfig, VictimResult, paper, quick, train_victim
+from semtransforms.evaluation.victims import (
+    VictimConfig,
+    VictimResult,
+    paper,
+    quick,
+    train_victim,
+    validation_images,
+)
 from semtransforms.figures import noise_picture
+from semtransforms.functional import index_keys, to_float
 from semtransforms.hardware import describe_machine, pick_device
 from semtransforms.loading import Labelled, load_labelled
 from semtransforms.models import look_up
@@ -82,6 +97,8 @@ def evaluate(
     protection_seed: int = 0,
     image_size: tuple[int, int] | None = None,
     name: str | None = None,
+    copy_name: str | None = None,
+    pool: bool = False,
     out: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
@@ -111,6 +128,9 @@ def evaluate(
         image_size: height and width that clean, protected and test images are resized and cropped to, where they have
             several sizes; noise is computed before, at each image's own size.
         name: what the data are called in the report; default: the class of ``dataset``.
+        copy_name: what the protected copy is called; default: the generator's name, or ``"protected"``.
+        pool: let another fit or protection for each seed share the copy's column; otherwise a copy of the same name
+            in ``out`` must be the same copy.
         out: folder of the report.
         cache_dir: where noise is kept; default as for :class:`~semtransforms.ProtectedDataset`.
         device: where to train; default: CUDA if present.
@@ -120,59 +140,71 @@ def evaluate(
         The report, of everything in ``out`` where it is given.
 
     Raises:
-        ValueError: copies of different length or labels, test images that are training images too, unknown names, no
-            seeds, a countermeasure that changes the image size, a folder with a report on other data or settings.
+        ValueError: copies of different length or labels, test images that are training images too, unknown or twice
+            the same names, no seeds, a countermeasure that changes the image size, a folder with a report on other
+            data, or on another copy or victim of the same name.
         TypeError: data that are not labelled uint8 images.
     """
     if generator is not None and protected is not None:
         raise ValueError("generator and protected were both given: pass the one that made the copy to be judged")
-    if not seeds:
-        raise ValueError("seeds must name at least one seed, got none. Use seeds=(0, 1, 2).")
+    seeds = _seeds(seeds)
+    if image_size is not None and (isinstance(image_size, int) or len(image_size) != 2):
+        raise ValueError(f"image_size must be (height, width), got {image_size!r}")
     trainers = _trainers(victims, protocol, network, width)
     if generator is not None and isinstance(generator, (str, os.PathLike)):
         generator = SEMProtect.from_pretrained(os.fspath(generator), device=device).generator
-    tricks = dict(_tricks(each, generator, protection_seed) for each in countermeasures)
-    if not tricks:
-        raise ValueError(f"countermeasures must name at least one, got none. Use countermeasures=({NONE!r},).")
+    tricks = _all_tricks(countermeasures, generator, protection_seed)
 
-    clean = load_labelled(dataset, image_size=image_size)
-    tests = load_labelled(test, image_size=image_size)
+    clean, tests = _load("dataset", dataset, image_size), _load("test", test, image_size)
     _check_test(clean, tests)
     facts = _facts(clean, tests, name or type(dataset).__name__)
+    configs = trainers(len(clean.labels))
+    _check_on_samples(clean, configs, tricks, seeds[0])
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
-        _claim(folder, facts)
+        _check_folder(folder, facts)
 
     copies = [_Copy(CLEAN, clean.images, _origin(clean.images))]
     if generator is not None:
-        copies.append(_protect(dataset, generator, protection_seed, clean, image_size, cache_dir, device, progress))
+        copies.append(_protect(dataset, generator, protection_seed, image_size, cache_dir, device, progress))
     elif protected is not None:
         copies.append(_given(protected, clean, image_size))
-    runs = list(_runs(copies, trainers(len(clean.labels)), tricks, seeds))
-
-    # what can be wrong with a countermeasure or a copy is found before any training
-    some = TrainingSet(clean.images[:64], clean.labels[:64], clean.images[:64])
-    for measures in tricks.values():
-        apply_stored(measures, some, seed=0)
-    earlier = EvaluationReport.load(folder) if folder is not None and (folder / "report.json").exists() else None
-    noise = dict(earlier.noise) if earlier else {}
-    pictures = dict(earlier.pictures) if earlier else {}
+    if copy_name is not None and len(copies) > 1:
+        copies[1] = replace(copies[1], name=copy_name)
+    if len(copies) > 1 and copies[1].name == CLEAN:
+        raise ValueError(f"the protected copy must not be called {CLEAN!r}. Pass another copy_name.")
+    runs = list(_runs(copies, configs, tricks, seeds))
+    kept: dict[str, Record] = {}
+    noise: dict[str, Any] = {}
+    pictures: dict[str, Tensor] = {}
+    described: dict[str, str] = {}  # copy -> digest of the one that noise and pictures are of
+    if folder is not None:
+        kept = _read_all(folder)
+        _check_kept(kept, runs, pool)
+        noise, pictures, described = _described(folder)
     for copy in copies[1:]:
-        if copy.name not in noise:
-            described = describe_noise(clean.images, copy.images, clean.labels, rho_u=copy.origin["rho_u"])
-            noise[copy.name] = described.to_dict()
-        pictures |= _pictures(clean, copy, tricks)
+        digest = copy.origin["copy_sha256"]
+        if described.setdefault(copy.name, digest) == digest:  # of pooled copies the first is shown
+            measures = describe_noise(clean.images, copy.images, clean.labels, rho_u=copy.origin["rho_u"])
+            noise[copy.name] = measures.to_dict()
+            pictures |= _pictures(clean, copy, tricks)
+    if folder is not None:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        _write(folder / "evaluation.json", facts | {"described": described})
 
-    records = []
+    def report() -> EvaluationReport:
+        found = EvaluationReport(tuple(kept.values()), noise, pictures)
+        if folder is not None:
+            found.save(folder)
+        return found
+
     for number, run in enumerate(runs, 1):
-        file = None if folder is None else folder / "runs" / f"{run.file}.json"
-        if file is not None and file.exists():
-            records.append(_found(file, run, facts))
+        if run.file in kept:
             continue
         if progress:
-            print(
-                f"[{number}/{len(runs)}] {run.victim} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
-            )
+            names = f"{run.victim} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
+            tqdm.write(f"[{number}/{len(runs)}] {names}")
+        file = None if folder is None else folder / "runs" / f"{run.file}.json"
         result = train_victim(
             run.copy.images,
             clean.labels,
@@ -185,16 +217,31 @@ def evaluate(
             device=device,
             progress=progress,
         )
-        record = _record(run, result, facts, device)
-        if file is not None:
-            _write(file, record.to_dict())
-        records.append(record)
-    if folder is not None:
-        records = _all_records(folder)
-    report = EvaluationReport(tuple(records), noise, pictures)
-    if folder is not None:
-        report.save(folder)
-    return report
+        kept[run.file] = _record(run, result, facts, device)
+        if folder is not None and file is not None:
+            _write(file, kept[run.file].to_dict())
+            kept = _read_all(folder)  # another process may have added some
+            report()
+    return report()
+
+
+def _seeds(seeds: Sequence[int]) -> list[int]:
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds must be a sequence of whole numbers, got {seeds!r}. Use seeds=(0, 1, 2).")
+    try:
+        found = [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise ValueError(f"seeds must be whole numbers, got {list(seeds)!r}. Use seeds=(0, 1, 2).") from error
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds must name at least one seed, none twice, got {found}. Use seeds=(0, 1, 2).")
+    return found
+
+
+def _load(argument: str, dataset: Any, image_size: tuple[int, int] | None) -> Labelled:
+    try:
+        return load_labelled(dataset, image_size=image_size)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {error}") from error
 
 
 def _trainers(
@@ -213,7 +260,10 @@ def _trainers(
 
     def at_size(images: int) -> dict[str, VictimConfig]:
         make = partial(quick, images) if protocol == "quick" else paper
-        configs = {f"{protocol} {each}": make(network=network, width=width, **some) for each, some in changes.items()}
+        which = network if width is None else f"{network}-{width}"
+        configs = {
+            f"{protocol} {each} {which}": make(network=network, width=width, **some) for each, some in changes.items()
+        }
         for each, config in configs.items():
             if "early-stopping" in each:  # looks forty times, gives up after four looks without a better one
                 configs[each] = replace(config, patience=max(1, config.train_steps // 10))
@@ -250,6 +300,20 @@ def parse_victim(text: str) -> dict[str, Any]:
     raise ValueError(f"unknown victim {text!r}, did you mean {' or '.join(map(repr, nearest))}?")
 
 
+def _all_tricks(countermeasures: Any, generator: Any, seed: int) -> dict[str, tuple[Countermeasure, ...]]:
+    if isinstance(countermeasures, str) or not countermeasures:
+        raise ValueError(
+            f"countermeasures must be a sequence with at least one, got {countermeasures!r}. Use "
+            f"countermeasures=({NONE!r},)."
+        )
+    named = [_tricks(each, generator, seed) for each in countermeasures]
+    tricks = dict(named)
+    if len(tricks) < len(named) or tricks.get(NONE):
+        names = ", ".join(name for name, _ in named)
+        raise ValueError(f"countermeasures must have names of their own, and {NONE!r} is taken; got {names}")
+    return tricks
+
+
 def _tricks(
     chosen: str | Countermeasure | Sequence[Countermeasure], generator: Any, seed: int
 ) -> tuple[str, tuple[Countermeasure, ...]]:
@@ -263,7 +327,8 @@ def _tricks(
         if chosen.startswith("informed-by="):
             folder = chosen.removeprefix("informed-by=")
             other = SEMProtect.from_pretrained(folder).generator
-            chosen = f"informed-by={Path(folder).name}"  # a report that is published names no path
+            # a report that is published names no path
+            chosen = f"informed-by={Path(folder).name}#{other.fingerprint[:6]}"
             return chosen, (InformedTrainer(other, seed=seed, name=chosen),)
         return chosen, parse_countermeasure(chosen)
     parts = (chosen,) if isinstance(chosen, Countermeasure) else tuple(chosen)
@@ -299,20 +364,18 @@ def _protect(
     dataset: Any,
     generator: Any,
     seed: int,
-    clean: Labelled,
     image_size: tuple[int, int] | None,
     cache_dir: Any,
     device: Any,
     progress: bool,
 ) -> _Copy:
-    if isinstance(dataset, tuple | list):  # tensors, as load_labelled takes them
-        dataset = torch.utils.data.TensorDataset(clean.images, clean.labels)
+    if isinstance(dataset, Sequence) and all(isinstance(part, Tensor) for part in dataset):
+        dataset = torch.utils.data.TensorDataset(*dataset)
     copy = ProtectedDataset(dataset, generator, seed=seed, cache_dir=cache_dir, device=device, progress=progress)
     published = load_labelled(copy, image_size=image_size)
     config = generator.config
     origin = _origin(published.images, generator.fingerprint, config.method, config.rho_u)
-    name = Path(generator.name).name if generator.name else config.method
-    return _Copy(CLEAN + "-protected" if name == CLEAN else name, published.images, origin)
+    return _Copy(Path(generator.name).name if generator.name else config.method, published.images, origin)
 
 
 def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> _Copy:
@@ -329,6 +392,13 @@ def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) 
         raise ValueError(
             f"protected has another label than dataset at {len(wrong)} images, first at index {int(wrong[0])}: they "
             "must be the same images in the same order"
+        )
+    change = int((copy.images.to(torch.int16) - clean.images).abs().max())
+    if change > 64:
+        warnings.warn(
+            f"protected differs from dataset by up to {change} grey levels, far above any protective noise: are they "
+            "the same images in the same order?",
+            stacklevel=3,
         )
     return _Copy("protected", copy.images, _origin(copy.images))
 
@@ -366,10 +436,10 @@ def _pictures(clean: Labelled, copy: _Copy, tricks: Mapping[str, tuple[Counterme
     levels = (some.images.to(torch.int16) - clean.images[rows]).clamp(-128, 127).to(torch.int8)
     grid = {"clean": clean.images[rows], f"{copy.name}: noise ×16": noise_picture(levels), copy.name: some.images}
     for trick, measures in tricks.items():
-        if any(each.acts_on == "stored" for each in measures):
-            changed = apply_stored(measures, some, seed=0)
-            if len(changed.images) == len(rows):
-                grid[f"{copy.name} + {trick}"] = changed.images
+        stored = [each for each in measures if each.acts_on == "stored"]
+        # others depend on the whole set: these few would show something else than the trainer had
+        if stored and all(isinstance(each, ImageMap | InformedTrainer) for each in stored):
+            grid[f"{copy.name} + {trick}"] = apply_stored(stored, some, seed=0).images
     return grid
 
 
@@ -380,59 +450,110 @@ def _facts(clean: Labelled, tests: Labelled, name: str) -> dict[str, Any]:
         "dataset": name,
         "train_images": len(clean.labels),
         "test_images": len(tests.labels),
-        "classes": int(clean.labels.max()) + 1,
+        "classes": len(clean.labels.unique()),  # type: ignore[no-untyped-call]
         "height": clean.images.shape[2],
         "width": clean.images.shape[3],
         "guess_accuracy": int(tests.labels.bincount().max()) / len(tests.labels),
     }
 
 
-def _claim(folder: Path, facts: dict[str, Any]) -> None:
-    """Make the folder of a report, or find out that it belongs to other data."""
+def _check_on_samples(
+    clean: Labelled,
+    configs: Mapping[str, VictimConfig],
+    tricks: Mapping[str, tuple[Countermeasure, ...]],
+    seed: int,
+) -> None:
+    """Find what is wrong with a countermeasure before any training, on an image of each class and a few more."""
+    classes = clean.labels.unique()  # type: ignore[no-untyped-call]
+    rows = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in classes])
+    rows = torch.cat([rows, torch.arange(min(32, len(clean.labels)))]).unique()  # type: ignore[no-untyped-call]
+    some = TrainingSet(clean.images[rows], clean.labels[rows], clean.images[rows])
+    views, count = to_float(some.images), int(classes.max()) + 1
+    network = nn.Sequential(nn.Flatten(), nn.Linear(views[0].numel(), count)).requires_grad_(False)
+    targets = F.one_hot(some.labels, count).float()
+    for trick, measures in tricks.items():
+        apply_stored(measures, some, seed=seed)
+        apply_at_test(measures, some.images)
+        for each in measures:
+            if each.acts_on == "batch":
+                got = each.on_batch(views, targets, keys=index_keys(rows, seed), network=network)
+                if got[0].shape != views.shape or got[1].shape != targets.shape:
+                    raise ValueError(f"countermeasure {each.name!r} changes the size of a batch. Keep its shapes.")
+        left = len(clean.labels)
+        for each in measures:
+            if isinstance(each, CleanOnly):
+                left = max(1, round(left * each.percent / 100))
+        for victim, config in configs.items():
+            try:
+                validation_images(config, left)
+            except ValueError as error:
+                raise ValueError(f"victim {victim!r} with countermeasure {trick!r}: {error}") from None
+
+
+def _check_folder(folder: Path, facts: dict[str, Any]) -> None:
+    """Whether a report can go there: nothing, or a report on the same data."""
     path = folder / "evaluation.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("data") != facts["data"]:
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(
-                f"out {str(folder)!r} holds a report on other data ({found.get('dataset')}, "
-                f"{found.get('train_images')} training images). Choose another folder."
+                f"out {str(folder)!r} exists and holds no report. Choose another name, or an empty folder."
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"out {str(folder)!r} exists and holds no report. Choose another name, or an empty folder.")
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
-    _write(path, facts)
-
-
-def _found(file: Path, run: _Run, facts: dict[str, Any]) -> Record:
-    """The record of a run that was done before, if it is the same run."""
-    record = _read(file)
-    if record.data != facts["data"]:
-        raise ValueError(f"{file} is a run on other data. Choose another out.")
-    if record.copy_sha256 != run.copy.origin["copy_sha256"]:
+    found = _read_json(path)
+    if found.get("data") != facts["data"]:
         raise ValueError(
-            f"{file} is a run on another copy named {run.copy.name!r}: another generator or seed. Choose "
-            "another out, or give the generator another name."
+            f"out {str(folder)!r} holds a report on other data ({found.get('dataset')}, {found.get('train_images')} "
+            "training images). Choose another folder."
         )
-    then, now = json.loads(record.settings), run.config.to_dict()
-    if differing := [key for key, value in now.items() if then.get(key) != value]:
-        raise ValueError(
-            f"{file} is a run of {run.victim!r} with other settings ({', '.join(differing)}). Choose another out, or "
-            "give the victim another name."
-        )
-    return record
 
 
-def _read(file: Path) -> Record:
+def _described(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
+    """Noise and pictures of an earlier report, and of which copies they are; nothing where it cannot be read."""
+    if not (folder / "report.json").exists():
+        return {}, {}, {}
+    try:
+        earlier = EvaluationReport.load(folder)
+    except ValueError as error:
+        warnings.warn(f"{error}; the report is drawn anew from its runs", stacklevel=3)
+        return {}, {}, {}
+    return dict(earlier.noise), dict(earlier.pictures), dict(_read_json(folder / "evaluation.json")["described"])
+
+
+def _read_all(folder: Path) -> dict[str, Record]:
+    """File name without ending -> record, of every run that was done."""
+    return {
+        file.stem: Record.from_dict(_read_json(file), source=str(file))
+        for file in sorted((folder / "runs").glob("[!.]*.json"))
+    }
+
+
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}). Remove it to run it again.") from error
-    return Record.from_dict(values, source=str(file))
+        raise ValueError(f"{file} is no JSON ({error}). Remove it to make it anew.") from error
+    return dict(values)
 
 
-def _all_records(folder: Path) -> list[Record]:
-    return [_read(file) for file in sorted((folder / "runs").glob("*.json"))]
+def _check_kept(kept: Mapping[str, Record], runs: Sequence[_Run], pool: bool) -> None:
+    """Names stand for one thing each: what was run before must be comparable with what is to be run."""
+    for run in runs:
+        now = run.config.to_dict()
+        for file, record in kept.items():
+            same_copy = record.copy == run.copy.name and (not pool or record.seed == run.config.seed)
+            if same_copy and record.copy_sha256 != run.copy.origin["copy_sha256"]:
+                raise ValueError(
+                    f"{file}.json is a run on another copy named {run.copy.name!r}: another generator or seed. Choose "
+                    "another out or copy_name, or pass pool=True to average over fits or protections."
+                )
+            if record.victim != run.victim:
+                continue
+            then = json.loads(record.settings)
+            if differing := [key for key in now if key != "seed" and then.get(key) != now[key]]:
+                raise ValueError(
+                    f"{file}.json is a run of {run.victim!r} with other settings ({', '.join(differing)}). Choose "
+                    "another out, or give the victim another name."
+                )
 
 
 def _record(run: _Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:

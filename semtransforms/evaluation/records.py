@@ -45,7 +45,7 @@ class Record:
         robust_rho: radius of that PGD.
         train_accuracy: on the training batches of the end.
         diverged: the loss became NaN; the accuracies then say nothing about the protection.
-        stopped_step: where early stopping ended the training; ``None`` without it.
+        stopped_step: updates behind the network that early stopping took; ``None`` without it.
         curve: (update, mean loss since the last point, test accuracy); a loss is ``None`` where it was not finite.
         seconds: wall time of the training.
         passes: images sent forward and backward.

@@ -197,7 +197,7 @@ def _finite(value: float | None) -> float | None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write one report
     unfinished.write_bytes(data)
     os.replace(unfinished, path)
 

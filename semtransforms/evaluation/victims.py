@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -26,7 +28,8 @@ from semtransforms.loading import Labelled
 from semtransforms.models import build_model
 from semtransforms.pgd import forward, perturb_view, pgd
 
-ROBUST_IMAGES = 1_000  # test images that robust accuracy is measured on, the first ones
+ROBUST_IMAGES = 1_000  # test images that robust accuracy is measured on
+FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
 CHECKPOINT_SECONDS = 30  # of training, what a kill may cost
 
 # what a batch's keys are folded with
@@ -37,7 +40,8 @@ _AUGMENT, _ATTACK, _COUNTERMEASURE = range(3)
 class VictimConfig:
     """How a victim is trained; adversarially (Eq. 2) where ``rho_a`` is not 0.
 
-    The defaults are the quick protocol; :func:`paper` is the paper's.
+    The defaults are those of the quick protocol at 1,500 updates; :func:`quick` counts in epochs, :func:`paper` is the
+    paper's.
 
     Args:
         network: a name, an ``nn.Module`` to start from (copied, never changed), or a function of the number of classes
@@ -104,9 +108,10 @@ class VictimConfig:
         for name in ("rho_a", "validation", "validation_clean"):
             value = getattr(self, name)
             # an l2 radius measures a whole image and may be beyond the range of one pixel
-            largest = float("inf") if (name, self.norm) == ("rho_a", "l2") else 1
+            largest = 1e6 if (name, self.norm) == ("rho_a", "l2") else 1
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
-                raise ValueError(f"{name} must be in 0..{largest:g}, got {value!r}. Radii are written 4/255.")
+                advice = " Write 4/255, not 4." if name == "rho_a" else ""
+                raise ValueError(f"{name} must be in 0..{largest:g}, got {value!r}.{advice}")
         for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
@@ -123,7 +128,7 @@ class VictimConfig:
         return PGDConfig(self.rho_a, 2 * self.rho_a / self.steps_a, self.steps_a, norm=self.norm)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON values; modules and functions by their names."""
+        """Every field as JSON values; a module, pipeline or function by its name and a digest of what it does."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         values["network"] = _name(self.network)
         values["augmentation"] = (
@@ -142,14 +147,15 @@ def paper(**changes: Any) -> VictimConfig:
 
 
 def quick(images: int, **changes: Any) -> VictimConfig:
-    """The quick protocol: one cycle of 20 epochs.
+    """The quick protocol: one cycle of 20 epochs, at least 100 updates.
 
     Args:
         images: N, how many there are to train on.
         changes: fields of :class:`VictimConfig`.
     """
     config = VictimConfig(**changes)
-    return config if "train_steps" in changes else replace(config, train_steps=-(-20 * images // config.batch_size))
+    steps = max(FEWEST_STEPS, -(-20 * images // config.batch_size))
+    return config if "train_steps" in changes else replace(config, train_steps=steps)
 
 
 @dataclass(frozen=True)
@@ -160,10 +166,11 @@ class VictimResult:
         test_accuracy: on the clean test images after the last step (with early stopping: of the network taken), 0..1;
             the better of the two below, since the trainer chooses.
         test_accuracy_plain: on the test images as they are.
-        test_accuracy_processed: on test images that went through the same stored countermeasures; ``None`` without.
+        test_accuracy_processed: on test images that went through the same fixed maps (filters, JPEG, ...) as the stored
+            ones; ``None`` without.
         peak_test_accuracy, peak_step: the best of all evaluations, and the updates behind it.
-        robust_accuracy: of the first 1,000 test images under PGD of twice the trainer's steps, at his radius;
-            ``None`` for standard training.
+        robust_accuracy: of 1,000 of the test images (those of the two kinds that ``test_accuracy`` is of; drawn, the
+            same in every run) under PGD of twice the trainer's steps, at his radius; ``None`` for standard training.
         train_accuracy, train_loss: mean over the training batches of the last tenth of the steps, as the trainer saw
             them: under his adversary, his augmentation and his countermeasures.
         diverged: the loss became NaN or infinite; the accuracies then say nothing about the protection.
@@ -254,10 +261,11 @@ def train_victim(
     augment = _augmentation(config)
 
     data = apply_stored(countermeasures, TrainingSet(images, labels, clean), seed=config.seed)
-    data, validation = _split(data, config)
+    data, validation = _split(data, config, countermeasures)
     tests = {"plain": Labelled(test_images, test_labels)}
-    if any(each.acts_on == "stored" for each in countermeasures):
-        tests["processed"] = Labelled(apply_at_test(countermeasures, test_images), test_labels)
+    processed = apply_at_test(countermeasures, test_images)
+    if processed is not test_images:
+        tests["processed"] = Labelled(processed, test_labels)
     on_batch = [each for each in countermeasures if each.acts_on == "batch"]
 
     dtype = autocast_dtype(config.precision, target)
@@ -342,6 +350,7 @@ def train_victim(
     if state.best:
         network.load_state_dict(state.best)
     measured_on = {name: accuracy(network, each, dtype) for name, each in tests.items()}
+    better = tests[max(measured_on, key=measured_on.__getitem__)]
     best_point = max(state.curve, key=lambda point: point[2])
     tail = slice(step - max(1, step // 10), step)
     result = VictimResult(
@@ -350,7 +359,7 @@ def train_victim(
         test_accuracy_processed=measured_on.get("processed"),
         peak_test_accuracy=best_point[2],
         peak_step=best_point[0],
-        robust_accuracy=None if attack is None else robust_accuracy(network, tests["plain"], attack, dtype),
+        robust_accuracy=None if attack is None else robust_accuracy(network, better, attack, dtype),
         train_accuracy=state.correct[tail].mean().item(),
         train_loss=state.losses[tail].mean().item(),
         diverged=not bool(state.losses[:step].isfinite().all()),
@@ -393,7 +402,7 @@ def accuracy(network: nn.Module, data: Labelled, dtype: torch.dtype | None) -> f
 
 
 def robust_accuracy(network: nn.Module, data: Labelled, attack: PGDConfig, dtype: torch.dtype | None) -> float:
-    """Share of the first 1,000 images still named rightly under PGD of twice the attack's steps and half its step size.
+    """Share of 1,000 drawn images still named rightly under PGD of twice the attack's steps and half its step size.
 
     Args:
         network, data, dtype: as for :func:`accuracy`.
@@ -401,19 +410,20 @@ def robust_accuracy(network: nn.Module, data: Labelled, attack: PGDConfig, dtype
     """
     device = next(network.parameters()).device
     attack = replace(attack, steps=2 * attack.steps, alpha=attack.alpha / 2)
-    count = min(ROBUST_IMAGES, len(data.labels))
-    keys = index_keys(torch.arange(count), 0).to(device)
+    # drawn, since folders are sorted by class
+    drawn = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:ROBUST_IMAGES]
     right = 0
     training = network.training
     network.eval()
-    for rows in torch.split(torch.arange(count), 256):
+    for rows in torch.split(drawn, 256):
         views, labels = to_float(data.images[rows].to(device)), data.labels[rows].to(device)
-        worst = views + pgd(network, views, labels, attack, keys=keys[rows.to(device)], maximise=True, dtype=dtype)
+        keys = index_keys(rows, 0).to(device)
+        worst = views + pgd(network, views, labels, attack, keys=keys, maximise=True, dtype=dtype)
         with torch.no_grad():
             logits = forward(network, worst.to(memory_format=torch.channels_last), dtype)
         right += int((logits.argmax(1) == labels).sum())
     network.train(training)
-    return right / count
+    return right / len(drawn)
 
 
 def _build(config: VictimConfig, num_classes: int, side: int) -> nn.Module:
@@ -444,33 +454,55 @@ def _augmentation(config: VictimConfig) -> Callable[[Tensor, Tensor], Tensor]:
     return image_by_image
 
 
-def _split(data: TrainingSet, config: VictimConfig) -> tuple[TrainingSet, Labelled | None]:
-    """Set the validation images of early stopping aside, some of them clean."""
+def validation_images(config: VictimConfig, count: int) -> int:
+    """How many of ``count`` training images early stopping sets aside; 0 without it.
+
+    Raises:
+        ValueError: none would be left to validate or to train on.
+    """
     if config.patience is None:
-        return data, None
-    count = len(data.labels)
+        return 0
     held = round(config.validation * count)
     if not 0 < held < count:
         raise ValueError(
             f"validation={config.validation} of {count} images leaves {held} to validate and {count - held} to train on"
         )
+    return held
+
+
+def _split(
+    data: TrainingSet, config: VictimConfig, countermeasures: Sequence[Countermeasure]
+) -> tuple[TrainingSet, Labelled | None]:
+    """Set the validation images of early stopping aside, some of them clean (and processed as he processes all)."""
+    count = len(data.labels)
+    held = validation_images(config, count)
+    if not held:
+        return data, None
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(stream_seed(config.seed, 0)))
     aside, kept = rows[:held], rows[held:].sort().values
     images = data.images[aside]
     if known := round(config.validation_clean * held):
         if data.clean is None:
             raise ValueError("validation_clean is above 0, but the owner's clean images were not given (clean=...)")
-        images[:known] = data.clean[aside[:known]]
+        images[:known] = apply_at_test(countermeasures, data.clean[aside[:known]])
     clean = None if data.clean is None else data.clean[kept]
     return TrainingSet(data.images[kept], data.labels[kept], clean), Labelled(images, data.labels[aside])
 
 
 def _name(thing: Any) -> str:
+    """What a record calls a network or a pipeline: two that differ must not pass for one."""
     if isinstance(thing, str):
         return thing
-    if isinstance(thing, nn.Module) or not hasattr(thing, "__qualname__"):
-        return f"{type(thing).__module__}.{type(thing).__qualname__}"
-    return f"{thing.__module__}.{thing.__qualname__}"
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    digest = hashlib.sha256()
+    if hasattr(thing, "__code__"):
+        digest.update(thing.__code__.co_code + repr(thing.__code__.co_consts).encode())
+    else:
+        digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(thing)).encode())
+    if isinstance(thing, nn.Module):
+        for value in thing.state_dict().values():
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy() if value.ndim else str(value).encode())
+    return f"{named.__module__}.{named.__qualname__}#{digest.hexdigest()[:8]}"
 
 
 def _save(
