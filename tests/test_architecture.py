@@ -22,6 +22,7 @@ FLOORS = {
         "evaluation.measures",
         "evaluation.protocol",
         "evaluation.report",
+        "evaluation.runs",
         "evaluation.page",
         "evaluation.records",
         "evaluation.summary",

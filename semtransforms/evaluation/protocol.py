@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from semtransforms.evaluation.countermeasures import (
 from semtransforms.evaluation.measures import describe_noise
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.report import EvaluationReport
+from semtransforms.evaluation.runs import Copy, Run, check_folder, check_kept, read_description, read_kept, write_json
 from semtransforms.evaluation.victims import (
     VictimConfig,
     VictimResult,
@@ -53,33 +54,6 @@ from semtransforms.transforms import SEMProtect
 
 PROTOCOLS = ("quick", "paper")
 PICTURES = 6  # images in the report's grid
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """One published form of the data."""
-
-    name: str
-    images: Tensor
-    origin: Mapping[str, Any]  # generator, method, rho_u, copy_sha256 of a record
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One training to do."""
-
-    copy: _Copy
-    victim: str
-    config: VictimConfig
-    countermeasure: str
-    measures: tuple[Countermeasure, ...]
-
-    @property
-    def file(self) -> str:
-        """Name of its record, without the ending: readable, and unique by the digest of the names."""
-        names = (self.copy.name, self.victim, self.countermeasure)
-        readable = "-".join(re.sub(r"[^A-Za-z0-9.+]+", "_", name)[:40] for name in names)
-        return f"{readable}-{hashlib.sha256(repr(names).encode()).hexdigest()[:6]}-{self.config.seed}"
 
 
 def evaluate(
@@ -162,9 +136,9 @@ def evaluate(
     _check_on_samples(clean, configs, tricks, seeds[0])
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
-        _check_folder(folder, facts)
+        check_folder(folder, facts)
 
-    copies = [_Copy(CLEAN, clean.images, _origin(clean.images))]
+    copies = [Copy(CLEAN, clean.images, _origin(clean.images))]
     if generator is not None:
         copies.append(_protect(dataset, generator, protection_seed, image_size, cache_dir, device, progress))
     elif protected is not None:
@@ -179,9 +153,9 @@ def evaluate(
     pictures: dict[str, Tensor] = {}
     described: dict[str, str] = {}  # copy -> digest of the one that noise and pictures are of
     if folder is not None:
-        kept = _read_all(folder)
-        _check_kept(kept, runs, pool)
-        noise, pictures, described = _described(folder)
+        kept = read_kept(folder)
+        check_kept(kept, runs, pool)
+        noise, pictures, described = read_description(folder)
     for copy in copies[1:]:
         digest = copy.origin["copy_sha256"]
         if described.setdefault(copy.name, digest) == digest:  # of pooled copies the first is shown
@@ -190,7 +164,7 @@ def evaluate(
             pictures |= _pictures(clean, copy, tricks)
     if folder is not None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-        _write(folder / "evaluation.json", facts | {"described": described})
+        write_json(folder / "evaluation.json", facts | {"described": described})
 
     def report() -> EvaluationReport:
         found = EvaluationReport(tuple(kept.values()), noise, pictures)
@@ -219,8 +193,8 @@ def evaluate(
         )
         kept[run.file] = _record(run, result, facts, device)
         if folder is not None and file is not None:
-            _write(file, kept[run.file].to_dict())
-            kept = _read_all(folder)  # another process may have added some
+            write_json(file, kept[run.file].to_dict())
+            kept = read_kept(folder)  # another process may have added some
             report()
     return report()
 
@@ -368,17 +342,17 @@ def _protect(
     cache_dir: Any,
     device: Any,
     progress: bool,
-) -> _Copy:
+) -> Copy:
     if isinstance(dataset, Sequence) and all(isinstance(part, Tensor) for part in dataset):
         dataset = torch.utils.data.TensorDataset(*dataset)
     copy = ProtectedDataset(dataset, generator, seed=seed, cache_dir=cache_dir, device=device, progress=progress)
     published = load_labelled(copy, image_size=image_size)
     config = generator.config
     origin = _origin(published.images, generator.fingerprint, config.method, config.rho_u)
-    return _Copy(Path(generator.name).name if generator.name else config.method, published.images, origin)
+    return Copy(Path(generator.name).name if generator.name else config.method, published.images, origin)
 
 
-def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> _Copy:
+def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> Copy:
     copy = load_labelled(protected, image_size=image_size)
     if len(copy.labels) != len(clean.labels):
         raise ValueError(
@@ -400,7 +374,7 @@ def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) 
             "the same images in the same order?",
             stacklevel=3,
         )
-    return _Copy("protected", copy.images, _origin(copy.images))
+    return Copy("protected", copy.images, _origin(copy.images))
 
 
 def _origin(
@@ -412,23 +386,23 @@ def _origin(
 
 
 def _runs(
-    copies: list[_Copy],
+    copies: list[Copy],
     trainers: Mapping[str, VictimConfig],
     tricks: Mapping[str, tuple[Countermeasure, ...]],
     seeds: Sequence[int],
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
     """All seeds of a row before the next row: what is stopped leaves whole rows."""
     for victim, config in trainers.items():
         for seed in seeds:
-            yield _Run(copies[0], victim, replace(config, seed=seed), NONE, ())
+            yield Run(copies[0], victim, replace(config, seed=seed), NONE, ())
         for trick, measures in tricks.items():
             if len(copies) == 1 and trick == NONE:
                 continue
             for seed in seeds:
-                yield _Run(copies[-1], victim, replace(config, seed=seed), trick, measures)
+                yield Run(copies[-1], victim, replace(config, seed=seed), trick, measures)
 
 
-def _pictures(clean: Labelled, copy: _Copy, tricks: Mapping[str, tuple[Countermeasure, ...]]) -> dict[str, Tensor]:
+def _pictures(clean: Labelled, copy: Copy, tricks: Mapping[str, tuple[Countermeasure, ...]]) -> dict[str, Tensor]:
     """Rows of the report's grid: clean, noise, protected, and what each stored countermeasure leaves."""
     # one image of each of the first classes
     rows = [int((clean.labels == label).nonzero()[0]) for label in torch.unique(clean.labels)[:PICTURES]]
@@ -490,73 +464,7 @@ def _check_on_samples(
                 raise ValueError(f"victim {victim!r} with countermeasure {trick!r}: {error}") from None
 
 
-def _check_folder(folder: Path, facts: dict[str, Any]) -> None:
-    """Whether a report can go there: nothing, or a report on the same data."""
-    path = folder / "evaluation.json"
-    if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(
-                f"out {str(folder)!r} exists and holds no report. Choose another name, or an empty folder."
-            )
-        return
-    found = _read_json(path)
-    if found.get("data") != facts["data"]:
-        raise ValueError(
-            f"out {str(folder)!r} holds a report on other data ({found.get('dataset')}, {found.get('train_images')} "
-            "training images). Choose another folder."
-        )
-
-
-def _described(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
-    """Noise and pictures of an earlier report, and of which copies they are; nothing where it cannot be read."""
-    if not (folder / "report.json").exists():
-        return {}, {}, {}
-    try:
-        earlier = EvaluationReport.load(folder)
-    except ValueError as error:
-        warnings.warn(f"{error}; the report is drawn anew from its runs", stacklevel=3)
-        return {}, {}, {}
-    return dict(earlier.noise), dict(earlier.pictures), dict(_read_json(folder / "evaluation.json")["described"])
-
-
-def _read_all(folder: Path) -> dict[str, Record]:
-    """File name without ending -> record, of every run that was done."""
-    return {
-        file.stem: Record.from_dict(_read_json(file), source=str(file))
-        for file in sorted((folder / "runs").glob("[!.]*.json"))
-    }
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}). Remove it to make it anew.") from error
-    return dict(values)
-
-
-def _check_kept(kept: Mapping[str, Record], runs: Sequence[_Run], pool: bool) -> None:
-    """Names stand for one thing each: what was run before must be comparable with what is to be run."""
-    for run in runs:
-        now = run.config.to_dict()
-        for file, record in kept.items():
-            same_copy = record.copy == run.copy.name and (not pool or record.seed == run.config.seed)
-            if same_copy and record.copy_sha256 != run.copy.origin["copy_sha256"]:
-                raise ValueError(
-                    f"{file}.json is a run on another copy named {run.copy.name!r}: another generator or seed. Choose "
-                    "another out or copy_name, or pass pool=True to average over fits or protections."
-                )
-            if record.victim != run.victim:
-                continue
-            then = json.loads(record.settings)
-            if differing := [key for key in now if key != "seed" and then.get(key) != now[key]]:
-                raise ValueError(
-                    f"{file}.json is a run of {run.victim!r} with other settings ({', '.join(differing)}). Choose "
-                    "another out, or give the victim another name."
-                )
-
-
-def _record(run: _Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:
+def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:
     values = asdict(result)
     del values["train_loss"]
     config = run.config
@@ -576,9 +484,3 @@ def _record(run: _Run, result: VictimResult, facts: dict[str, Any], device: Any)
         robust_rho=config.rho_a or None,
         **describe_machine(pick_device(device)),
     )
-
-
-def _write(file: Path, values: Mapping[str, Any]) -> None:
-    partial_file = file.with_name(f".{file.name}.{os.getpid()}")
-    partial_file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial_file.replace(file)
