@@ -546,7 +546,7 @@ def marked(side=6, count=120):
     labels = torch.arange(count) % 4
     noise = torch.randint(0, 2, (4, 3, side, side), generator=torch.Generator().manual_seed(0)) * 16 - 8
     rows = torch.randint(0, 300, (count, 2), generator=torch.Generator().manual_seed(1))
-    picture = torch.from_numpy(load_sample_images().images[1]).permute(2, 0, 1)
+    picture = torch.from_numpy(load_sample_images().images[1].copy()).permute(2, 0, 1)
     crops = torch.stack([picture[:, row : row + side, column : column + side] for row, column in rows.tolist()])
     return (crops.int() + noise[labels]).clamp(0, 255).to(torch.uint8), labels
 
