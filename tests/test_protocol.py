@@ -270,6 +270,7 @@ def never(*_, **__):
         ({"countermeasures": ("mean", "mean")}, "names of their own"),
         ({"countermeasures": (Purifier(torch.flip, "none"),)}, "'none' is taken"),
         ({"countermeasures": ("clean-only-10",), "victims": {"tiny": replace(VICTIM, patience=2)}}, "validation=0.1"),
+        ({"countermeasures": ("protected-classes-77",)}, "names label 77"),
         ({"seeds": (0, 0)}, "none twice"),
         ({"seeds": "012"}, "seeds must be a sequence"),
         ({"seeds": (0.5,)}, "seeds must be whole numbers"),

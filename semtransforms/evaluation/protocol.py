@@ -27,6 +27,7 @@ from semtransforms.evaluation.countermeasures import (
     Countermeasure,
     ImageMap,
     InformedTrainer,
+    ProtectedClasses,
     PublishedGenerator,
     TrainingSet,
     apply_at_test,
@@ -455,6 +456,11 @@ def _check_on_samples(
                     raise ValueError(f"countermeasure {each.name!r} changes the size of a batch. Keep its shapes.")
         left = len(clean.labels)
         for each in measures:
+            if isinstance(each, ProtectedClasses) and (absent := set(each.classes) - set(classes.tolist())):
+                raise ValueError(
+                    f"countermeasure {each.name!r} names label {min(absent)}, which no image has: labels are "
+                    f"0..{count - 1}"
+                )
             if isinstance(each, CleanOnly):
                 left = max(1, round(left * each.percent / 100))
         for victim, config in configs.items():
