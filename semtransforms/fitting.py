@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from semtransforms.checkpoint import load_checkpoint, save_checkpoint
@@ -23,7 +22,7 @@ from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memor
 from semtransforms.loading import load_labelled
 from semtransforms.methods import SEM
 from semtransforms.models import look_up
-from semtransforms.pgd import forward, perturb_view, pgd
+from semtransforms.pgd import perturb_view, pgd, update_weights
 
 # what a batch's keys are folded with
 _DEFENSE, _VIEW, _ATTACK = range(3)
@@ -166,13 +165,7 @@ def train_step(
     # line 11: the adversary of Eq. 5
     view = perturb_view(surrogate, view, labels, config.view(config.surrogate_sees), fold(keys, _ATTACK), dtype)
     # line 12: update theta, batch statistics in train mode
-    surrogate.train()
-    logits = forward(surrogate, view.to(memory_format=torch.channels_last), dtype)
-    loss = F.cross_entropy(logits, labels)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach(), (logits.argmax(1) == labels).float().mean()
+    return update_weights(surrogate, optimizer, view, labels, dtype)
 
 
 def _check_writable(folder: Path) -> None:

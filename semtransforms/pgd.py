@@ -212,6 +212,30 @@ def forward(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Te
     return logits.float()
 
 
+def update_weights(
+    network: nn.Module, optimizer: torch.optim.Optimizer, views: Tensor, targets: Tensor, dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    """One update by the mean cross-entropy, in train mode: batch statistics (Algorithm 1, line 12).
+
+    Args:
+        network, dtype: as for :func:`pgd`.
+        optimizer: over the network's weights.
+        views: float32 (N, C, H, W) in [0, 1], as the network is to see them.
+        targets: int64 (N,), or float (N, classes), the probabilities of soft labels.
+
+    Returns:
+        The loss and the share of images named rightly before the update, 0-d tensors on the device.
+    """
+    network.train()
+    logits = forward(network, views.to(memory_format=torch.channels_last), dtype)
+    loss = F.cross_entropy(logits, targets)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    named = targets if targets.ndim == 1 else targets.argmax(1)
+    return loss.detach(), (logits.argmax(1) == named).float().mean()
+
+
 # --- how many images one gradient can take -----------------------------------------------------------------------
 
 # per network and image shape; measured at the first gradient, lowered where memory runs out after all

@@ -170,6 +170,13 @@ def test_the_owners_clean_images_reach_the_trainer():
     assert clean == shared != black
 
 
+def test_the_callers_random_stream_does_not_move():
+    """An evaluation in the middle of somebody's script must not change what the script draws next."""
+    state = torch.get_rng_state()
+    run(None, protected=halves(), countermeasures=("cutmix", "ueraser", "clean-only-50"), seeds=(0,))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_few_images_are_judged_too():
     """Three photographs have no held-out fifth for a linear model; that is no reason to refuse the rest."""
     few = TensorDataset(*(part[:3] for part in halves().tensors))

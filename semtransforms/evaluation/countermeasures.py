@@ -335,8 +335,8 @@ def _cutmix(images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tens
     # border; targets by the area that is left
     height, width = images.shape[2:]
     partner = keyed_uniform(fold(keys, 0), ()).argsort()
-    ratio = float((1 - keyed_uniform(fold(keys[:1], 1), ())).sqrt())
-    box_height, box_width = int(height * ratio), int(width * ratio)
+    ratio = (1 - keyed_uniform(fold(keys[:1], 1), ())).sqrt()
+    box_height, box_width = (height * ratio).to(torch.int64), (width * ratio).to(torch.int64)
     centre = _pixel(fold(keys[:1], 2), height, width)
     box = _box(images, centre[:, 0] - box_height // 2, centre[:, 1] - box_width // 2, box_height, box_width)
     cut = box.float().mean()
@@ -348,7 +348,7 @@ def _pixel(keys: Tensor, height: int, width: int) -> Tensor:
     return (keyed_uniform(keys, (2,)) * torch.tensor([height, width], device=keys.device)).to(torch.int64)
 
 
-def _box(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+def _box(images: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """Boxes as masks: bool (N, 1, H, W), from the row and column int64 (N,) of their upper left corners."""
     rows = torch.arange(images.shape[2], device=images.device) - top[:, None]
     columns = torch.arange(images.shape[3], device=images.device) - left[:, None]
@@ -464,7 +464,22 @@ class UEraser(Countermeasure):
 
 
 @dataclass(frozen=True)
-class CleanShare(Countermeasure):
+class _Share(Countermeasure):
+    """A condition that has a percentage, above 0 and at most 100, and is named by it."""
+
+    percent: float
+    name: str = field(init=False)
+    acts_on = "stored"
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100:
+            raise ValueError(f"{self.kind} takes a percentage above 0 and at most 100, got {self.percent:g}")
+        object.__setattr__(self, "name", f"{self.kind}-{self.percent:g}")
+
+
+@dataclass(frozen=True)
+class CleanShare(_Share):
     """A share of the images are the owner's clean ones (partial poisoning), drawn by the seed.
 
     Args:
@@ -474,23 +489,18 @@ class CleanShare(Countermeasure):
         ValueError: a percentage outside; when it is applied: the owner's clean images are not given.
     """
 
-    percent: float
-    name: str = field(init=False)
-    acts_on = "stored"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _percent_name("clean-share", self.percent))
+    kind = "clean-share"
 
     def on_stored(self, data: TrainingSet, *, seed: int) -> TrainingSet:
         """The drawn images clean, the others as they are."""
-        rows, clean = _clean_rows(data, self.percent, seed), _clean_images(data, self.name)
+        rows, clean = _drawn(len(data.labels), self.percent, seed), _clean_images(data, self.name)
         images = data.images.clone()
         images[rows] = clean[rows]
         return replace(data, images=images)
 
 
 @dataclass(frozen=True)
-class CleanOnly(Countermeasure):
+class CleanOnly(_Share):
     """The clean images of :class:`CleanShare` alone: what the trainer would learn without any protected image.
 
     Args:
@@ -500,16 +510,11 @@ class CleanOnly(Countermeasure):
         ValueError: as :class:`CleanShare`.
     """
 
-    percent: float
-    name: str = field(init=False)
-    acts_on = "stored"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _percent_name("clean-only", self.percent))
+    kind = "clean-only"
 
     def on_stored(self, data: TrainingSet, *, seed: int) -> TrainingSet:
         """The drawn images, clean, with their labels."""
-        rows, clean = _clean_rows(data, self.percent, seed), _clean_images(data, self.name)
+        rows, clean = _drawn(len(data.labels), self.percent, seed), _clean_images(data, self.name)
         return TrainingSet(clean[rows], data.labels[rows], clean[rows])
 
 
@@ -539,7 +544,7 @@ class ProtectedClasses(Countermeasure):
 
 
 @dataclass(frozen=True)
-class ProtectedClassShare(Countermeasure):
+class ProtectedClassShare(_Share):
     """As :class:`ProtectedClasses`, for a share of the classes, drawn by the seed.
 
     Args:
@@ -549,12 +554,7 @@ class ProtectedClassShare(Countermeasure):
         ValueError: a percentage outside; when it is applied: the owner's clean images are not given.
     """
 
-    percent: float
-    name: str = field(init=False)
-    acts_on = "stored"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _percent_name("protected-class-share", self.percent))
+    kind = "protected-class-share"
 
     def on_stored(self, data: TrainingSet, *, seed: int) -> TrainingSet:
         """The images of the classes not drawn replaced by clean ones."""
@@ -562,20 +562,10 @@ class ProtectedClassShare(Countermeasure):
         return _protect_only(data, classes[_drawn(len(classes), self.percent, seed)], self.name)
 
 
-def _percent_name(name: str, percent: float) -> str:
-    if not 0 < percent <= 100:
-        raise ValueError(f"{name} takes a percentage above 0 and at most 100, got {percent:g}")
-    return f"{name}-{percent:g}"
-
-
 def _drawn(count: int, percent: float, seed: int) -> Tensor:
     """Numbers of the drawn ones of ``count``, sorted; a larger share holds those of a smaller one."""
     order = keyed_uniform(index_keys(torch.arange(count), seed), ()).argsort(stable=True)
     return order[: max(1, round(count * percent / 100))].sort().values
-
-
-def _clean_rows(data: TrainingSet, percent: float, seed: int) -> Tensor:
-    return _drawn(len(data.labels), percent, seed)
 
 
 def _clean_images(data: TrainingSet, name: str) -> Tensor:

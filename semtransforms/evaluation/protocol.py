@@ -160,8 +160,9 @@ def evaluate(
     for copy in copies[1:]:
         digest = copy.origin["copy_sha256"]
         if described.setdefault(copy.name, digest) == digest:  # of pooled copies the first is shown
-            measures = describe_noise(clean.images, copy.images, clean.labels, rho_u=copy.origin["rho_u"])
-            noise[copy.name] = measures.to_dict()
+            if copy.name not in noise:
+                measures = describe_noise(clean.images, copy.images, clean.labels, rho_u=copy.origin["rho_u"])
+                noise[copy.name] = measures.to_dict()
             pictures |= _pictures(clean, copy, tricks)
     if folder is not None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -444,7 +445,8 @@ def _check_on_samples(
     rows = torch.cat([rows, torch.arange(min(32, len(clean.labels)))]).unique()  # type: ignore[no-untyped-call]
     some = TrainingSet(clean.images[rows], clean.labels[rows], clean.images[rows])
     views, count = to_float(some.images), int(classes.max()) + 1
-    network = nn.Sequential(nn.Flatten(), nn.Linear(views[0].numel(), count)).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
+        network = nn.Sequential(nn.Flatten(), nn.Linear(views[0].numel(), count)).requires_grad_(False)
     targets = F.one_hot(some.labels, count).float()
     for trick, measures in tricks.items():
         apply_stored(measures, some, seed=seed)

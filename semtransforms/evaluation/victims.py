@@ -26,7 +26,7 @@ from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_devic
 from semtransforms.images import check_labels
 from semtransforms.loading import Labelled
 from semtransforms.models import build_model
-from semtransforms.pgd import forward, perturb_view, pgd
+from semtransforms.pgd import forward, perturb_view, pgd, update_weights
 
 ROBUST_IMAGES = 1_000  # test images that robust accuracy is measured on
 FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
@@ -303,9 +303,8 @@ def train_victim(
     ):
         step = first
         while step < config.train_steps and not state.out_of_patience(config.patience):
-            torch.manual_seed(
-                stream_seed(config.seed, step)
-            )  # for what draws by itself: dropout, a caller's transforms
+            # for what draws by itself: dropout, the transforms of a caller
+            torch.manual_seed(stream_seed(config.seed, step))
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_share(step, config)
             rows = batch_rows(step, len(labels), config.batch_size, config.seed)
@@ -319,15 +318,7 @@ def train_victim(
                     drawn = fold(fold(keys, _COUNTERMEASURE), number)
                     view, targets = each.on_batch(view, targets, keys=drawn, network=network)
             view = perturb_view(network, view, targets, attack, fold(keys, _ATTACK), dtype)
-            network.train()
-            logits = forward(network, view.to(memory_format=torch.channels_last), dtype)
-            loss = F.cross_entropy(logits, targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            state.losses[step] = loss.detach()
-            named = targets if targets.ndim == 1 else targets.argmax(1)
-            state.correct[step] = (logits.argmax(1) == named).float().mean()
+            state.losses[step], state.correct[step] = update_weights(network, optimizer, view, targets, dtype)
             step += 1
             bar.update()
             if step in marks:
