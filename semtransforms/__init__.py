@@ -14,6 +14,7 @@ __all__ = [
     "REM_DELTA_U",
     "REM_THETA",
     "SEM",
+    "TAP",
     "EvaluationReport",
     "GeneratorConfig",
     "NoiseGenerator",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from semtransforms.evaluation.victims import VictimConfig, train_victim
     from semtransforms.fitting import fit_generator
     from semtransforms.generator import NoiseGenerator
-    from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM
+    from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, TAP
     from semtransforms.store import NoiseStore
     from semtransforms.transforms import SEMProtect
 else:  # hidden from type checkers, for which it would turn every misspelt import into an object
@@ -44,6 +45,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "REM_DELTA_U": "methods",
         "REM_THETA": "methods",
         "SEM": "methods",
+        "TAP": "methods",
         "EvaluationReport": "evaluation.report",
         "GeneratorConfig": "config",
         "NoiseGenerator": "generator",

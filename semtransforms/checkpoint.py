@@ -32,7 +32,7 @@ class Checkpoint:
         """What else the training kept, by name."""
         return self._under("extra.")
 
-    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Put the weights and the momentum back where they were.
 
         Raises:
@@ -40,7 +40,7 @@ class Checkpoint:
         """
         network.load_state_dict(self._under("weight."), strict=True)
         for key, weight in network.named_parameters():
-            if f"momentum.{key}" in self.tensors:
+            if optimizer is not None and f"momentum.{key}" in self.tensors:
                 buffer = self.tensors[f"momentum.{key}"].to(weight.device)
                 # in the weight's own layout, so that the same kernels run as in an unbroken training
                 optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(buffer)
@@ -52,7 +52,7 @@ class Checkpoint:
 def save_checkpoint(
     path: Path,
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     step: int,
     metadata: Mapping[str, str],
     extra: Mapping[str, Tensor] | None = None,
@@ -61,14 +61,15 @@ def save_checkpoint(
 
     Args:
         path: its name.
-        network, optimizer: whose weights and momentum are kept (SGD's).
+        network, optimizer: whose weights and momentum are kept (SGD's; ``None`` where there is none).
         step: updates behind it.
         metadata: what must agree, or is wanted, when it is read.
         extra: tensors that go with it.
     """
     tensors = {f"weight.{key}": value for key, value in network.state_dict().items()}
+    state = {} if optimizer is None else optimizer.state
     for key, weight in network.named_parameters():
-        buffer = optimizer.state[weight].get("momentum_buffer") if weight in optimizer.state else None
+        buffer = state[weight].get("momentum_buffer") if weight in state else None
         if buffer is not None:
             tensors[f"momentum.{key}"] = buffer
     tensors |= {f"extra.{key}": value for key, value in (extra or {}).items()}

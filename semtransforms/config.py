@@ -9,9 +9,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Perturbation = Literal["uniform", "adversary"]
+Aim = Literal["own", "shifted", "away"]
+FittedOn = Literal["protected", "clean"]
 Precision = Literal["auto", "fp32", "bf16"]
 Norm = Literal["linf", "l2"]
 
@@ -89,12 +94,19 @@ class GeneratorConfig:
         method: name of the method, as in the table of methods.
         defense_sees: what the noise step (Eq. 6, 10) sees after t: ``"uniform"``, ``"adversary"`` or ``None``.
         surrogate_sees: what the surrogate's update (Eq. 5) sees after t; same values.
+        aim: where the noise drives the surrogate: ``"own"`` descends the loss of the image's own label, ``"shifted"``
+            that of the next label, ``(y + 1) mod C``, ``"away"`` climbs the loss of the own label.
+        fitted_on: what the surrogate learns from: ``"protected"`` images, with noise made anew at every step
+            (Algorithm 1), or ``"clean"`` ones, without a noise step.
         rho_u, alpha_u, steps_u: radius, step size and steps of the defensive noise.
         rho_a, alpha_a, steps_a: the same of the adversarial perturbation.
         rho_r: radius of the random perturbation; ``None`` means ``rho_a`` (the paper's choice, Table 6).
         num_samples: J, transformations averaged per gradient of the noise.
+        root_mean_square: scale each image's noise to this root mean square, the l2 norm over the square root of the
+            number of pixel values, instead of letting it reach ``rho_u`` (SC in its authors' norm); ``None`` otherwise.
         eot: T, a sequence of transformations applied in order.
-        surrogate: name of the surrogate network.
+        surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC), ``"ntk-cnn"`` or
+            ``"ntk-fnn"`` (NTGA).
         width: its width, for networks that have one (``convnet``); ``None`` for the network's default.
         num_classes: labels it was built for; ``None`` until fitted.
         image_size: pixels (height, width) it was built for; ``None`` takes the data's. Set before a fit, images of
@@ -112,6 +124,8 @@ class GeneratorConfig:
     method: str = "sem"
     defense_sees: Perturbation | None = "uniform"
     surrogate_sees: Perturbation | None = "adversary"
+    aim: Aim = "own"
+    fitted_on: FittedOn = "protected"
     rho_u: float = 8 / 255
     alpha_u: float = 1.6 / 255
     steps_u: int = 10
@@ -120,6 +134,7 @@ class GeneratorConfig:
     steps_a: int = 10
     rho_r: float | None = None
     num_samples: int = 5
+    root_mean_square: float | None = None
     eot: tuple[Transformation, ...] = (Transformation("crop", {"padding": 4}), Transformation("flip"))
     surrogate: str = "resnet18"
     width: int | None = None
@@ -136,9 +151,9 @@ class GeneratorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rho_u", "alpha_u", "rho_a", "alpha_a", "rho_r"):
+        for name in ("rho_u", "alpha_u", "rho_a", "alpha_a", "rho_r", "root_mean_square"):
             value = getattr(self, name)
-            if value is None and name == "rho_r":
+            if value is None and name in ("rho_r", "root_mean_square"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a number >= 0, a fraction of the pixel range, got {value!r}")
@@ -167,6 +182,14 @@ class GeneratorConfig:
         for name in ("defense_sees", "surrogate_sees"):
             if getattr(self, name) not in (None, "uniform", "adversary"):
                 raise ValueError(f"{name} must be None, 'uniform' or 'adversary', got {getattr(self, name)!r}")
+        if self.aim not in ("own", "shifted", "away"):
+            raise ValueError(f"aim must be 'own', 'shifted' or 'away', got {self.aim!r}")
+        if self.fitted_on not in ("protected", "clean"):
+            raise ValueError(f"fitted_on must be 'protected' or 'clean', got {self.fitted_on!r}")
+        if self.aim != "own" and self.fitted_on == "protected":
+            raise ValueError(
+                f"aim={self.aim!r} needs fitted_on='clean': a surrogate that learns from such noise learns to undo it"
+            )
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
         if self.rho_a > self.rho_u and "adversary" in (self.defense_sees, self.surrogate_sees):
@@ -190,6 +213,18 @@ class GeneratorConfig:
     def defense(self) -> PGDConfig:
         """The noise step of Eq. 6 and 10: PGD(rho_u, alpha_u, K_u) with J samples and its inner perturbation."""
         return PGDConfig(self.rho_u, self.alpha_u, self.steps_u, self.view(self.defense_sees), self.num_samples)
+
+    @property
+    def climbs(self) -> bool:
+        """Whether the noise climbs the surrogate's loss instead of descending it."""
+        return self.aim == "away"
+
+    def target_labels(self, labels: Tensor) -> Tensor:
+        """The labels whose loss the noise step takes: int64 (N,) in, int64 (N,) out."""
+        if self.aim != "shifted":
+            return labels
+        assert self.num_classes is not None  # set by the fit
+        return (labels + 1) % self.num_classes
 
     def view(self, sees: Perturbation | None) -> Uniform | PGDConfig | None:
         """The perturbation that a word of the table of methods stands for."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from semtransforms.checkpoint import load_checkpoint, save_checkpoint
+from semtransforms.classwise import PATCHES, ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, quantize, stream_seed, to_float
@@ -22,10 +23,14 @@ from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memor
 from semtransforms.loading import load_labelled
 from semtransforms.methods import SEM
 from semtransforms.models import look_up
-from semtransforms.pgd import perturb_view, pgd, update_weights
+from semtransforms.ntga import KERNELS
+from semtransforms.pgd import forward, perturb_view, pgd, update_weights
+from semtransforms.recording import record_noise
 
 # what a batch's keys are folded with
 _DEFENSE, _VIEW, _ATTACK = range(3)
+
+LEARNED_ON = 1_000  # training images that tell whether a surrogate fitted on clean data has learned
 
 
 def fit_generator(
@@ -57,7 +62,8 @@ def fit_generator(
         The generator, on ``device``.
 
     Raises:
-        ValueError: empty or mixed-size data, bad labels, a checkpoint that belongs to another fit.
+        ValueError: empty or mixed-size data, bad labels, a checkpoint that belongs to another fit, a surrogate that
+            learned nothing from clean data where the method needs one that did.
         FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
         FloatingPointError: the surrogate diverged.
     """
@@ -67,7 +73,8 @@ def fit_generator(
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
     # what can be wrong is found before the data are read
     eot = build_eot(config.eot)
-    look_up(config.surrogate, config.width)
+    if config.surrogate != PATCHES and config.surrogate not in KERNELS:
+        look_up(config.surrogate, config.width)
     checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
     if checkpoint is not None:
         _check_writable(checkpoint.parent)
@@ -79,6 +86,13 @@ def fit_generator(
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    if config.surrogate == PATCHES:
+        return NoiseGenerator(ShortcutPatches(config), config, classes=data.classes)
+    if config.surrogate in KERNELS:
+        noise = record_noise(data, config, checkpoint=checkpoint, device=target, progress=progress)
+        return NoiseGenerator(noise, config, classes=data.classes)
     data_hash = data.sha256()
 
     surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,8 +103,6 @@ def fit_generator(
     description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data_hash}
     if checkpoint is not None and checkpoint.exists():
         first = _resume(checkpoint, surrogate, optimizer, config, data_hash)
-    if checkpoint is not None:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     images, labels = data.images, data.labels.to(target)
     if images.nbytes < free_memory(target) // 4:
         images = images.to(target)
@@ -128,6 +140,8 @@ def fit_generator(
                 save_checkpoint(checkpoint, surrogate, optimizer, step + 1, description)
     if checkpoint is not None:
         save_checkpoint(checkpoint, surrogate, optimizer, config.train_steps, description)
+    if config.fitted_on == "clean":
+        _check_learned(surrogate, images[:LEARNED_ON], labels[:LEARNED_ON], config)
     return NoiseGenerator(surrogate, config, classes=data.classes)
 
 
@@ -155,17 +169,42 @@ def train_step(
         The loss and the accuracy of the surrogate on what it was updated with, 0-d tensors on the device.
     """
     dtype = autocast_dtype(config.precision, images.device)
-    # lines 2-9: descend on the noise
-    delta = pgd(surrogate, images, labels, config.defense, keys=fold(keys, _DEFENSE), eot=eot, dtype=dtype)
-    # rounded as it will be stored, before the surrogate sees it
-    protected = images + quantize(delta, config.rho_u).to(images.dtype) / 255
+    seen = images
+    if config.fitted_on == "protected":
+        # lines 2-9: descend on the noise
+        delta = pgd(surrogate, images, labels, config.defense, keys=fold(keys, _DEFENSE), eot=eot, dtype=dtype)
+        # rounded as it will be stored, before the surrogate sees it
+        seen = images + quantize(delta, config.rho_u).to(images.dtype) / 255
     # line 10: a fresh transformation
     with torch.no_grad():
-        view = eot(protected, fold(keys, _VIEW))
+        view = eot(seen, fold(keys, _VIEW))
     # line 11: the adversary of Eq. 5
     view = perturb_view(surrogate, view, labels, config.view(config.surrogate_sees), fold(keys, _ATTACK), dtype)
     # line 12: update theta, batch statistics in train mode
     return update_weights(surrogate, optimizer, view, labels, dtype)
+
+
+def _check_learned(surrogate: nn.Module, images: Tensor, labels: Tensor, config: GeneratorConfig) -> None:
+    """Whether a surrogate fitted on clean data tells their classes apart: error-maximising noise follows what it sees.
+
+    Raises:
+        ValueError: it does no better than guessing.
+    """
+    surrogate.eval()
+    with torch.no_grad():
+        parts = zip(*(torch.split(part, config.batch_size) for part in (images, labels)), strict=True)
+        right = sum(
+            int((forward(surrogate, to_float(some.to(named.device)), None).argmax(1) == named).sum())
+            for some, named in parts
+        )
+    guess = float(labels.bincount().max()) / len(labels)
+    # three standard deviations above what naming the commonest class would reach
+    if right / len(labels) <= guess + 3 * (guess * (1 - guess) / len(labels)) ** 0.5:
+        raise ValueError(
+            f"the surrogate learned nothing from the clean images ({right / len(labels):.0%} right, guessing gives "
+            f"{guess:.0%}): noise made with it protects nothing. Raise train_steps={config.train_steps}, or change "
+            f"learning_rate={config.learning_rate}."
+        )
 
 
 def _check_writable(folder: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from semtransforms.classwise import PATCHES, ClosedForm, ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import build_eot
 from semtransforms.functional import add_noise, image_keys, index_keys, quantize, to_float
@@ -23,21 +24,24 @@ from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_devic
 from semtransforms.hub import CONFIG_FILE, WEIGHTS_FILE, resolve
 from semtransforms.images import check_labels
 from semtransforms.models import MODELS, build_model
+from semtransforms.ntga import KERNELS, RecordedNoise
 from semtransforms.pgd import is_out_of_memory, pgd
 
 
 class NoiseGenerator:
-    """A surrogate network that turns images and labels into defensive noise.
+    """A surrogate network, or a closed form, that turns images and labels into defensive noise.
 
     Args:
-        surrogate: network, float (N, 3, H, W) in [0, 1] to logits (N, num_classes).
+        surrogate: network, float (N, 3, H, W) in [0, 1] to logits (N, num_classes); or the closed form of a method
+            that has no network (SC, NTGA).
         config: how it was fitted and how it makes noise; ``num_classes`` and ``image_size`` must be set.
         classes: label names in order, where they are known.
         name: what it is called, for messages and published records.
         card: facts for readers (data, licence, measured protection), JSON values; they do not change the noise.
 
     Raises:
-        ValueError: the config lacks ``num_classes`` or ``image_size``, or a weight is NaN or infinite.
+        ValueError: the config lacks ``num_classes`` or ``image_size``, a weight is NaN or infinite, or the config wants
+            a surrogate fitted on clean data and this one is as initialised.
     """
 
     def __init__(
@@ -56,6 +60,12 @@ class NoiseGenerator:
         for key, value in surrogate.state_dict().items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise ValueError(f"weight {key!r} holds NaN or infinity: the fit diverged or the file is damaged")
+        updates = [layer.num_batches_tracked for layer in surrogate.modules() if isinstance(layer, nn.BatchNorm2d)]
+        if config.fitted_on == "clean" and any(count == 0 for count in updates):
+            raise ValueError(
+                f"surrogate has never seen an image: {config.method!r} needs one that was fitted on clean data. Use "
+                "fit_generator(dataset, config)."
+            )
         self.surrogate = surrogate.eval().to(memory_format=torch.channels_last)
         self.config = config
         self.classes = None if classes is None else tuple(classes)
@@ -78,9 +88,18 @@ class NoiseGenerator:
         return self.config.num_classes
 
     @property
+    def smallest(self) -> int:
+        """The shorter side of the smallest image it takes, in pixels."""
+        if isinstance(self.surrogate, ClosedForm):
+            return self.surrogate.smallest
+        return MODELS[self.config.surrogate].smallest
+
+    @property
     def device(self) -> torch.device:
-        """Where the surrogate lies."""
-        return next(self.surrogate.parameters()).device
+        """Where the surrogate lies; the CPU where it holds nothing."""
+        for held in (*self.surrogate.parameters(), *self.surrogate.buffers()):
+            return held.device
+        return torch.device("cpu")
 
     @property
     def fingerprint(self) -> str:
@@ -160,7 +179,7 @@ class NoiseGenerator:
             ValueError: labels that do not fit the images or the generator, images of another form or too small.
         """
         pixels = list(images)
-        smallest = MODELS[self.config.surrogate].smallest
+        smallest = self.smallest
         for index, image in enumerate(pixels):
             if not isinstance(image, Tensor) or image.dtype != torch.uint8:
                 kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
@@ -209,13 +228,16 @@ class NoiseGenerator:
 
     def _batch_noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         device = self.device
+        if isinstance(self.surrogate, ClosedForm):
+            return quantize(self.surrogate.noise(images, labels, keys), self.config.rho_u)
         try:
             delta = pgd(
                 self.surrogate,
                 to_float(images.to(device)),
-                labels.to(device),
+                self.config.target_labels(labels.to(device)),
                 self.config.defense,
                 keys=keys.to(device),
+                maximise=self.config.climbs,
                 eot=self.eot,
                 dtype=autocast_dtype(self.config.precision, device),
             )
@@ -291,27 +313,32 @@ class NoiseGenerator:
             raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error}). Fetch the generator again.") from error
         if config.num_classes is None or config.image_size is None:
             raise ValueError(f"{folder / CONFIG_FILE} lacks num_classes or image_size. Fetch the generator again.")
-        surrogate = build_surrogate(config)
         try:
             weights = load_file(folder / WEIGHTS_FILE)
         except SafetensorError as error:
             raise ValueError(
                 f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). Fetch the generator again."
             ) from error
+        surrogate = build_surrogate(config, images=len(weights.get("digests", ())))
         check_weights(surrogate, weights, folder / WEIGHTS_FILE)
         surrogate.load_state_dict(weights, strict=True)
         generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
         return generator.to(target)
 
 
-def build_surrogate(config: GeneratorConfig) -> nn.Module:
-    """The surrogate network of a config, initialised from its seed.
+def build_surrogate(config: GeneratorConfig, *, images: int = 0) -> nn.Module:
+    """The surrogate network of a config, initialised from its seed; or the closed form it names.
 
     Args:
         config: with ``num_classes`` and ``image_size`` set.
+        images: how many a closed form keeps noise of, where it does.
     """
     assert config.num_classes is not None
     assert config.image_size is not None
+    if config.surrogate == PATCHES:
+        return ShortcutPatches(config)
+    if config.surrogate in KERNELS:
+        return RecordedNoise(images, config.image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_model(

@@ -1,16 +1,21 @@
 """The table of methods: what separates three papers fits on a screen.
 
-========= ===================== ================== ====
-method    noise step sees       surrogate sees     J
-========= ===================== ================== ====
-SEM       U(-rho_r, rho_r)      PGD(rho_a)         5
-REM       PGD(rho_a)            PGD(rho_a)         5
-REM-du    PGD(rho_a)            nothing            5
-REM-theta nothing               PGD(rho_a)         5
-EM        nothing               nothing            1
-========= ===================== ================== ====
+============== ================== ================ ============ ===================== ====
+method         noise step sees    surrogate sees   fitted on    direction of noise    J
+============== ================== ================ ============ ===================== ====
+SEM            U(-rho_r, rho_r)   PGD(rho_a)       protected    descend               5
+REM            PGD(rho_a)         PGD(rho_a)       protected    descend               5
+REM-du         PGD(rho_a)         nothing          protected    descend               5
+REM-theta      nothing            PGD(rho_a)       protected    descend               5
+EM             nothing            nothing          protected    descend               1
+TAP            nothing            nothing          clean        descend to next label 1
+TAP untargeted nothing            nothing          clean        ascend                1
+============== ================== ================ ============ ===================== ====
 
-REM-du and REM-theta are the ablations of Table 1.
+REM-du and REM-theta are the ablations of Table 1. TAP (Fowl et al. 2021) makes images look like the next class to a
+network that was fitted on the clean data. Without a surrogate network: NTGA (Yuan and Wu 2021) climbs the error that a
+neural tangent kernel predicts, and SC (Yu et al. 2022) paints class-separated patches, up to rho_u in ``sc-linf`` and
+in its authors' l2 norm in ``sc-l2``, which alone is comparable with nothing else here.
 """
 
 from __future__ import annotations
@@ -25,8 +30,31 @@ REM = replace(SEM, method="rem", defense_sees="adversary")
 REM_DELTA_U = replace(SEM, method="rem-delta-u", defense_sees="adversary", surrogate_sees=None)
 REM_THETA = replace(SEM, method="rem-theta", defense_sees=None)
 EM = replace(SEM, method="em", defense_sees=None, surrogate_sees=None, num_samples=1)
+# 40 epochs of CIFAR-10; 250 small steps of noise. For 224 px Fowl et al. take alpha_u 0.16/255 and steps_u 100.
+TAP = replace(
+    EM,
+    method="tap",
+    aim="shifted",
+    fitted_on="clean",
+    alpha_u=0.064 / 255,
+    steps_u=250,
+    train_steps=15_600,
+    decay_every=6_000,
+)
+TAP_UNTARGETED = replace(TAP, method="tap-untargeted", aim="away")
+# blocks of 512 images, time t = 64 in the place of M; the original's step is 1.1 rho_u / K_u
+NTGA = replace(
+    EM, method="ntga", surrogate="ntk-fnn", aim="away", fitted_on="clean", alpha_u=0.88 / 255, batch_size=512,
+    train_steps=64,
+)  # fmt: skip
+SC_LINF = replace(EM, method="sc-linf", surrogate="shortcut-patches")
+# l2 norm 6/255 sqrt(3HW); rho_u is far out, where hardly a patch reaches
+SC_L2 = replace(SC_LINF, method="sc-l2", root_mean_square=6 / 255, rho_u=32 / 255)
 
-METHODS = {preset.method: preset for preset in (SEM, REM, REM_DELTA_U, REM_THETA, EM)}
+METHODS = {
+    preset.method: preset
+    for preset in (SEM, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2)
+}
 
 
 def method(name: str) -> GeneratorConfig:

@@ -26,7 +26,6 @@ from semtransforms import __version__
 from semtransforms.functional import add_noise, levels
 from semtransforms.images import UNDECODABLE, RGBImage, check_labels, encode_png, to_pil, to_rgb
 from semtransforms.journal import Journal, alone_in, explained, making_folder, to_json, write_atomically
-from semtransforms.models import MODELS
 from semtransforms.sources import Source, reason
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def _protect(
 ) -> list[int]:
     """Make and write what is not finished; returns which of it could be."""
     written = []
-    smallest = MODELS[generator.config.surrogate].smallest
+    smallest = generator.smallest
     mode = 0o666 if kind.published else 0o600
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
         for batch in _batches(_decode(source, todo, outcome, smallest)):

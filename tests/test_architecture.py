@@ -28,8 +28,8 @@ FLOORS = {
         "evaluation.summary",
     },
     3: {"datasets", "transforms", "hf", "cluster"},
-    2: {"generator", "fitting", "store", "hub"},
-    1: {"pgd", "methods", "classwise"},
+    2: {"generator", "fitting", "recording", "store", "hub"},
+    1: {"pgd", "methods", "classwise", "ntga"},
     0: {"config", "functional", "eot", "models", "images", "hardware", "checkpoint", "figures", "loading"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}

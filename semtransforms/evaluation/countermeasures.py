@@ -602,9 +602,10 @@ class PublishedGenerator(Protocol):
 class InformedTrainer(Countermeasure):
     """Holds the published generator and runs its loop in reverse on the protected images, to wash the noise out.
 
-    He climbs the surrogate's loss, which the noise lowered, by projected gradients with the generator's own radius,
-    step size, transformations and inner perturbation. The clean image lies within rho_u of the protected one, so that
-    is the ball he climbs in, from a random start inside it; he may overshoot, up to 2 rho_u from the clean image.
+    He climbs the surrogate's loss, which the noise lowered (or descends it, where the noise climbed), by projected
+    gradients with the generator's own radius, step size, transformations and inner perturbation. The clean image lies
+    within rho_u of the protected one, so that is the ball he climbs in, from a random start inside it; he may
+    overshoot, up to 2 rho_u from the clean image.
     The seed alone does not give him the owner's draws: those are keyed by the clean images, which he lacks.
 
     Args:
@@ -630,6 +631,11 @@ class InformedTrainer(Countermeasure):
     def on_stored(self, data: TrainingSet, *, seed: int) -> TrainingSet:
         """The images with the loop's result added, in whole grey levels; the draws have the trainer's own seed."""
         config = self.generator.config
+        if next(self.generator.surrogate.parameters(), None) is None:
+            raise ValueError(
+                f"countermeasure {self.name!r}: method {config.method!r} has no surrogate network to run in reverse. "
+                "Leave it out, or use a generator that has one."
+            )
         if config.num_classes is not None and int(data.labels.max()) >= config.num_classes:
             raise ValueError(
                 f"countermeasure {self.name!r}: the generator knows labels 0..{config.num_classes - 1}, got "
@@ -645,10 +651,10 @@ class InformedTrainer(Countermeasure):
             delta = pgd(
                 self.generator.surrogate,
                 to_float(images.to(device)),
-                labels.to(device),
+                config.target_labels(labels.to(device)),
                 replace(config.defense, steps=self.steps or config.steps_u),
                 keys=some.to(device),
-                maximise=True,
+                maximise=not config.climbs,
                 eot=self.generator.eot,
                 dtype=autocast_dtype(config.precision, device),
             )

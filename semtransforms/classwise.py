@@ -1,0 +1,112 @@
+"""Noise in closed form, without a network: SC, the synthesised shortcut (Yu et al. 2022)."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import torch
+from torch import Tensor, nn
+
+from semtransforms.config import GeneratorConfig
+from semtransforms.functional import fold, index_keys, keyed_uniform, project, to_float
+
+PATCHES = "shortcut-patches"  # the surrogate's name in a config
+PATCH = 8  # px; Yu et al.
+CLASS_SEPARATION = 10.0  # distance of a class's centre from 0 along every axis, as in their data
+
+# what a key is folded with
+_LENGTH, _ANGLE = range(2)
+
+
+class ClosedForm(nn.Module):
+    """Noise without a surrogate network: what a generator of such a method holds in its place."""
+
+    smallest: int  # px, of an image's shorter side
+
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """The noise of a batch.
+
+        Args:
+            images: uint8 (N, 3, H, W).
+            labels: int64 (N,).
+            keys: int64 (N,), one per image: its randomness.
+
+        Returns:
+            float32 (N, 3, H, W) within the radius, ``images + noise`` in [0, 1].
+        """
+        raise NotImplementedError
+
+
+class ShortcutPatches(ClosedForm):
+    """SC: a point of the label's cluster, each of its coordinates painted as a square of one colour channel.
+
+    Each class is a Gaussian cluster around a corner of a hypercube, stretched by a random matrix of its own
+    (scikit-learn's ``make_classification``, which the original calls). A linear model tells such noise apart at sight.
+
+    Args:
+        config: ``seed`` draws the clusters, ``num_classes`` says how many; ``rho_u`` is the radius, and
+            ``root_mean_square`` the size where the original's l2 norm is wanted.
+    """
+
+    smallest = PATCH
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """The patches of these images; the key says which point of the cluster an image gets."""
+        assert self.config.num_classes is not None
+        count, _, height, width = images.shape
+        rows, columns = -(-height // PATCH), -(-width // PATCH)
+        points = cluster_points(labels, keys, 3 * rows * columns, self.config.num_classes, self.config.seed)
+        patches = points.view(count, 3, rows, columns)
+        painted = patches.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)[..., :height, :width]
+        if self.config.root_mean_square is None:
+            scale = self.config.rho_u / painted.abs().amax((1, 2, 3), keepdim=True)
+        else:
+            scale = self.config.root_mean_square / painted.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return project(painted * scale, to_float(images), self.config.rho_u)
+
+
+def cluster_points(labels: Tensor, keys: Tensor, axes: int, num_classes: int, seed: int) -> Tensor:
+    """One point per image out of its class's cluster.
+
+    Args:
+        labels: int64 (N,).
+        keys: int64 (N,), one per image.
+        axes: dimensions of a point.
+        num_classes: C.
+        seed: of the clusters.
+
+    Returns:
+        float32 (N, axes), standard normal draws times a matrix of U(-1, 1), around a corner at +-10.
+
+    Raises:
+        ValueError: there are fewer corners than classes.
+    """
+    if 2**axes < num_classes:
+        raise ValueError(
+            f"images of {axes // 3} patches of {PATCH} x {PATCH} px have {2**axes} corners, too few for "
+            f"num_classes={num_classes}. Use larger images."
+        )
+    device = keys.device
+    length, angle = (keyed_uniform(fold(keys, draw), (axes,)) for draw in (_LENGTH, _ANGLE))
+    normal = (-2 * torch.log1p(-length)).sqrt_() * torch.cos(2 * math.pi * angle)  # Box and Muller
+    corners = class_corners(axes, num_classes, seed)
+    points = torch.empty_like(normal)
+    for label in labels.unique().tolist():  # type: ignore[no-untyped-call]
+        own = labels == label
+        stretch = 2 * keyed_uniform(index_keys(torch.tensor([label]), seed), (axes, axes))[0] - 1
+        points[own] = normal[own] @ stretch.to(device) + CLASS_SEPARATION * corners[label].to(device)
+    return points
+
+
+def class_corners(axes: int, num_classes: int, seed: int) -> Tensor:
+    """A corner of the hypercube for each class, no two the same: float32 (C, axes) of -1 and 1."""
+    draw = random.Random(seed)
+    corners: dict[int, None] = {}  # a set that keeps its order
+    while len(corners) < num_classes:
+        corners[draw.getrandbits(axes)] = None
+    return torch.tensor([[2.0 * (corner >> axis & 1) - 1 for axis in range(axes)] for corner in corners])

@@ -1,0 +1,81 @@
+"""Fit NTGA: the noise of a whole data set, block by block, kept for its images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from semtransforms.checkpoint import load_checkpoint, save_checkpoint
+from semtransforms.config import GeneratorConfig
+from semtransforms.functional import batch_rows, quantize, stream_seed, to_float
+from semtransforms.loading import Labelled
+from semtransforms.ntga import RecordedNoise, attack_block, build_network
+
+
+def record_noise(
+    data: Labelled,
+    config: GeneratorConfig,
+    *,
+    checkpoint: Path | None,
+    device: torch.device,
+    progress: bool,
+) -> RecordedNoise:
+    """Make the noise of every image, in shuffled blocks of about ``config.batch_size``; the last one is not left out.
+
+    What a block shall make a network name wrongly are the clean images of the next block.
+
+    Args:
+        data: what is to be protected.
+        config: ``surrogate`` names the kernel, ``num_samples`` how many networks it is averaged over, ``train_steps``
+            the time t, ``batch_size`` the images of a block.
+        checkpoint: file to keep finished blocks in and to continue from, or ``None``.
+        device: where to compute.
+        progress: show a bar.
+
+    Returns:
+        The noise with the images' digests, on the CPU.
+
+    Raises:
+        ValueError: the checkpoint belongs to another fit.
+    """
+    assert config.num_classes is not None
+    count = len(data.labels)
+    order = batch_rows(0, count, count, config.seed)
+    blocks = order.tensor_split(max(2, -(-count // config.batch_size)))
+    recorded = RecordedNoise(count, data.images.shape[2:])
+    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
+    first = 0
+    if checkpoint is not None and checkpoint.exists():
+        found = load_checkpoint(checkpoint)
+        if any(found.metadata.get(key) != value for key, value in description.items()):
+            raise ValueError(f"checkpoint {checkpoint} belongs to another fit. Use another checkpoint_dir.")
+        found.restore(recorded)
+        first = found.step
+    networks = [
+        [layer.to(device) for layer in build_network(config.surrogate, data.images.shape[1:], seed=seed)]
+        for seed in (stream_seed(config.seed, draw) for draw in range(config.num_samples))
+    ]
+    done = sum(map(len, blocks[:first]))
+    with tqdm(total=count, initial=done, unit="image", desc=f"fit {config.method}", disable=not progress) as bar:
+        for number in range(first, len(blocks)):
+            rows, others = blocks[number], blocks[(number + 1) % len(blocks)]
+            images, labels = data.images[rows], data.labels[rows]
+            delta = attack_block(
+                networks,
+                to_float(images.to(device)),
+                labels.to(device),
+                (to_float(data.images[others].to(device)), data.labels[others].to(device)),
+                num_classes=config.num_classes,
+                rho=config.rho_u,
+                alpha=config.alpha_u,
+                steps=config.steps_u,
+                time=config.train_steps,
+            )
+            recorded.record(rows, images, labels, quantize(delta, config.rho_u))
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, recorded, None, number + 1, description)
+            bar.update(len(rows))
+    return recorded

@@ -1,0 +1,118 @@
+"""SC, the synthesised shortcut, against scikit-learn and by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_classification
+from sklearn.neighbors import NearestCentroid
+
+from semtransforms.classwise import class_corners, cluster_points
+from semtransforms.fitting import fit_generator
+from semtransforms.functional import index_keys
+from semtransforms.generator import NoiseGenerator
+from semtransforms.methods import SC_L2, SC_LINF
+
+
+def grey(count=40, side=32, classes=10):
+    """Images in the middle of the range, so that nothing saturates."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(100, 156, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+    return images, torch.arange(count) % classes
+
+
+def fit(config, data):
+    return fit_generator(data, config, progress=False, device="cpu")
+
+
+def test_the_points_are_distributed_as_scikit_learns():
+    """The original takes its shortcut from make_classification; other spreads are another method."""
+    count, axes = 4000, 12
+    theirs, classes = make_classification(
+        n_samples=count, n_features=axes, n_informative=axes, n_redundant=0, n_classes=4, n_clusters_per_class=1,
+        class_sep=10.0, flip_y=0.0, shuffle=False, random_state=0,
+    )  # fmt: skip
+    labels = torch.arange(count) % 4
+    ours = cluster_points(labels, index_keys(torch.arange(count), 1), axes, 4, seed=2).numpy()
+    for points, named in ((theirs, classes), (ours, labels.numpy())):
+        centres = np.stack([points[named == label].mean(0) for label in range(4)])
+        assert np.abs(np.abs(centres) - 10).max() < 0.5
+        # a row of U(-1, 1) numbers of this length has variance axes / 3
+        spread = np.mean([points[named == label].var(0).mean() for label in range(4)])
+        assert spread == pytest.approx(axes / 3, rel=0.25)
+
+
+def test_no_two_classes_share_a_corner():
+    """Two classes with one pattern are told apart by nothing: their images stay learnable."""
+    corners = class_corners(3, 8, seed=0)
+    assert len({tuple(corner.tolist()) for corner in corners}) == 8
+    assert set(corners.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_an_images_patches_are_its_point_painted():
+    """A shifted grid or mixed channels would still look like patches and protect less."""
+    images, labels = grey()
+    generator = fit(SC_LINF, (images, labels))
+    noise = generator.noise(images, labels, ids=torch.arange(len(labels)), seed=3)
+    points = cluster_points(labels, index_keys(torch.arange(len(labels)), 3), 48, 10, seed=0).numpy()
+    for levels, point in zip(noise.numpy(), points, strict=True):
+        painted = np.kron(point.reshape(3, 4, 4), np.ones((8, 8)))
+        np.testing.assert_array_equal(levels, np.rint(painted * 8 / np.abs(point).max()))
+
+
+def test_the_two_norms_are_what_they_say():
+    """Only the l-infinity version is comparable with the other methods: the bound must hold exactly, and be reached."""
+    images, labels = grey()
+    linf, l2 = (fit(config, (images, labels)).noise(images, labels).float() for config in (SC_LINF, SC_L2))
+    assert (linf.abs().amax((1, 2, 3)) == 8).all()
+    # l2 norm 6/255 sqrt(3072) = 1.304: a root mean square of 6 levels, up to the rounding of 48 patches
+    assert l2.square().mean((1, 2, 3)).sqrt().numpy() == pytest.approx(np.full(len(images), 6.0), abs=0.15)
+    assert l2.abs().max() > 8
+
+
+def test_a_linear_model_tells_the_noise_apart():
+    """The paper's own point: such noise is linearly separable, which is why networks fall for it."""
+    images, labels = grey(200)
+    noise = fit(SC_LINF, (images, labels)).noise(images, labels).flatten(1).numpy()
+    assert NearestCentroid().fit(noise[:100], labels[:100]).score(noise[100:], labels[100:]) == 1.0
+
+
+def test_the_noise_of_an_image_does_not_depend_on_its_batch():
+    """Noise made again for one image, on another machine or in another order, must be the stored one."""
+    images, labels = grey(20)
+    generator = fit(SC_LINF, (images, labels))
+    together = generator.noise(images, labels)
+    alone = torch.cat([generator.noise(images[i : i + 1], labels[i : i + 1]) for i in range(20)])
+    assert torch.equal(together, alone)
+    assert not torch.equal(together[0], together[10])  # same class, other image: another point
+
+
+def test_mixed_sizes_and_edges():
+    """Real folders hold images of any size: the last patch of a row is cut, not left out."""
+    generator = fit(SC_LINF, grey(classes=3))
+    images = [torch.full((3, 20, 33), 128, dtype=torch.uint8), torch.full((3, 8, 8), 128, dtype=torch.uint8)]
+    noise = generator.noise(images, torch.tensor([1, 2]))
+    assert [tuple(levels.shape) for levels in noise] == [(3, 20, 33), (3, 8, 8)]
+    assert noise[0][:, 16:, 32:].abs().min() >= 0
+    assert all(levels.abs().max() == 8 for levels in noise)
+    with pytest.raises(ValueError, match=r"8 x 8.*'shortcut-patches'.*4 x 9 at index 0"):
+        generator.noise([torch.zeros(3, 4, 9, dtype=torch.uint8)], torch.tensor([0]))
+
+
+def test_too_few_patches_for_the_classes():
+    """One patch has eight corners; the ninth class would share another's."""
+    images, labels = grey(20, side=8)
+    with pytest.raises(ValueError, match=r"8 corners, too few for num_classes=10"):
+        fit(SC_LINF, (images, labels)).noise(images, labels)
+
+
+def test_a_generator_without_weights_is_kept_and_found(tmp_path):
+    """Command line, hub and workers all go through the files."""
+    images, labels = grey()
+    generator = fit(replace(SC_LINF, seed=5), (images, labels))
+    generator.save_pretrained(tmp_path / "sc")
+    loaded = NoiseGenerator.from_pretrained(tmp_path / "sc")
+    assert loaded.fingerprint == generator.fingerprint
+    assert torch.equal(loaded.noise(images, labels), generator.noise(images, labels))
+    assert not torch.equal(fit(SC_LINF, (images, labels)).noise(images, labels), generator.noise(images, labels))
