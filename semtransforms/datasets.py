@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from semtransforms.store import DamagedStoreError, NoiseStore, check_cache, cut,
 if TYPE_CHECKING:
     from semtransforms.generator import NoiseGenerator
 
+NoiseSource: TypeAlias = "str | os.PathLike[str] | NoiseGenerator | NoiseStore"
+
 GROUP_BYTES = 64 << 20  # images in memory at a time while noise is computed
 
 
@@ -52,7 +54,8 @@ class ProtectedDataset(Dataset[Any]):
     Args:
         dataset: map-style: torchvision's datasets, ``Subset``, ``TensorDataset`` of uint8, or any that gives
             (PIL image or uint8 tensor, int label), or rows with columns "image" and "label".
-        generator: a name, a folder, or a ``NoiseGenerator``.
+        generator: a name, a folder, a ``NoiseGenerator``; or a ``NoiseStore`` with a row for each image of the dataset
+            (``NoiseStore.from_array``: noise of others), whose noise does not depend on the seed.
         fraction: share of the images to protect, in (0, 1], drawn by the seed.
         indices: positions of the images to protect, instead of ``fraction``.
         seed: secret and fresh for a real protection.
@@ -67,6 +70,7 @@ class ProtectedDataset(Dataset[Any]):
         store: the ``NoiseStore``.
         classes: the dataset's label names, or None.
         transforms: what was taken off the dataset, ``(image, label) -> (image, label)``, or None.
+        origin: whose noise it is: ``name``, ``generator`` (a fingerprint), ``method`` and ``rho_u``.
 
     Raises:
         ValueError: an empty dataset; fraction, indices or labels out of range; another number of classes than the
@@ -78,7 +82,7 @@ class ProtectedDataset(Dataset[Any]):
     def __init__(
         self,
         dataset: Any,
-        generator: str | os.PathLike[str] | NoiseGenerator = "sem-cifar10",
+        generator: NoiseSource = "sem-cifar10",
         *,
         fraction: float = 1.0,
         indices: Sequence[int] | Tensor | None = None,
@@ -108,6 +112,12 @@ class ProtectedDataset(Dataset[Any]):
 
             generator = NoiseGenerator.from_pretrained(os.fspath(generator), device=device)
         self.classes = next(filter(None, map(_class_names, _chain(dataset))), None)
+        self._rows, self._cifar = rows, _as_cifar(self._raw)
+        self._generator: NoiseGenerator | None = None
+        self._position: NDArray[np.int64] | None = None  # all protected: the position is the index
+        if isinstance(generator, NoiseStore):
+            self._adopt(generator, label_map)
+            return
         if label_map is None and self.classes is not None and len(self.classes) != generator.num_classes:
             raise ValueError(f"dataset has {len(self.classes)} classes, the generator {generator.num_classes}. Fit a "
                              "generator on this data (fit_generator), or pass label_map={label: generator's label}.")
@@ -122,16 +132,15 @@ class ProtectedDataset(Dataset[Any]):
             "config": generator.config.to_dict(),
             "seed": int(seed),
         }
+        self.origin: dict[str, Any] = {"name": generator.name, "generator": generator.fingerprint,
+                                       "method": generator.config.method, "rho_u": generator.config.rho_u}
         self._folder = cache / f"noise-{store_key(self._description)}"
-        self._rows = rows
-        self._position: NDArray[np.int64] | None = None  # all protected: the position is the index
         if len(rows) < len(dataset):
             self._position = np.full(len(dataset), -1)
             self._position[rows] = np.arange(len(rows))
         self._shapes, self._labels, self._generator = found.shapes, labels, generator
         self._seed, self._batch_size, self._device = int(seed), batch_size, device
         self._progress = progress
-        self._cifar = _as_cifar(self._raw)
         try:
             self.store = NoiseStore(self._folder)
         except FileNotFoundError:
@@ -185,6 +194,25 @@ class ProtectedDataset(Dataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_generator": None}  # workers only read the store
 
+    def _adopt(self, store: NoiseStore, label_map: Mapping[int, int] | None) -> None:
+        """Use noise that is there already, row for row."""
+        if label_map is not None:
+            raise ValueError("label_map needs a generator: the noise of a store does not depend on labels. Leave it "
+                             "out.")
+        if len(store) != len(self._raw):
+            raise ValueError(f"generator: the store has noise for {len(store)} images, the dataset has "
+                             f"{len(self._raw)}. They must be the same images in the same order; class-wise noise "
+                             "becomes a row for each image by noise[labels].")
+        self._generator, self.store = None, store
+        self.origin = {"name": None, "generator": store.description.get("noise"),
+                       "method": store.description.get("method"), "rho_u": store.description.get("rho_u")}
+        if len(self._rows) < len(self._raw):
+            self._position = np.full(len(self._raw), -1)
+            self._position[self._rows] = self._rows
+        for row in (int(self._rows[0]), int(self._rows[-1])):
+            found = sample_pixels(read_sample(self._raw, row)[0], row).shape
+            _check_shape((*found[1:], 3), store.read(row).shape, row)
+
     def _checked(self, index: int) -> int:
         index = operator.index(index)
         if not -len(self) <= index < len(self):
@@ -215,11 +243,8 @@ class ProtectedDataset(Dataset[Any]):
                                       progress=self._progress)
 
     def _check_sizes(self, shapes: NDArray[np.int64]) -> None:
-        from semtransforms.models import MODELS  # torchvision's networks, which workers do not need
-
         assert self._generator is not None
-        surrogate = self._generator.config.surrogate
-        smallest = MODELS[surrogate].smallest
+        surrogate, smallest = self._generator.config.surrogate, self._generator.smallest
         small = np.flatnonzero(shapes.min(axis=1) < smallest)
         if small.size:
             height, width = shapes[small[0]]

@@ -194,6 +194,70 @@ class NoiseStore:
         return cls(folder)
 
 
+    @classmethod
+    def from_array(cls, noise: NDArray[Any] | Tensor, cache_dir: str | os.PathLike[str] | None = None, *,
+                   progress: bool = False) -> "NoiseStore":
+        """Take noise that others have published, one row per image of a data set, in its order.
+
+        ``ProtectedDataset(dataset, store)`` puts it on the images, ``evaluate(dataset, store, test=...)`` judges it.
+
+        Args:
+            noise: (N, H, W, 3) or (N, 3, H, W); whole numbers or floats in grey levels, or floats in units of the pixel
+                range (no value beyond 1). A memory-mapped ``.npy`` file will do (``np.load(..., mmap_mode="r")``).
+            cache_dir: the folder that holds the stores; default ``~/.cache/semtransforms``.
+            progress: show a progress bar.
+
+        Returns:
+            The store, whose description says ``method`` ("imported"), ``rho_u`` and the noise's digest.
+
+        Raises:
+            TypeError: unsigned or boolean values, which cannot say what is subtracted.
+            ValueError: another shape, values that are not finite or beyond 127 levels, or zero everywhere.
+            OSError: the folder cannot be written.
+        """
+        array = noise.detach().cpu().numpy() if isinstance(noise, Tensor) else np.asarray(noise)
+        array, unit = _checked_noise(array)
+
+        def compute(start: int, stop: int) -> Iterator[Tensor]:
+            for row in array[start:stop]:
+                yield torch.from_numpy(np.rint(np.multiply(row, unit)).astype(np.int8))[None]
+
+        digest, reach = hashlib.sha256(repr(array.shape).encode()), 0
+        for levels in compute(0, len(array)):  # the same noise in another form is the same store
+            digest.update(levels.numpy().tobytes())
+            reach = max(reach, int(levels.abs().max()))
+        description = {"method": "imported", "rho_u": reach / 255, "noise": digest.hexdigest()}
+
+        folder = Path(cache_dir or default_cache_dir()).expanduser() / f"noise-{store_key(description)}"
+        shapes = np.tile(array.shape[2:], (len(array), 1))
+        return cls.build(folder, shapes, compute, description=description, progress=progress)
+
+
+def _checked_noise(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Noise of others as (N, 3, H, W), and what its values are multiplied by to be grey levels."""
+    if array.ndim != 4 or len(array) == 0 or 3 not in (array.shape[1], array.shape[3]):
+        raise ValueError(f"noise must be (N, H, W, 3) or (N, 3, H, W) with N > 0, got {array.shape}. Class-wise noise "
+                         "becomes a row for each image by noise[labels].")
+    if array.shape[1] == array.shape[3]:
+        raise ValueError(f"noise of shape {array.shape} could be (N, H, W, 3) or (N, 3, H, W): images must be larger.")
+    if array.dtype.kind not in "if":
+        raise TypeError(f"noise must be signed whole numbers or floats, got {array.dtype}: it cannot say what is "
+                        "subtracted. Take protected.astype('int16') - clean.")
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("noise holds NaN or infinity. Fetch or compute it again.")
+    unit = 255 if array.dtype.kind == "f" and max(-low, high) <= 1 else 1
+    reach = round(unit * max(-low, high))
+    if reach > 127:
+        raise ValueError(f"noise reaches {reach} grey levels, which no store holds (127): are these images? Take the "
+                         "difference to the clean ones.")
+    if reach == 0:
+        raise ValueError("noise is zero everywhere: nothing would be protected.")
+    if low >= 0:
+        warnings.warn("noise is nowhere negative: was it clamped when it was saved?", stacklevel=3)
+    return (array if array.shape[1] == 3 else array.transpose(0, 3, 1, 2)), unit
+
+
 class _Shard:
     """One memory-mapped shard."""
 

@@ -38,7 +38,8 @@ class FakeGenerator:
     def __init__(self, num_classes=4, delay=0.0):
         self.num_classes = num_classes
         self.config = GeneratorConfig(num_classes=num_classes, image_size=(8, 8))
-        self.fingerprint = hashlib.sha256(b"fake").hexdigest()
+        self.name, self.fingerprint = "fake", hashlib.sha256(b"fake").hexdigest()
+        self.smallest = 8  # as of the network its config names
         self.weights = np.zeros(1 << 20)
         self.delay = delay
         self.seen = []

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from semtransforms.config import parse_radius
-from semtransforms.datasets import ProtectedDataset
+from semtransforms.datasets import NoiseSource, ProtectedDataset
 from semtransforms.evaluation.countermeasures import (
     CleanOnly,
     Countermeasure,
@@ -59,7 +59,7 @@ PICTURES = 6  # images in the report's grid
 
 def evaluate(
     dataset: Any,
-    generator: str | os.PathLike[str] | PublishedGenerator | None = None,
+    generator: NoiseSource | PublishedGenerator | None = None,
     *,
     test: Any,
     protected: Any = None,
@@ -87,8 +87,9 @@ def evaluate(
 
     Args:
         dataset: the clean data, map-style, as for :class:`~semtransforms.ProtectedDataset`.
-        generator: a name, a folder or a :class:`~semtransforms.NoiseGenerator` to protect with; ``None`` where
-            ``protected`` is given, or to evaluate the clean copy alone (then the countermeasures act on it).
+        generator: a name, a folder or a :class:`~semtransforms.NoiseGenerator` to protect with, or a
+            :class:`~semtransforms.NoiseStore` with the noise of these images; ``None`` where ``protected`` is given, or
+            to evaluate the clean copy alone (then the countermeasures act on it).
         test: clean test data of the same classes, map-style.
         protected: a copy that is protected already, instead of ``generator``: same images, labels and order.
         victims: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, ``"early-stopping-30"`` (30 % of
@@ -297,7 +298,7 @@ def _tricks(
     if isinstance(chosen, str):
         informed = {"informed-same-seed": seed, "informed-other-seed": seed + 1}
         if chosen in informed:
-            if generator is None:
+            if not hasattr(generator, "surrogate"):
                 raise ValueError(f"countermeasure {chosen!r} needs the generator that made the copy (generator=...)")
             return chosen, (InformedTrainer(generator, seed=informed[chosen], name=chosen),)
         if chosen.startswith("informed-by="):
@@ -349,9 +350,9 @@ def _protect(
         dataset = torch.utils.data.TensorDataset(*dataset)
     copy = ProtectedDataset(dataset, generator, seed=seed, cache_dir=cache_dir, device=device, progress=progress)
     published = load_labelled(copy, image_size=image_size)
-    config = generator.config
-    origin = _origin(published.images, generator.fingerprint, config.method, config.rho_u)
-    return Copy(Path(generator.name).name if generator.name else config.method, published.images, origin)
+    made = dict(copy.origin)
+    name = made.pop("name")
+    return Copy(Path(name).name if name else made["method"], published.images, _origin(published.images, **made))
 
 
 def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> Copy:
