@@ -1,0 +1,126 @@
+"""The published figures beside ours, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import correlation, fmean, median, stdev
+from typing import Any
+
+from examples.reproduce.rows import NOTES, ROWS, TITLES, Row
+from examples.reproduce.scales import Scale
+from examples.reproduce.work import read_result, settings
+
+NOTHING = "not measured"
+HEAD = ("row", "published", "its trainer", "ours", "our trainer", "seconds")
+
+Result = Mapping[str, Any]
+
+
+def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
+    """All tables, with what was measured of them.
+
+    Args:
+        scale: of the results.
+        results: folder of its ``ROW.json``.
+        rows: to show.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    found = {row.name: _read(row, scale, results) for row in rows}
+    parts = [
+        f"# The paper's figures beside ours, scale {scale.name}",
+        scale.about,
+        "Test accuracy in % after the last update: mean ± standard deviation over n seeds, each of them a fit, a "
+        "protection and a victim of its own. Seconds are medians of one fit, one protection and one victim; a fit in "
+        "several pieces is marked. Measured on:",
+        "\n".join(f"- {machine}" for machine in _machines(found.values())) or f"- {NOTHING}",
+    ]
+    for table, title in TITLES.items():
+        own = [row for row in rows if row.table == table]
+        if not own:
+            continue
+        lines = [HEAD, ["---"] * len(HEAD), *(_line(row, found[row.name]) for row in own)]
+        parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+        parts += [NOTES[table]] if table in NOTES else []
+        parts += [_correlations([found[row.name] for row in own])] if table == "fig3" else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _read(row: Row, scale: Scale, results: Path) -> Result:
+    """What was measured of a row with the settings of today: what other settings gave is no figure of this table."""
+    result = read_result(results / f"{row.name}.json")
+    return result if result and result["settings"] == settings(row, scale) else {}
+
+
+def _line(row: Row, result: Result) -> list[str]:
+    published = "no figure" if row.published is None else f"{row.published:.2f}"
+    if row.hours:
+        published += f", fit {row.hours}"
+    words = ["standard" if row.rho_a == 0 else f"adversarial {row.rho_a}/255"]
+    if row.trainer.get("network"):
+        words.insert(0, row.trainer["network"])
+    records = result.get("records", ())
+    trainers = dict.fromkeys(map(_trainer, records))
+    return [
+        ", ".join(row.setting),
+        published,
+        ", ".join(words),
+        _accuracy(records),
+        "; ".join(trainers),
+        _seconds(result),
+    ]
+
+
+def _accuracy(records: Sequence[Result]) -> str:
+    good = [100 * record["test_accuracy"] for record in records if not record["diverged"]]
+    lost = [f"{len(records) - len(good)} of {len(records)} diverged"] if len(good) < len(records) else []
+    if not records:
+        return NOTHING
+    spread = f" ± {stdev(good):.2f}" if len(good) > 1 else ""
+    return ", ".join(([f"{fmean(good):.2f}{spread} (n={len(good)})"] if good else []) + lost)
+
+
+def _trainer(record: Result) -> str:
+    how = "standard" if record["rho_a"] == 0 else f"adversarial {255 * record['rho_a']:g}/255"
+    return f"{record['network']}, {how}, {record['train_steps']:,} updates"
+
+
+def _seconds(result: Result) -> str:
+    fits, records = result.get("fits", ()), result.get("records", ())
+    parts = []
+    if fits:
+        # a time with a stop inside is a sum of pieces, on a machine that may have been another
+        whole = [fit["fit_seconds"] for fit in fits if not fit["fit_interruptions"]]
+        pieces = [fit["fit_seconds"] for fit in fits if fit["fit_interruptions"]]
+        parts.append(f"fit {median(whole):.0f}" if whole else f"fit {median(pieces):.0f} in pieces")
+        protections = [fit["protect_seconds"] for fit in fits if fit["protect_seconds"] is not None]
+        parts += [f"protect {median(protections):.0f}"] if protections else []
+    parts += [f"victim {median(record['seconds'] for record in records):.0f}"] if records else []
+    return ", ".join(parts)
+
+
+def _machines(results: Iterable[Result]) -> list[str]:
+    measured = [each for result in results for kind in ("records", "fits") for each in result.get(kind, ())]
+    return sorted(
+        {
+            f"{each['processor']}, {each['threads']} threads, Python {each['python']}, torch {each['torch']}, "
+            f"semtransforms {each['semtransforms']}"
+            for each in measured
+        }
+    )
+
+
+def _correlations(results: Sequence[Result]) -> str:
+    """Pearson's r of both robustnesses with F, over all runs."""
+    runs = [pair for result in results for pair in zip(result.get("records", ()), result.get("fits", ()), strict=True)]
+    if len(runs) < 3:
+        return f"Pearson's r: {NOTHING} ({len(runs)} of at least 3 runs)."
+    protection = [1 - record["test_accuracy"] for record, _ in runs]
+    surrogate = [fit["surrogate_robustness"] for _, fit in runs]
+    noise = [-record["curve"][-1][1] for record, _ in runs]
+    return (
+        f"Pearson's r with F over {len(runs)} runs: R_theta {correlation(surrogate, protection):+.2f}, R_delta_u "
+        f"{correlation(noise, protection):+.2f}."
+    )

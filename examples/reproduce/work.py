@@ -1,0 +1,249 @@
+"""One row: fit, protect, train, record. It runs in a process of its own that may be stopped at any moment.
+
+Fits, noise and trainings are shared by all rows that mean the same ones, and kept in the work folder as they end; each
+is done under a lock, so that several processes can share a list of rows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import TensorDataset
+
+from examples.reproduce.rows import Row
+from examples.reproduce.scales import Scale
+from semtransforms import GeneratorConfig, NoiseGenerator, ProtectedDataset, VictimConfig, evaluate, fit_generator
+from semtransforms.evaluation.measures import surrogate_robustness
+from semtransforms.evaluation.records import CLEAN, NONE, Record
+from semtransforms.evaluation.runs import write_json
+from semtransforms.hardware import describe_machine
+from semtransforms.loading import Labelled
+
+BUSY, STOPPED = 75, 130  # exit status: another process works on it; interrupted
+ROBUSTNESS_IMAGES = 5_000
+
+
+def measure_row(row: Row, scale: Scale, out: Path, results: Path) -> None:
+    """The process of a row: measure its missing seeds, each of them recorded as it ends.
+
+    Args:
+        row: to be measured.
+        scale: at which.
+        out: work folder.
+        results: where ``ROW.json`` goes.
+
+    Raises:
+        SystemExit: ``BUSY`` or ``STOPPED``.
+        Exception: whatever went wrong; of that seed nothing is recorded.
+    """
+    # a driver that is killed can stop nobody any more
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        with lock(out, f"row-{scale.name}-{row.name}"):
+            _measure_seeds(row, scale, out, results / f"{row.name}.json")
+    except BlockingIOError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BUSY)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+def missing_seeds(row: Row, scale: Scale, results: Path) -> list[int]:
+    """The seeds of a row that are not recorded yet; none where the row does not exist at the scale.
+
+    Raises:
+        ValueError: the row was measured with other settings, or its file is damaged.
+    """
+    file = results / f"{row.name}.json"
+    result = read_result(file)
+    if result and (other := [key for key, value in settings(row, scale).items() if result["settings"][key] != value]):
+        raise ValueError(f"{file} was measured with another {', '.join(other)}. Remove it to measure the row anew.")
+    done = [record["seed"] for record in result.get("records", ())]
+    return [seed for seed in row.seeds_at(scale.name) if seed not in done]
+
+
+def read_result(file: Path) -> dict[str, Any]:
+    """What is recorded of a row; nothing where nothing is.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}). Remove it to measure the row again.") from error
+
+
+@contextmanager
+def lock(out: Path, name: str) -> Iterator[None]:
+    """Be the only process at something; a process that ends, however, gives it back.
+
+    Raises:
+        BlockingIOError: another process is at it.
+    """
+    file = out / "locks" / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"another process is at {name}") from None
+        yield
+
+
+def changes(config: GeneratorConfig | VictimConfig) -> dict[str, Any]:
+    """What of a config, besides its seed, is not the default: a new field with a default changes nothing here."""
+    default = type(config)().to_dict()
+    return {key: value for key, value in config.to_dict().items() if key != "seed" and value != default[key]}
+
+
+def settings(row: Row, scale: Scale) -> dict[str, Any]:
+    """What decides the figures of a row besides the seed, as JSON values."""
+    generator, victim, trainer = scale.plan(row)
+    return {
+        "dataset": scale.dataset or row.dataset,
+        "generator": generator and changes(generator),
+        "victim": victim,
+        "trainer": changes(trainer),
+        "countermeasure": row.countermeasure,
+    }
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # None: not in a process of its own
+        parent.join()
+        os._exit(STOPPED)
+
+
+def _measure_seeds(row: Row, scale: Scale, out: Path, file: Path) -> None:
+    result = read_result(file) or {
+        "row": asdict(row),
+        "published": row.published,
+        "scale": scale.name,
+        "settings": settings(row, scale),
+        "records": [],
+        "fits": [],
+    }
+    if not (seeds := missing_seeds(row, scale, file.parent)):
+        return  # another process was faster
+    dataset = scale.dataset or row.dataset
+    data, tests = scale.read(dataset)
+    for seed in seeds:
+        record, fit = _measure(row, scale, seed, dataset, data, tests, out / f"{scale.name}-{dataset}")
+        result["records"].append(record.to_dict())
+        result["fits"] += [{"seed": seed, **fit}] if fit else []
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, result)
+
+
+def _measure(
+    row: Row, scale: Scale, seed: int, dataset: str, data: Labelled, tests: Labelled, place: Path
+) -> tuple[Record, dict[str, Any]]:
+    """The victim's record and the times of the fit; the seed is that of the fit, the protection and the victim."""
+    config, victim, trainer = scale.plan(row)
+    copy, generator = CLEAN, None
+    fit: dict[str, Any] = {}
+    if config is not None:
+        digest = hashlib.sha256(json.dumps(changes(config), sort_keys=True).encode()).hexdigest()
+        copy = f"{config.method}-{digest[:8]}"
+        with lock(place, f"fit-{copy}-{seed}"):
+            generator, fit = _fit(replace(config, seed=seed), f"{copy}-{seed}", data, place, scale.checkpoint_every)
+        if row.table == "fig3":
+            fit |= {"surrogate_robustness": _robustness(generator, data, seed)}
+    run = partial(
+        evaluate,
+        (data.images, data.labels),
+        test=(tests.images, tests.labels),
+        victims={victim: trainer},
+        seeds=(seed,),
+        protection_seed=seed,
+        pool=True,  # each seed is a fit and a protection of its own
+        name=f"{dataset}, {len(data.labels):,} images",
+        out=place / "report",
+        cache_dir=place / "cache",
+    )
+    # evaluate trains on the clean copy too, once for all rows with this trainer
+    with lock(place, f"{CLEAN}-{victim}-{NONE}-{seed}"):
+        report = run()
+    wanted = (copy, victim, row.countermeasure, seed)
+    if wanted[:3] != (CLEAN, victim, NONE):
+        with lock(place, "-".join(map(str, wanted))):
+            report = run(generator, countermeasures=(row.countermeasure,), copy_name=copy)
+    return next(r for r in report.records if (r.copy, r.victim, r.countermeasure, r.seed) == wanted), fit
+
+
+def _fit(
+    config: GeneratorConfig, name: str, data: Labelled, place: Path, every: int
+) -> tuple[NoiseGenerator, dict[str, Any]]:
+    """Fit a generator, make its noise and time both; or read what was kept."""
+    folder, work = place / "generators" / name, place / "fits" / name
+    work.mkdir(parents=True, exist_ok=True)
+    fitted, timed, protecting = work / "fitted.json", work / "timed.json", work / "protecting"
+    if not fitted.exists():
+        before, interruptions = _earlier_stretches(work / "stretch.json", work / "checkpoint.safetensors")
+        started = time.perf_counter()
+        generator = fit_generator(
+            (data.images, data.labels), config, checkpoint_dir=work, resume=True, checkpoint_every=every
+        )
+        seconds = before + time.perf_counter() - started
+        generator.save_pretrained(folder)
+        write_json(fitted, {"fit_seconds": seconds, "fit_interruptions": interruptions, **describe_machine()})
+    generator = NoiseGenerator.from_pretrained(folder)
+    if not timed.exists():
+        interrupted = protecting.exists()
+        protecting.touch()
+        started = time.perf_counter()
+        # kept in the cache, where evaluate finds it
+        dataset = TensorDataset(data.images, data.labels)
+        ProtectedDataset(dataset, generator, seed=config.seed, cache_dir=place / "cache")
+        # of noise that was begun by a process that was stopped, no time is known
+        spent = None if interrupted else time.perf_counter() - started
+        write_json(timed, {**json.loads(fitted.read_text(encoding="utf-8")), "protect_seconds": spent})
+    return generator, json.loads(timed.read_text(encoding="utf-8"))
+
+
+def _earlier_stretches(log: Path, checkpoint: Path) -> tuple[float, int]:
+    """Seconds that earlier processes spent on updates that were kept, and how many of them were stopped.
+
+    A stopped process cannot say how long it worked, so each leaves the moment it began; the checkpoint's own time says
+    until when its work was kept.
+    """
+    seconds, interruptions = 0.0, 0
+    if log.exists():
+        last = json.loads(log.read_text(encoding="utf-8"))
+        kept = checkpoint.stat().st_mtime - last["began"] if checkpoint.exists() else 0.0
+        # below 0: the checkpoint is of a process before it
+        seconds, interruptions = last["seconds"] + max(0.0, kept), last["interruptions"] + 1
+    write_json(log, {"began": time.time(), "seconds": seconds, "interruptions": interruptions})
+    return seconds, interruptions
+
+
+def _robustness(generator: NoiseGenerator, data: Labelled, seed: int) -> float:
+    """R_theta of Eq. 8; R_delta_u of Eq. 9 is read off the victim's curve."""
+    config = generator.config
+    return surrogate_robustness(
+        generator.surrogate,
+        data.images[:ROBUSTNESS_IMAGES],
+        data.labels[:ROBUSTNESS_IMAGES],
+        defense=config.defense,
+        attack=config.attack,
+        eot=generator.eot,
+        seed=seed,
+    )
