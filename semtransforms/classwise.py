@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from semtransforms.config import GeneratorConfig
 from semtransforms.functional import fold, index_keys, keyed_uniform, project, to_float
 
-PATCHES = "shortcut-patches"  # the surrogate's name in a config
 PATCH = 8  # px; Yu et al.
 CLASS_SEPARATION = 10.0  # distance of a class's centre from 0 along every axis, as in their data
 

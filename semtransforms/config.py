@@ -19,6 +19,11 @@ Aim = Literal["own", "shifted", "away"]
 FittedOn = Literal["protected", "clean"]
 Precision = Literal["auto", "fp32", "bf16"]
 Norm = Literal["linf", "l2"]
+Kind = Literal["network", "patches", "kernel"]
+
+# surrogates that are no networks: of SC, of NTGA
+PATCHES = "shortcut-patches"
+KERNELS = ("ntk-cnn", "ntk-fnn")
 
 ONE_LEVEL = 1 / 255
 
@@ -89,6 +94,11 @@ class Uniform:
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Everything that decides the noise of a generator; defaults are the paper's CIFAR-10 setting.
+
+    Two methods have no network to train. SC reads ``rho_u``, ``root_mean_square``, ``num_classes`` and ``seed`` alone.
+    NTGA reads ``rho_u``, ``alpha_u``, ``steps_u`` and ``seed`` as the others do, and three fields in the sense of its
+    own formula: ``train_steps`` is the time t that the kernel's network is trained for, ``num_samples`` the number of
+    networks its kernel is averaged over, ``batch_size`` the images of a block whose noise is found together.
 
     Args:
         method: name of the method, as in the table of methods.
@@ -198,6 +208,13 @@ class GeneratorConfig:
                 "rho_a <= rho_u, beyond it an adversarial trainer can remove any such noise.",
                 stacklevel=3,
             )
+
+    @property
+    def kind(self) -> Kind:
+        """What the noise is computed on: a network, painted patches (SC) or a neural tangent kernel (NTGA)."""
+        if self.surrogate == PATCHES:
+            return "patches"
+        return "kernel" if self.surrogate in KERNELS else "network"
 
     @property
     def random_radius(self) -> float:

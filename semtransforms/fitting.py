@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from semtransforms.checkpoint import load_checkpoint, save_checkpoint
-from semtransforms.classwise import PATCHES, ShortcutPatches
+from semtransforms.classwise import ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, quantize, stream_seed, to_float
 from semtransforms.generator import NoiseGenerator, build_surrogate
 from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.loading import load_labelled
-from semtransforms.methods import SEM
+from semtransforms.methods import SEM, check_surrogate
 from semtransforms.models import look_up
-from semtransforms.ntga import KERNELS
 from semtransforms.pgd import forward, perturb_view, pgd, update_weights
 from semtransforms.recording import record_noise
 
@@ -52,7 +51,7 @@ def fit_generator(
         dataset: any map-style dataset of (PIL image or uint8 tensor, int label), of one image size; or a pair of
             tensors, uint8 (N, 3, H, W) and int64 (N,).
         config: a preset of :mod:`semtransforms.methods`, changed as you like.
-        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none.
+        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC has none to keep.
         resume: continue from the checkpoint there, if there is one.
         checkpoint_every: surrogate updates between checkpoints.
         device: where to fit; default: CUDA if present.
@@ -62,8 +61,9 @@ def fit_generator(
         The generator, on ``device``.
 
     Raises:
-        ValueError: empty or mixed-size data, bad labels, a checkpoint that belongs to another fit, a surrogate that
-            learned nothing from clean data where the method needs one that did.
+        ValueError: empty or mixed-size data, bad labels, a surrogate that is not of the method's kind, a checkpoint
+            that belongs to another fit, a surrogate that learned nothing from clean data where the method needs one
+            that did.
         FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
         FloatingPointError: the surrogate diverged.
     """
@@ -73,7 +73,8 @@ def fit_generator(
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
     # what can be wrong is found before the data are read
     eot = build_eot(config.eot)
-    if config.surrogate != PATCHES and config.surrogate not in KERNELS:
+    check_surrogate(config)
+    if config.kind == "network":
         look_up(config.surrogate, config.width)
     checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
     if checkpoint is not None:
@@ -86,11 +87,11 @@ def fit_generator(
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
+    if config.kind == "patches":
+        return NoiseGenerator(ShortcutPatches(config), config, classes=data.classes)
     if checkpoint is not None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    if config.surrogate == PATCHES:
-        return NoiseGenerator(ShortcutPatches(config), config, classes=data.classes)
-    if config.surrogate in KERNELS:
+    if config.kind == "kernel":
         noise = record_noise(data, config, checkpoint=checkpoint, device=target, progress=progress)
         return NoiseGenerator(noise, config, classes=data.classes)
     data_hash = data.sha256()

@@ -107,6 +107,12 @@ def test_too_few_patches_for_the_classes():
         fit(SC_LINF, (images, labels)).noise(images, labels)
 
 
+def test_a_fit_without_weights_keeps_no_checkpoint(tmp_path):
+    """An empty checkpoint folder promises a fit that could be continued."""
+    fit_generator(grey(), SC_LINF, checkpoint_dir=tmp_path / "work", progress=False, device="cpu")
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_generator_without_weights_is_kept_and_found(tmp_path):
     """Command line, hub and workers all go through the files."""
     images, labels = grey()

@@ -6,7 +6,20 @@ from dataclasses import fields, replace
 import pytest
 
 from semtransforms.config import GeneratorConfig, PGDConfig, Transformation, Uniform, parse_radius
-from semtransforms.methods import EM, METHODS, REM, REM_DELTA_U, REM_THETA, SEM, method
+from semtransforms.methods import (
+    EM,
+    METHODS,
+    NTGA,
+    REM,
+    REM_DELTA_U,
+    REM_THETA,
+    SC_LINF,
+    SEM,
+    TAP,
+    check_surrogate,
+    method,
+    unused_options,
+)
 
 
 def test_defaults_are_the_papers():
@@ -36,6 +49,38 @@ def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
     assert preset.view(preset.surrogate_sees) == surrogate_view
     assert preset.defense.num_samples == samples
     assert METHODS[preset.method] is preset
+
+
+@pytest.mark.parametrize(
+    ("preset", "surrogate"),
+    [
+        (NTGA, "convnet"), (NTGA, "shortcut-patches"), (SC_LINF, "convnet"), (SC_LINF, "ntk-fnn"), (SEM, "ntk-fnn"),
+        (TAP, "ntk-cnn"), (EM, "shortcut-patches"),
+    ],
+    ids=lambda part: getattr(part, "method", part),
+)  # fmt: skip
+def test_a_surrogate_of_another_kind_is_another_method(preset, surrogate):
+    """NTGA on a network is untargeted TAP: under its old name its figures would be published as NTGA's."""
+    with pytest.raises(ValueError, match=rf"surrogate .*method '{preset.method}', got '{surrogate}'"):
+        check_surrogate(replace(preset, surrogate=surrogate))
+
+
+def test_a_surrogate_of_the_same_kind_is_welcome():
+    """Every method runs on every network, NTGA on both kernels, and a method of one's own on anything."""
+    for config in METHODS.values():
+        check_surrogate(config)
+    for preset, surrogate in ((SEM, "convnet"), (TAP, "vgg16_bn"), (NTGA, "ntk-cnn")):
+        check_surrogate(replace(preset, surrogate=surrogate))
+    check_surrogate(replace(NTGA, surrogate="convnet", method="mine"))
+
+
+def test_options_a_method_does_not_read():
+    """The command line refuses them: ignored without a word, they are figures of a setting that was never run."""
+    assert unused_options(SEM) == unused_options(REM_THETA) == set()
+    assert unused_options(TAP) == {"rho_a", "alpha_a", "steps_a"}
+    assert unused_options(NTGA) == unused_options(TAP) | {"width", "precision"}
+    of_the_noise = {"alpha_u", "steps_u", "num_samples", "train_steps", "batch_size"}
+    assert unused_options(SC_LINF) == unused_options(NTGA) | of_the_noise
 
 
 def test_json_round_trip_keeps_every_field():
