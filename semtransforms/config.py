@@ -114,6 +114,7 @@ class GeneratorConfig:
         num_samples: J, transformations averaged per gradient of the noise.
         root_mean_square: scale each image's noise to this root mean square, the l2 norm over the square root of the
             number of pixel values, instead of letting it reach ``rho_u`` (SC in its authors' norm); ``None`` otherwise.
+            At most half of ``rho_u``, where what is cut at ``rho_u`` is under 1 % of it.
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC), ``"ntk-cnn"`` or
             ``"ntk-fnn"`` (NTGA).
@@ -128,7 +129,8 @@ class GeneratorConfig:
         seed: of the fit.
 
     Raises:
-        ValueError: a radius is not a number, ``rho_u`` is under one grey level, a count is not positive, ...
+        ValueError: a radius is not a number, ``rho_u`` is under one grey level, a count is not positive,
+            ``root_mean_square`` is out of place or of range, ...
     """
 
     method: str = "sem"
@@ -175,6 +177,18 @@ class GeneratorConfig:
             )
         if self.rho_u > 127.5 / 255:
             raise ValueError(f"rho_u must be at most 127/255, got {self.rho_u!r}: noise is stored as int8. Use 8/255.")
+        if self.root_mean_square is not None:
+            if self.kind != "patches":
+                raise ValueError(
+                    f"root_mean_square is a size of SC's patches alone, got {self.root_mean_square!r} with surrogate="
+                    f"{self.surrogate!r}. Leave it out; rho_u bounds this noise."
+                )
+            if not 0 < self.root_mean_square <= self.rho_u / 2:
+                raise ValueError(
+                    f"root_mean_square must be above 0 and at most rho_u / 2 = {self.rho_u / 2 * 255:g}/255, got "
+                    f"{self.root_mean_square * 255:g}/255: cut at rho_u, the noise would keep to neither. Raise rho_u, "
+                    "or set root_mean_square=None and let the noise reach rho_u."
+                )
         for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:

@@ -13,6 +13,7 @@ from semtransforms.methods import (
     REM,
     REM_DELTA_U,
     REM_THETA,
+    SC_L2,
     SC_LINF,
     SEM,
     TAP,
@@ -81,6 +82,19 @@ def test_options_a_method_does_not_read():
     assert unused_options(NTGA) == unused_options(TAP) | {"width", "precision"}
     of_the_noise = {"alpha_u", "steps_u", "num_samples", "train_steps", "batch_size"}
     assert unused_options(SC_LINF) == unused_options(NTGA) | of_the_noise
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rho_u": 4 / 255}, {"rho_u": 11.9 / 255}, {"root_mean_square": 0.0}, {"root_mean_square": 17 / 255},
+     {"surrogate": "resnet18"}],
+    ids=str,
+)  # fmt: skip
+def test_a_size_that_the_radius_cuts_is_refused(changes):
+    """Noise cut at rho_u is neither SC's of that norm nor the l-infinity version; of size 0 it is none at all."""
+    with pytest.raises(ValueError, match=r"root_mean_square .*, got .*(Raise rho_u|Leave it out)"):
+        replace(SC_L2, **changes)
+    assert replace(SC_L2, rho_u=12 / 255).root_mean_square == 6 / 255
 
 
 def test_json_round_trip_keeps_every_field():
