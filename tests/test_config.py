@@ -17,6 +17,7 @@ from semtransforms.methods import (
     SC_LINF,
     SEM,
     TAP,
+    TAP_UNTARGETED,
     check_surrogate,
     method,
     unused_options,
@@ -49,6 +50,28 @@ def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
     assert preset.defense.inner == defense_inner
     assert preset.view(preset.surrogate_sees) == surrogate_view
     assert preset.defense.num_samples == samples
+    assert METHODS[preset.method] is preset
+
+
+@pytest.mark.parametrize(
+    ("preset", "published"),
+    [
+        # Fowl et al.: 250 steps of 0.064/255; 40 epochs of CIFAR-10 in batches of 128
+        (TAP, {"rho_u": 8, "alpha_u": 0.064, "steps_u": 250, "train_steps": 15_600, "batch_size": 128}),
+        (TAP_UNTARGETED, {"rho_u": 8, "alpha_u": 0.064, "steps_u": 250, "train_steps": 15_600, "batch_size": 128}),
+        # Yuan and Wu's code: eps_iter = eps / nb_iter * 1.1, nb_iter 10, block_size 512, t 64
+        (NTGA, {"rho_u": 8, "alpha_u": 8 / 10 * 1.1, "steps_u": 10, "train_steps": 64, "batch_size": 512}),
+        # Yu et al.: an l2 norm of sqrt((6/255)^2 3HW)
+        (SC_L2, {"root_mean_square": 6}),
+        (SC_LINF, {"rho_u": 8, "root_mean_square": None}),
+    ],
+    ids=lambda part: getattr(part, "method", ""),
+)
+def test_the_other_presets_are_as_published(preset, published):
+    """A value that drifts makes these rows of our tables somebody else's."""
+    levels = ("rho_u", "alpha_u", "root_mean_square")
+    wanted = {name: value / 255 if name in levels and value else value for name, value in published.items()}
+    assert {name: getattr(preset, name) for name in wanted} == pytest.approx(wanted)
     assert METHODS[preset.method] is preset
 
 
