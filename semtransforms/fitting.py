@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from semtransforms.checkpoint import load_checkpoint, save_checkpoint
+from semtransforms.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
 from semtransforms.classwise import ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
@@ -94,16 +95,15 @@ def fit_generator(
     if config.kind == "kernel":
         noise = record_noise(data, config, checkpoint=checkpoint, device=target, progress=progress)
         return NoiseGenerator(noise, config, classes=data.classes)
-    data_hash = data.sha256()
 
     surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
     first = 0
-    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data_hash}
+    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
     if checkpoint is not None and checkpoint.exists():
-        first = _resume(checkpoint, surrogate, optimizer, config, data_hash)
+        first = _resume(checkpoint, surrogate, optimizer, config, description)
     images, labels = data.images, data.labels.to(target)
     if images.nbytes < free_memory(target) // 4:
         images = images.to(target)
@@ -221,16 +221,16 @@ def _check_writable(folder: Path) -> None:
 
 
 def _resume(
-    path: Path, surrogate: nn.Module, optimizer: torch.optim.Optimizer, config: GeneratorConfig, data_hash: str
+    path: Path,
+    surrogate: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: GeneratorConfig,
+    description: Mapping[str, str],
 ) -> int:
     """Continue from a checkpoint if it belongs to this fit: the updates behind it."""
     checkpoint = load_checkpoint(path)
     # a fit may be prolonged: everything but its length must agree
-    wanted, found = config.to_dict(), json.loads(checkpoint.metadata.get("config", "{}"))
-    differing = [key for key in wanted if key != "train_steps" and wanted[key] != found.get(key)]
-    if differing or checkpoint.metadata.get("data") != data_hash:
-        what = "; ".join(f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in differing) or "other images"
-        raise ValueError(f"checkpoint {path} belongs to another fit ({what}). Use another checkpoint_dir.")
+    check_same_fit(path, checkpoint.metadata, description, may_change=["train_steps"])
     if checkpoint.step > config.train_steps:
         raise ValueError(f"checkpoint {path} is at step {checkpoint.step}, beyond train_steps={config.train_steps}")
     checkpoint.restore(surrogate, optimizer)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from semtransforms.checkpoint import load_checkpoint, save_checkpoint
+from semtransforms.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
 from semtransforms.config import GeneratorConfig
 from semtransforms.functional import batch_rows, quantize, stream_seed, to_float
 from semtransforms.loading import Labelled
@@ -50,8 +50,7 @@ def record_noise(
     first = 0
     if checkpoint is not None and checkpoint.exists():
         found = load_checkpoint(checkpoint)
-        if any(found.metadata.get(key) != value for key, value in description.items()):
-            raise ValueError(f"checkpoint {checkpoint} belongs to another fit. Use another checkpoint_dir.")
+        check_same_fit(checkpoint, found.metadata, description)
         found.restore(recorded)
         first = found.step
     networks = [

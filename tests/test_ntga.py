@@ -162,10 +162,15 @@ def test_a_killed_fit_goes_on_with_the_next_block(tmp_path, monkeypatch):
     resumed = fit_generator(data, SMALL, checkpoint_dir=tmp_path, resume=True, progress=False, device="cpu")
     assert len(calls) == 4  # one that finished, one that died, two more
     assert resumed.fingerprint == unbroken.fingerprint
-    with pytest.raises(ValueError, match="another fit"):
-        fit_generator(
-            data, replace(SMALL, steps_u=6), checkpoint_dir=tmp_path, resume=True, progress=False, device="cpu"
-        )
+    # train_steps too: here it is the time t, and no longer fit
+    for field, value in (("steps_u", 6), ("train_steps", 128)):
+        with pytest.raises(ValueError, match=rf"another fit \({field} was \d+, is {value}\)"):
+            fit_generator(
+                data, replace(SMALL, **{field: value}), checkpoint_dir=tmp_path, resume=True, progress=False,
+                device="cpu",
+            )  # fmt: skip
+    with pytest.raises(ValueError, match=r"another fit \(other images\)"):
+        fit_generator(stripes(69), SMALL, checkpoint_dir=tmp_path, resume=True, progress=False, device="cpu")
 
 
 def test_recorded_noise_is_kept_and_found(tmp_path):
