@@ -54,7 +54,7 @@ def fit_generator(
         config: a preset of :mod:`semtransforms.methods`, changed as you like.
         checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC has none to keep.
         resume: continue from the checkpoint there, if there is one.
-        checkpoint_every: surrogate updates between checkpoints.
+        checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
         device: where to fit; default: CUDA if present.
         progress: show step, loss, surrogate accuracy on protected data, images/s and remaining time.
 
