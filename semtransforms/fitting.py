@@ -84,7 +84,7 @@ def fit_generator(
             raise FileExistsError(
                 f"checkpoint_dir already holds {checkpoint}. Pass resume=True to continue it, or another folder."
             )
-    data = load_labelled(dataset, config.num_classes, config.image_size)
+    data = load_labelled(dataset, config.num_classes, config.image_size, exact=config.kind == "kernel")
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))

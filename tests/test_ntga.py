@@ -161,6 +161,26 @@ def test_the_noise_is_not_written_anew_for_each_block(tmp_path, monkeypatch):
     assert saved[1:] == [1, 2, 3]
 
 
+def test_images_that_would_be_resized_are_refused():
+    """The noise is found by an image's bytes: fitted on resized copies it fits none of the images to protect."""
+    images, labels = stripes(40)
+    read = []
+
+    class Reported:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            read.append(index)
+            return images[index], int(labels[index])
+
+    for data in ((images, labels), Reported()):
+        with pytest.raises(ValueError, match=r"image_size=\(6, 6\) would resize images of \(8, 8\)"):
+            fit_generator(data, replace(SMALL, image_size=(6, 6)), progress=False, device="cpu")
+    assert len(read) <= 1
+    fit_generator((images, labels), replace(SMALL, steps_u=1, image_size=(8, 8)), progress=False, device="cpu")
+
+
 def test_one_image_is_too_few():
     """It was a ZeroDivisionError deep in a loss over no validation images."""
     images, labels = stripes(2)
