@@ -41,7 +41,8 @@ class NoiseGenerator:
 
     Raises:
         ValueError: the config lacks ``num_classes`` or ``image_size``, a weight is NaN or infinite, or the config wants
-            a surrogate fitted on clean data and this one is as initialised.
+            a surrogate fitted on clean data and this one is as initialised. That shows in ``BatchNorm2d`` layers which
+            have counted no batch, as every network of the package has them; one without them is taken at its word.
     """
 
     def __init__(
