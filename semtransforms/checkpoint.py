@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,26 @@ class Checkpoint:
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def check_same_fit(
+    path: Path, found: Mapping[str, str], wanted: Mapping[str, str], *, may_change: Sequence[str] = ()
+) -> None:
+    """Whether a checkpoint was left by the fit that is to go on from it.
+
+    Args:
+        path: its name, for the message.
+        found, wanted: the checkpoint's metadata and this fit's: ``config`` as JSON, ``data`` as a hash.
+        may_change: fields of the config that need not agree.
+
+    Raises:
+        ValueError: another field differs, or the images do.
+    """
+    before, now = (json.loads(metadata.get("config", "{}")) for metadata in (found, wanted))
+    differing = [key for key in now if key not in may_change and now[key] != before.get(key)]
+    if differing or found.get("data") != wanted["data"]:
+        what = "; ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in differing) or "other images"
+        raise ValueError(f"checkpoint {path} belongs to another fit ({what}). Use another checkpoint_dir.")
 
 
 def save_checkpoint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from semtransforms.config import GeneratorConfig
 from semtransforms.functional import fold, index_keys, keyed_uniform, project, to_float
 
-PATCHES = "shortcut-patches"  # the surrogate's name in a config
-PATCH = 8  # px; Yu et al.
+PATCH = 8  # px, of the smallest patch; Yu et al. at 32 px
+MOST_PATCHES = 7  # along an image's longer side: 32 px each at 224, the form in which SC is run on ImageNet
 CLASS_SEPARATION = 10.0  # distance of a class's centre from 0 along every axis, as in their data
 
 # what a key is folded with
@@ -44,6 +45,9 @@ class ShortcutPatches(ClosedForm):
     Each class is a Gaussian cluster around a corner of a hypercube, stretched by a random matrix of its own
     (scikit-learn's ``make_classification``, which the original calls). A linear model tells such noise apart at sight.
 
+    Patches are squares of 8 px, and grow with the image once 7 of them no longer span its longer side: 4 x 4 of 8 px
+    at 32 px, 7 x 7 of 32 px at 224. So a point has at most 3 x 49 coordinates, and a class's matrix 86 KB.
+
     Args:
         config: ``seed`` draws the clusters, ``num_classes`` says how many; ``rho_u`` is the radius, and
             ``root_mean_square`` the size where the original's l2 norm is wanted.
@@ -59,10 +63,11 @@ class ShortcutPatches(ClosedForm):
         """The patches of these images; the key says which point of the cluster an image gets."""
         assert self.config.num_classes is not None
         count, _, height, width = images.shape
-        rows, columns = -(-height // PATCH), -(-width // PATCH)
+        side = max(PATCH, -(-max(height, width) // MOST_PATCHES))
+        rows, columns = -(-height // side), -(-width // side)
         points = cluster_points(labels, keys, 3 * rows * columns, self.config.num_classes, self.config.seed)
         patches = points.view(count, 3, rows, columns)
-        painted = patches.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)[..., :height, :width]
+        painted = patches.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :height, :width]
         if self.config.root_mean_square is None:
             scale = self.config.rho_u / painted.abs().amax((1, 2, 3), keepdim=True)
         else:
@@ -88,8 +93,8 @@ def cluster_points(labels: Tensor, keys: Tensor, axes: int, num_classes: int, se
     """
     if 2**axes < num_classes:
         raise ValueError(
-            f"images of {axes // 3} patches of {PATCH} x {PATCH} px have {2**axes} corners, too few for "
-            f"num_classes={num_classes}. Use larger images."
+            f"images of {axes // 3} patches have {2**axes} corners, too few for num_classes={num_classes}. Use larger "
+            "images."
         )
     device = keys.device
     length, angle = (keyed_uniform(fold(keys, draw), (axes,)) for draw in (_LENGTH, _ANGLE))
@@ -103,8 +108,9 @@ def cluster_points(labels: Tensor, keys: Tensor, axes: int, num_classes: int, se
     return points
 
 
+@lru_cache(maxsize=8)  # a batch needs the same ones as the batch before
 def class_corners(axes: int, num_classes: int, seed: int) -> Tensor:
-    """A corner of the hypercube for each class, no two the same: float32 (C, axes) of -1 and 1."""
+    """A corner of the hypercube for each class, no two the same: float32 (C, axes) of -1 and 1, not to be written."""
     draw = random.Random(seed)
     corners: dict[int, None] = {}  # a set that keeps its order
     while len(corners) < num_classes:

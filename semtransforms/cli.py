@@ -93,12 +93,12 @@ def fit(
     rho_a: Annotated[str | None, typer.Option(help="Radius of the adversary, as in 4/255.")] = None,
     steps_u: Annotated[int | None, typer.Option(help="PGD steps of the noise (K_u).")] = None,
     steps_a: Annotated[int | None, typer.Option(help="PGD steps of the adversary (K_a).")] = None,
-    num_samples: Annotated[int | None, typer.Option(help="Transformations averaged per gradient (J).")] = None,
-    surrogate: Annotated[str | None, typer.Option(help="Network the noise is computed on, as in convnet.")] = None,
+    num_samples: Annotated[int | None, typer.Option(help="Transformations per gradient (J); ntga: networks.")] = None,
+    surrogate: Annotated[str | None, typer.Option(help="Network, as in convnet; ntga: ntk-fnn or ntk-cnn.")] = None,
     width: Annotated[int | None, typer.Option(help="Its width, for networks that have one.")] = None,
     size: Annotated[int | None, typer.Option(help="Resize and crop to a square of so many pixels.")] = None,
-    train_steps: Annotated[int | None, typer.Option(help="Surrogate updates (M).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per update.")] = None,
+    train_steps: Annotated[int | None, typer.Option(help="Surrogate updates (M); ntga: the time t.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per update; ntga: per block.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the fit; the seed of a protection is another one.")] = None,
     checkpoint_dir: Annotated[Path | None, typer.Option(help="Where to keep checkpoints; none without it.")] = None,
@@ -111,12 +111,17 @@ def fit(
     """Fit a noise generator on your own images; what is not given is the paper's."""
     with one_line_errors():
         from semtransforms.methods import method as preset_of
+        from semtransforms.methods import unused_options
 
         preset = preset_of(method)
         given: dict[str, Any] = {
             "steps_u": steps_u, "steps_a": steps_a, "num_samples": num_samples, "surrogate": surrogate, "width": width,
             "train_steps": train_steps, "batch_size": batch_size, "precision": precision, "seed": seed,
         }  # fmt: skip
+        unused = unused_options(preset)
+        for name, value in {"rho_a": rho_a, **given}.items():
+            if value is not None and name in unused:
+                raise ValueError(f"--{name.replace('_', '-')} is not used by --method {method}. Leave it out.")
         for radius, text, step in (("rho_u", rho_u, "alpha_u"), ("rho_a", rho_a, "alpha_a")):
             if text is not None:
                 given[radius] = _radius(radius, text)

@@ -19,6 +19,11 @@ Aim = Literal["own", "shifted", "away"]
 FittedOn = Literal["protected", "clean"]
 Precision = Literal["auto", "fp32", "bf16"]
 Norm = Literal["linf", "l2"]
+Kind = Literal["network", "patches", "kernel"]
+
+# surrogates that are no networks: of SC, of NTGA
+PATCHES = "shortcut-patches"
+KERNELS = ("ntk-cnn", "ntk-fnn")
 
 ONE_LEVEL = 1 / 255
 
@@ -90,6 +95,11 @@ class Uniform:
 class GeneratorConfig:
     """Everything that decides the noise of a generator; defaults are the paper's CIFAR-10 setting.
 
+    Two methods have no network to train. SC reads ``rho_u``, ``root_mean_square``, ``num_classes`` and ``seed`` alone.
+    NTGA reads ``rho_u``, ``alpha_u``, ``steps_u`` and ``seed`` as the others do, and three fields in the sense of its
+    own formula: ``train_steps`` is the time t that the kernel's network is trained for, ``num_samples`` the number of
+    networks its kernel is averaged over, ``batch_size`` the images of a block whose noise is found together.
+
     Args:
         method: name of the method, as in the table of methods.
         defense_sees: what the noise step (Eq. 6, 10) sees after t: ``"uniform"``, ``"adversary"`` or ``None``.
@@ -104,6 +114,7 @@ class GeneratorConfig:
         num_samples: J, transformations averaged per gradient of the noise.
         root_mean_square: scale each image's noise to this root mean square, the l2 norm over the square root of the
             number of pixel values, instead of letting it reach ``rho_u`` (SC in its authors' norm); ``None`` otherwise.
+            At most half of ``rho_u``, where what is cut at ``rho_u`` is under 1 % of it.
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC), ``"ntk-cnn"`` or
             ``"ntk-fnn"`` (NTGA).
@@ -118,7 +129,8 @@ class GeneratorConfig:
         seed: of the fit.
 
     Raises:
-        ValueError: a radius is not a number, ``rho_u`` is under one grey level, a count is not positive, ...
+        ValueError: a radius is not a number, ``rho_u`` is under one grey level, a count is not positive,
+            ``root_mean_square`` is out of place or of range, ...
     """
 
     method: str = "sem"
@@ -165,6 +177,18 @@ class GeneratorConfig:
             )
         if self.rho_u > 127.5 / 255:
             raise ValueError(f"rho_u must be at most 127/255, got {self.rho_u!r}: noise is stored as int8. Use 8/255.")
+        if self.root_mean_square is not None:
+            if self.kind != "patches":
+                raise ValueError(
+                    f"root_mean_square is a size of SC's patches alone, got {self.root_mean_square!r} with surrogate="
+                    f"{self.surrogate!r}. Leave it out; rho_u bounds this noise."
+                )
+            if not 0 < self.root_mean_square <= self.rho_u / 2:
+                raise ValueError(
+                    f"root_mean_square must be above 0 and at most rho_u / 2 = {self.rho_u / 2 * 255:g}/255, got "
+                    f"{self.root_mean_square * 255:g}/255: cut at rho_u, the noise would keep to neither. Raise rho_u, "
+                    "or set root_mean_square=None and let the noise reach rho_u."
+                )
         for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
@@ -198,6 +222,13 @@ class GeneratorConfig:
                 "rho_a <= rho_u, beyond it an adversarial trainer can remove any such noise.",
                 stacklevel=3,
             )
+
+    @property
+    def kind(self) -> Kind:
+        """What the noise is computed on: a network, painted patches (SC) or a neural tangent kernel (NTGA)."""
+        if self.surrogate == PATCHES:
+            return "patches"
+        return "kernel" if self.surrogate in KERNELS else "network"
 
     @property
     def random_radius(self) -> float:

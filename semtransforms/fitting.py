@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,23 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from semtransforms.checkpoint import load_checkpoint, save_checkpoint
-from semtransforms.classwise import PATCHES, ShortcutPatches
+from semtransforms.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
+from semtransforms.classwise import ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, quantize, stream_seed, to_float
 from semtransforms.generator import NoiseGenerator, build_surrogate
 from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.loading import load_labelled
-from semtransforms.methods import SEM
+from semtransforms.methods import SEM, check_surrogate
 from semtransforms.models import look_up
-from semtransforms.ntga import KERNELS
 from semtransforms.pgd import forward, perturb_view, pgd, update_weights
 from semtransforms.recording import record_noise
 
 # what a batch's keys are folded with
 _DEFENSE, _VIEW, _ATTACK = range(3)
 
-LEARNED_ON = 1_000  # training images that tell whether a surrogate fitted on clean data has learned
+LEARNED_ON = 1_000  # drawn training images that tell whether a surrogate fitted on clean data has learned
 
 
 def fit_generator(
@@ -52,9 +52,9 @@ def fit_generator(
         dataset: any map-style dataset of (PIL image or uint8 tensor, int label), of one image size; or a pair of
             tensors, uint8 (N, 3, H, W) and int64 (N,).
         config: a preset of :mod:`semtransforms.methods`, changed as you like.
-        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none.
+        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC has none to keep.
         resume: continue from the checkpoint there, if there is one.
-        checkpoint_every: surrogate updates between checkpoints.
+        checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
         device: where to fit; default: CUDA if present.
         progress: show step, loss, surrogate accuracy on protected data, images/s and remaining time.
 
@@ -62,8 +62,9 @@ def fit_generator(
         The generator, on ``device``.
 
     Raises:
-        ValueError: empty or mixed-size data, bad labels, a checkpoint that belongs to another fit, a surrogate that
-            learned nothing from clean data where the method needs one that did.
+        ValueError: empty or mixed-size data, bad labels, a surrogate that is not of the method's kind, a checkpoint
+            that belongs to another fit, a surrogate that learned nothing from clean data where the method needs one
+            that did.
         FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
         FloatingPointError: the surrogate diverged.
     """
@@ -73,7 +74,8 @@ def fit_generator(
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
     # what can be wrong is found before the data are read
     eot = build_eot(config.eot)
-    if config.surrogate != PATCHES and config.surrogate not in KERNELS:
+    check_surrogate(config)
+    if config.kind == "network":
         look_up(config.surrogate, config.width)
     checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
     if checkpoint is not None:
@@ -82,27 +84,26 @@ def fit_generator(
             raise FileExistsError(
                 f"checkpoint_dir already holds {checkpoint}. Pass resume=True to continue it, or another folder."
             )
-    data = load_labelled(dataset, config.num_classes, config.image_size)
+    data = load_labelled(dataset, config.num_classes, config.image_size, exact=config.kind == "kernel")
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
+    if config.kind == "patches":
+        return NoiseGenerator(ShortcutPatches(config), config, classes=data.classes)
     if checkpoint is not None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    if config.surrogate == PATCHES:
-        return NoiseGenerator(ShortcutPatches(config), config, classes=data.classes)
-    if config.surrogate in KERNELS:
+    if config.kind == "kernel":
         noise = record_noise(data, config, checkpoint=checkpoint, device=target, progress=progress)
         return NoiseGenerator(noise, config, classes=data.classes)
-    data_hash = data.sha256()
 
     surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
     first = 0
-    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data_hash}
+    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
     if checkpoint is not None and checkpoint.exists():
-        first = _resume(checkpoint, surrogate, optimizer, config, data_hash)
+        first = _resume(checkpoint, surrogate, optimizer, config, description)
     images, labels = data.images, data.labels.to(target)
     if images.nbytes < free_memory(target) // 4:
         images = images.to(target)
@@ -141,7 +142,7 @@ def fit_generator(
     if checkpoint is not None:
         save_checkpoint(checkpoint, surrogate, optimizer, config.train_steps, description)
     if config.fitted_on == "clean":
-        _check_learned(surrogate, images[:LEARNED_ON], labels[:LEARNED_ON], config)
+        _check_learned(surrogate, images, labels, config)
     return NoiseGenerator(surrogate, config, classes=data.classes)
 
 
@@ -190,20 +191,25 @@ def _check_learned(surrogate: nn.Module, images: Tensor, labels: Tensor, config:
     Raises:
         ValueError: it does no better than guessing.
     """
+    # drawn, since folders are sorted by class
+    drawn = batch_rows(0, len(labels), min(len(labels), LEARNED_ON), config.seed)
+    named = labels[drawn.to(labels.device)]
+    batches = torch.split(drawn, config.batch_size)
     surrogate.eval()
     with torch.no_grad():
-        parts = zip(*(torch.split(part, config.batch_size) for part in (images, labels)), strict=True)
-        right = sum(
-            int((forward(surrogate, to_float(some.to(named.device)), None).argmax(1) == named).sum())
-            for some, named in parts
-        )
-    guess = float(labels.bincount().max()) / len(labels)
-    # three standard deviations above what naming the commonest class would reach
-    if right / len(labels) <= guess + 3 * (guess * (1 - guess) / len(labels)) ** 0.5:
+        views = (to_float(images[rows.to(images.device)].to(named.device)) for rows in batches)
+        right = torch.cat([forward(surrogate, view, None).argmax(1) for view in views]) == named
+    classes, counts = named.unique(return_counts=True)  # type: ignore[no-untyped-call]
+    # class by class: where one is rare, naming the commonest is right nearly always and tells nothing apart
+    recall = sum(float(right[named == label].float().mean()) for label in classes) / len(classes)
+    guess = 1 / len(classes)
+    deviation = guess * float((guess * (1 - guess) / counts).sum()) ** 0.5
+    # three standard deviations above guessing; of a class seen once or twice they would ask for more than everything
+    if recall <= guess + min(3 * deviation, (1 - guess) / 2):
         raise ValueError(
-            f"the surrogate learned nothing from the clean images ({right / len(labels):.0%} right, guessing gives "
-            f"{guess:.0%}): noise made with it protects nothing. Raise train_steps={config.train_steps}, or change "
-            f"learning_rate={config.learning_rate}."
+            f"the surrogate learned nothing from the clean images (of a class {recall:.0%} are named rightly, guessing "
+            f"gives {guess:.0%}): noise made with it protects nothing. Raise train_steps={config.train_steps}, or "
+            f"change learning_rate={config.learning_rate}."
         )
 
 
@@ -215,16 +221,16 @@ def _check_writable(folder: Path) -> None:
 
 
 def _resume(
-    path: Path, surrogate: nn.Module, optimizer: torch.optim.Optimizer, config: GeneratorConfig, data_hash: str
+    path: Path,
+    surrogate: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: GeneratorConfig,
+    description: Mapping[str, str],
 ) -> int:
     """Continue from a checkpoint if it belongs to this fit: the updates behind it."""
     checkpoint = load_checkpoint(path)
     # a fit may be prolonged: everything but its length must agree
-    wanted, found = config.to_dict(), json.loads(checkpoint.metadata.get("config", "{}"))
-    differing = [key for key in wanted if key != "train_steps" and wanted[key] != found.get(key)]
-    if differing or checkpoint.metadata.get("data") != data_hash:
-        what = "; ".join(f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in differing) or "other images"
-        raise ValueError(f"checkpoint {path} belongs to another fit ({what}). Use another checkpoint_dir.")
+    check_same_fit(path, checkpoint.metadata, description, may_change=["train_steps"])
     if checkpoint.step > config.train_steps:
         raise ValueError(f"checkpoint {path} is at step {checkpoint.step}, beyond train_steps={config.train_steps}")
     checkpoint.restore(surrogate, optimizer)

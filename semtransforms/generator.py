@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from semtransforms.classwise import PATCHES, ClosedForm, ShortcutPatches
+from semtransforms.classwise import ClosedForm, ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import build_eot
 from semtransforms.functional import add_noise, image_keys, index_keys, quantize, to_float
@@ -24,7 +24,7 @@ from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_devic
 from semtransforms.hub import CONFIG_FILE, WEIGHTS_FILE, resolve
 from semtransforms.images import check_labels
 from semtransforms.models import MODELS, build_model
-from semtransforms.ntga import KERNELS, RecordedNoise
+from semtransforms.ntga import RecordedNoise
 from semtransforms.pgd import is_out_of_memory, pgd
 
 
@@ -41,7 +41,8 @@ class NoiseGenerator:
 
     Raises:
         ValueError: the config lacks ``num_classes`` or ``image_size``, a weight is NaN or infinite, or the config wants
-            a surrogate fitted on clean data and this one is as initialised.
+            a surrogate fitted on clean data and this one is as initialised. That shows in ``BatchNorm2d`` layers which
+            have counted no batch, as every network of the package has them; one without them is taken at its word.
     """
 
     def __init__(
@@ -335,9 +336,9 @@ def build_surrogate(config: GeneratorConfig, *, images: int = 0) -> nn.Module:
     """
     assert config.num_classes is not None
     assert config.image_size is not None
-    if config.surrogate == PATCHES:
+    if config.kind == "patches":
         return ShortcutPatches(config)
-    if config.surrogate in KERNELS:
+    if config.kind == "kernel":
         return RecordedNoise(images, config.image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

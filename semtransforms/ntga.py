@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from semtransforms.classwise import ClosedForm
 from semtransforms.functional import project
 
-KERNELS = ("ntk-cnn", "ntk-fnn")  # the surrogate's names in a config
 # of the original: the variance of weights and biases, and the share of the kernel's mean diagonal added to it
 WEIGHT_VARIANCE, BIAS_VARIANCE, RIDGE = 1.76, 0.18, 1e-4
 DIGEST_BYTES = 16

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from semtransforms.checkpoint import load_checkpoint, save_checkpoint
+from semtransforms.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
 from semtransforms.config import GeneratorConfig
 from semtransforms.functional import batch_rows, quantize, stream_seed, to_float
 from semtransforms.loading import Labelled
 from semtransforms.ntga import RecordedNoise, attack_block, build_network
+
+CHECKPOINT_SECONDS = 60  # between two: each holds the noise of all images, 154 MB for CIFAR-10
 
 
 def record_noise(
@@ -31,7 +34,8 @@ def record_noise(
         data: what is to be protected.
         config: ``surrogate`` names the kernel, ``num_samples`` how many networks it is averaged over, ``train_steps``
             the time t, ``batch_size`` the images of a block.
-        checkpoint: file to keep finished blocks in and to continue from, or ``None``.
+        checkpoint: file to keep finished blocks in and to continue from, or ``None``. Written at most once a minute,
+            and on the way out.
         device: where to compute.
         progress: show a bar.
 
@@ -39,10 +43,15 @@ def record_noise(
         The noise with the images' digests, on the CPU.
 
     Raises:
-        ValueError: the checkpoint belongs to another fit.
+        ValueError: there is one image only, or the checkpoint belongs to another fit.
     """
     assert config.num_classes is not None
     count = len(data.labels)
+    if count < 2:
+        raise ValueError(
+            f"dataset must have at least 2 images for method {config.method!r}, got {count}: the noise of some is "
+            "judged by what others are named."
+        )
     order = batch_rows(0, count, count, config.seed)
     blocks = order.tensor_split(max(2, -(-count // config.batch_size)))
     recorded = RecordedNoise(count, data.images.shape[2:])
@@ -50,8 +59,7 @@ def record_noise(
     first = 0
     if checkpoint is not None and checkpoint.exists():
         found = load_checkpoint(checkpoint)
-        if any(found.metadata.get(key) != value for key, value in description.items()):
-            raise ValueError(f"checkpoint {checkpoint} belongs to another fit. Use another checkpoint_dir.")
+        check_same_fit(checkpoint, found.metadata, description)
         found.restore(recorded)
         first = found.step
     networks = [
@@ -59,23 +67,31 @@ def record_noise(
         for seed in (stream_seed(config.seed, draw) for draw in range(config.num_samples))
     ]
     done = sum(map(len, blocks[:first]))
+    finished = kept = first
+    saved = time.monotonic()
     with tqdm(total=count, initial=done, unit="image", desc=f"fit {config.method}", disable=not progress) as bar:
-        for number in range(first, len(blocks)):
-            rows, others = blocks[number], blocks[(number + 1) % len(blocks)]
-            images, labels = data.images[rows], data.labels[rows]
-            delta = attack_block(
-                networks,
-                to_float(images.to(device)),
-                labels.to(device),
-                (to_float(data.images[others].to(device)), data.labels[others].to(device)),
-                num_classes=config.num_classes,
-                rho=config.rho_u,
-                alpha=config.alpha_u,
-                steps=config.steps_u,
-                time=config.train_steps,
-            )
-            recorded.record(rows, images, labels, quantize(delta, config.rho_u))
-            if checkpoint is not None:
-                save_checkpoint(checkpoint, recorded, None, number + 1, description)
-            bar.update(len(rows))
+        try:
+            for number in range(first, len(blocks)):
+                rows, others = blocks[number], blocks[(number + 1) % len(blocks)]
+                images, labels = data.images[rows], data.labels[rows]
+                delta = attack_block(
+                    networks,
+                    to_float(images.to(device)),
+                    labels.to(device),
+                    (to_float(data.images[others].to(device)), data.labels[others].to(device)),
+                    num_classes=config.num_classes,
+                    rho=config.rho_u,
+                    alpha=config.alpha_u,
+                    steps=config.steps_u,
+                    time=config.train_steps,
+                )
+                recorded.record(rows, images, labels, quantize(delta, config.rho_u))
+                finished = number + 1
+                bar.update(len(rows))
+                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    save_checkpoint(checkpoint, recorded, None, finished, description)
+                    saved, kept = time.monotonic(), finished
+        finally:
+            if checkpoint is not None and finished > kept:
+                save_checkpoint(checkpoint, recorded, None, finished, description)
     return recorded

@@ -94,10 +94,25 @@ def test_mixed_sizes_and_edges():
     images = [torch.full((3, 20, 33), 128, dtype=torch.uint8), torch.full((3, 8, 8), 128, dtype=torch.uint8)]
     noise = generator.noise(images, torch.tensor([1, 2]))
     assert [tuple(levels.shape) for levels in noise] == [(3, 20, 33), (3, 8, 8)]
-    assert noise[0][:, 16:, 32:].abs().min() >= 0
+    corner = noise[0][:, 16:, 32:]  # 4 x 1 px of the patch that does not fit
+    assert torch.equal(corner, corner[:, :1].expand_as(corner))
+    assert (corner != 0).all()
     assert all(levels.abs().max() == 8 for levels in noise)
     with pytest.raises(ValueError, match=r"8 x 8.*'shortcut-patches'.*4 x 9 at index 0"):
         generator.noise([torch.zeros(3, 4, 9, dtype=torch.uint8)], torch.tensor([0]))
+
+
+@pytest.mark.parametrize(("height", "width", "patch"), [(224, 224, 32), (56, 40, 8), (57, 57, 9), (1000, 600, 143)])
+def test_patches_grow_with_the_image(height, width, patch):
+    """On ImageNet SC paints 32 px; with 8 px, 1000 x 600 px want a matrix of 3 GB for each class."""
+    images, labels = torch.full((2, 3, height, width), 128, dtype=torch.uint8), torch.tensor([0, 1])
+    noise = fit(replace(SC_LINF, num_classes=2), (images, labels)).noise(images, labels, ids=torch.arange(2), seed=3)
+    rows, columns = -(-height // patch), -(-width // patch)
+    assert max(rows, columns) <= 7
+    points = cluster_points(labels, index_keys(torch.arange(2), 3), 3 * rows * columns, 2, seed=0).numpy()
+    for levels, point in zip(noise.numpy(), points, strict=True):
+        painted = np.kron(point.reshape(3, rows, columns), np.ones((patch, patch)))[:, :height, :width]
+        np.testing.assert_array_equal(levels, np.rint(painted * 8 / np.abs(point).max()))
 
 
 def test_too_few_patches_for_the_classes():
@@ -105,6 +120,12 @@ def test_too_few_patches_for_the_classes():
     images, labels = grey(20, side=8)
     with pytest.raises(ValueError, match=r"8 corners, too few for num_classes=10"):
         fit(SC_LINF, (images, labels)).noise(images, labels)
+
+
+def test_a_fit_without_weights_keeps_no_checkpoint(tmp_path):
+    """An empty checkpoint folder promises a fit that could be continued."""
+    fit_generator(grey(), SC_LINF, checkpoint_dir=tmp_path / "work", progress=False, device="cpu")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_generator_without_weights_is_kept_and_found(tmp_path):

@@ -6,7 +6,22 @@ from dataclasses import fields, replace
 import pytest
 
 from semtransforms.config import GeneratorConfig, PGDConfig, Transformation, Uniform, parse_radius
-from semtransforms.methods import EM, METHODS, REM, REM_DELTA_U, REM_THETA, SEM, method
+from semtransforms.methods import (
+    EM,
+    METHODS,
+    NTGA,
+    REM,
+    REM_DELTA_U,
+    REM_THETA,
+    SC_L2,
+    SC_LINF,
+    SEM,
+    TAP,
+    TAP_UNTARGETED,
+    check_surrogate,
+    method,
+    unused_options,
+)
 
 
 def test_defaults_are_the_papers():
@@ -36,6 +51,73 @@ def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
     assert preset.view(preset.surrogate_sees) == surrogate_view
     assert preset.defense.num_samples == samples
     assert METHODS[preset.method] is preset
+
+
+@pytest.mark.parametrize(
+    ("preset", "published"),
+    [
+        # Fowl et al.: 250 steps of 0.064/255; 40 epochs of CIFAR-10 in batches of 128
+        (TAP, {"rho_u": 8, "alpha_u": 0.064, "steps_u": 250, "train_steps": 15_600, "batch_size": 128}),
+        (TAP_UNTARGETED, {"rho_u": 8, "alpha_u": 0.064, "steps_u": 250, "train_steps": 15_600, "batch_size": 128}),
+        # Yuan and Wu's code: eps_iter = eps / nb_iter * 1.1, nb_iter 10, block_size 512, t 64
+        (NTGA, {"rho_u": 8, "alpha_u": 8 / 10 * 1.1, "steps_u": 10, "train_steps": 64, "batch_size": 512}),
+        # Yu et al.: an l2 norm of sqrt((6/255)^2 3HW)
+        (SC_L2, {"root_mean_square": 6}),
+        (SC_LINF, {"rho_u": 8, "root_mean_square": None}),
+    ],
+    ids=lambda part: getattr(part, "method", ""),
+)
+def test_the_other_presets_are_as_published(preset, published):
+    """A value that drifts makes these rows of our tables somebody else's."""
+    levels = ("rho_u", "alpha_u", "root_mean_square")
+    wanted = {name: value / 255 if name in levels and value else value for name, value in published.items()}
+    assert {name: getattr(preset, name) for name in wanted} == pytest.approx(wanted)
+    assert METHODS[preset.method] is preset
+
+
+@pytest.mark.parametrize(
+    ("preset", "surrogate"),
+    [
+        (NTGA, "convnet"), (NTGA, "shortcut-patches"), (SC_LINF, "convnet"), (SC_LINF, "ntk-fnn"), (SEM, "ntk-fnn"),
+        (TAP, "ntk-cnn"), (EM, "shortcut-patches"),
+    ],
+    ids=lambda part: getattr(part, "method", part),
+)  # fmt: skip
+def test_a_surrogate_of_another_kind_is_another_method(preset, surrogate):
+    """NTGA on a network is untargeted TAP: under its old name its figures would be published as NTGA's."""
+    with pytest.raises(ValueError, match=rf"surrogate .*method '{preset.method}', got '{surrogate}'"):
+        check_surrogate(replace(preset, surrogate=surrogate))
+
+
+def test_a_surrogate_of_the_same_kind_is_welcome():
+    """Every method runs on every network, NTGA on both kernels, and a method of one's own on anything."""
+    for config in METHODS.values():
+        check_surrogate(config)
+    for preset, surrogate in ((SEM, "convnet"), (TAP, "vgg16_bn"), (NTGA, "ntk-cnn")):
+        check_surrogate(replace(preset, surrogate=surrogate))
+    check_surrogate(replace(NTGA, surrogate="convnet", method="mine"))
+
+
+def test_options_a_method_does_not_read():
+    """The command line refuses them: ignored without a word, they are figures of a setting that was never run."""
+    assert unused_options(SEM) == unused_options(REM_THETA) == set()
+    assert unused_options(TAP) == {"rho_a", "alpha_a", "steps_a"}
+    assert unused_options(NTGA) == unused_options(TAP) | {"width", "precision"}
+    of_the_noise = {"alpha_u", "steps_u", "num_samples", "train_steps", "batch_size"}
+    assert unused_options(SC_LINF) == unused_options(NTGA) | of_the_noise
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rho_u": 4 / 255}, {"rho_u": 11.9 / 255}, {"root_mean_square": 0.0}, {"root_mean_square": 17 / 255},
+     {"surrogate": "resnet18"}],
+    ids=str,
+)  # fmt: skip
+def test_a_size_that_the_radius_cuts_is_refused(changes):
+    """Noise cut at rho_u is neither SC's of that norm nor the l-infinity version; of size 0 it is none at all."""
+    with pytest.raises(ValueError, match=r"root_mean_square .*, got .*(Raise rho_u|Leave it out)"):
+        replace(SC_L2, **changes)
+    assert replace(SC_L2, rho_u=12 / 255).root_mean_square == 6 / 255
 
 
 def test_json_round_trip_keeps_every_field():

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from semtransforms import ntga, recording
+from semtransforms import recording
+from semtransforms.config import KERNELS
 from semtransforms.fitting import fit_generator
 from semtransforms.generator import NoiseGenerator
 from semtransforms.methods import NTGA
@@ -71,6 +72,32 @@ def test_the_prediction_is_where_training_ends():
     np.testing.assert_allclose(got.numpy(), named @ weights, atol=2e-3)
 
 
+def test_the_ridge_is_part_of_the_prediction():
+    """Without it a block with two equal images has no prediction; NTGA's code adds 1e-4 of the mean diagonal."""
+    draw = np.random.default_rng(1)
+    features = draw.normal(size=(11, 4))  # 8 images trained on, of rank 4: the ridge decides
+    kernels = features @ features.T
+    train, cross, targets, time = kernels[:8, :8], kernels[8:, :8], np.eye(2)[[0, 1] * 4], 4e5
+    eigenvalues, vectors = np.linalg.eigh(train + 1e-4 * train.diagonal().mean() * np.eye(8))
+    learned = (1 - np.exp(-time * eigenvalues / targets.size)) / eigenvalues
+    expected = cross @ vectors @ np.diag(learned) @ vectors.T @ targets
+    got = predict(*(torch.from_numpy(part) for part in (train, cross, targets)), time)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_networks_are_the_originals():
+    """Five dense layers of 512; two 5 x 5 convolutions of 64, stride 2, then 384 and 192: others, another kernel."""
+    dense = build_network("ntk-fnn", (3, 32, 32), seed=0)
+    assert [tuple(layer.weight.shape) for layer in dense] == [(512, 3072), *[(512, 512)] * 4, (1, 512)]
+    assert [layer.activation for layer in dense] == ["erf"] * 5 + [None]
+    convolutional = build_network("ntk-cnn", (3, 30, 33), seed=0)
+    assert [tuple(layer.weight.shape) for layer in convolutional] == [
+        (64, 3, 5, 5), (64, 64, 5, 5), (384, 64 * 8 * 9), (192, 384), (1, 192),
+    ]  # fmt: skip
+    assert [(layer.stride, layer.activation) for layer in convolutional[:2]] == [(2, "relu")] * 2
+    assert factors(convolutional, torch.rand(2, 3, 30, 33))[-1][0].shape == (2, 192)
+
+
 def test_one_step_climbs_the_validation_loss_pixel_by_pixel():
     """A sign the wrong way round in any pixel makes the images more useful to the trainer."""
     networks = tiny_networks()
@@ -108,7 +135,7 @@ def stripes(count=70):
 SMALL = replace(NTGA, batch_size=32, steps_u=5, alpha_u=2 / 255)
 
 
-@pytest.mark.parametrize("kind", ntga.KERNELS)
+@pytest.mark.parametrize("kind", KERNELS)
 def test_the_noise_spoils_what_the_kernel_learns(kind):
     """The method's one promise, on images it has not seen: published 95 -> 16 % on CIFAR-10."""
     images, labels = stripes(192)
@@ -143,6 +170,75 @@ def test_every_image_has_noise_of_its_own_and_strangers_have_none():
         generator.noise(images[:1], 1 - labels[:1])
 
 
+def test_the_kernel_is_averaged_over_several_networks():
+    """J that changes nothing would leave the kernel of one draw of the weights, and its accidents in the noise."""
+    data = stripes(40)
+    one, two = (fit_generator(data, replace(SMALL, num_samples=j), progress=False, device="cpu") for j in (1, 2))
+    assert not torch.equal(one.noise(*data), two.noise(*data))
+
+
+def test_blocks_are_drawn_from_sorted_data(monkeypatch):
+    """A block of one class, as folders are sorted, names everything alike, and its noise has nothing to climb."""
+    images, labels = stripes(70)
+    order = labels.argsort(stable=True)
+    attack, blocks = recording.attack_block, []
+
+    def watched(networks, images, labels, validation, **options):
+        blocks.append((labels, validation[1]))
+        return attack(networks, images, labels, validation, **options)
+
+    monkeypatch.setattr(recording, "attack_block", watched)
+    fit_generator((images[order], labels[order]), replace(SMALL, steps_u=1), progress=False, device="cpu")
+    assert len(blocks) == 3
+    assert all(len(part.unique()) == 2 for block in blocks for part in block)
+    assert sorted(torch.cat([named for named, _ in blocks]).tolist()) == sorted(labels.tolist())
+
+
+def test_the_noise_is_not_written_anew_for_each_block(tmp_path, monkeypatch):
+    """A checkpoint holds all images: one for each of CIFAR-10's 98 blocks writes 15 GB."""
+    save, saved = recording.save_checkpoint, []
+
+    def watched(path, recorded, optimizer, step, description):
+        saved.append(step)
+        save(path, recorded, optimizer, step, description)
+
+    monkeypatch.setattr(recording, "save_checkpoint", watched)
+    data, config = stripes(70), replace(SMALL, steps_u=1)
+    fit_generator(data, config, checkpoint_dir=tmp_path / "short", progress=False, device="cpu")
+    assert saved == [3]
+    monkeypatch.setattr(recording, "CHECKPOINT_SECONDS", -1)
+    fit_generator(data, config, checkpoint_dir=tmp_path / "long", progress=False, device="cpu")
+    assert saved[1:] == [1, 2, 3]
+
+
+def test_images_that_would_be_resized_are_refused():
+    """The noise is found by an image's bytes: fitted on resized copies it fits none of the images to protect."""
+    images, labels = stripes(40)
+    read = []
+
+    class Reported:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            read.append(index)
+            return images[index], int(labels[index])
+
+    for data in ((images, labels), Reported()):
+        with pytest.raises(ValueError, match=r"image_size=\(6, 6\) would resize images of \(8, 8\)"):
+            fit_generator(data, replace(SMALL, image_size=(6, 6)), progress=False, device="cpu")
+    assert len(read) <= 1
+    fit_generator((images, labels), replace(SMALL, steps_u=1, image_size=(8, 8)), progress=False, device="cpu")
+
+
+def test_one_image_is_too_few():
+    """It was a ZeroDivisionError deep in a loss over no validation images."""
+    images, labels = stripes(2)
+    with pytest.raises(ValueError, match=r"at least 2 images for method 'ntga', got 1"):
+        fit_generator((images[1:], labels[1:]), SMALL, progress=False, device="cpu")
+    fit_generator((images, labels), replace(SMALL, steps_u=1), progress=False, device="cpu")
+
+
 def test_a_killed_fit_goes_on_with_the_next_block(tmp_path, monkeypatch):
     """Blocks take minutes each; a resumed fit must end where an unbroken one does, bit for bit."""
     data = stripes(70)
@@ -161,10 +257,15 @@ def test_a_killed_fit_goes_on_with_the_next_block(tmp_path, monkeypatch):
     resumed = fit_generator(data, SMALL, checkpoint_dir=tmp_path, resume=True, progress=False, device="cpu")
     assert len(calls) == 4  # one that finished, one that died, two more
     assert resumed.fingerprint == unbroken.fingerprint
-    with pytest.raises(ValueError, match="another fit"):
-        fit_generator(
-            data, replace(SMALL, steps_u=6), checkpoint_dir=tmp_path, resume=True, progress=False, device="cpu"
-        )
+    # train_steps too: here it is the time t, and no longer fit
+    for field, value in (("steps_u", 6), ("train_steps", 128)):
+        with pytest.raises(ValueError, match=rf"another fit \({field} was \d+, is {value}\)"):
+            fit_generator(
+                data, replace(SMALL, **{field: value}), checkpoint_dir=tmp_path, resume=True, progress=False,
+                device="cpu",
+            )  # fmt: skip
+    with pytest.raises(ValueError, match=r"another fit \(other images\)"):
+        fit_generator(stripes(69), SMALL, checkpoint_dir=tmp_path, resume=True, progress=False, device="cpu")
 
 
 def test_recorded_noise_is_kept_and_found(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from semtransforms import fitting
 from semtransforms.evaluation.countermeasures import InformedTrainer, TrainingSet
 from semtransforms.fitting import fit_generator, train_step
 from semtransforms.functional import fold, image_keys, index_keys, keyed_uniform
@@ -111,6 +112,34 @@ def test_a_random_surrogate_is_an_error():
     shuffled = labels[torch.randperm(60, generator=torch.Generator().manual_seed(0))]
     with pytest.raises(ValueError, match=r"learned nothing .*train_steps=1"):
         fit(data=(images, shuffled), train_steps=1)
+
+
+def test_a_good_surrogate_is_known_on_sorted_data(monkeypatch):
+    """Folders come sorted by class: the first 1,000 images are all one class, of which guessing names all rightly."""
+    monkeypatch.setattr(fitting, "LEARNED_ON", 18)
+    images, labels = stripes()
+    order = labels.argsort(stable=True)
+    assert fit(data=(images[order], labels[order])).config.num_classes == 3
+
+
+@pytest.mark.parametrize(("counts", "blind"), [((990, 10), 0), ((10, 990), 1), ((999, 1), 0), ((2, 1), 0)])
+def test_a_rare_class_counts_like_a_common_one(counts, blind):
+    """Accuracy asks of a data set with 1 % of a class for more than 99 %, and cannot tell who sees from who guesses."""
+
+    class Named(nn.Module):
+        def __init__(self, sees):
+            super().__init__()
+            self.sees = sees
+
+        def forward(self, x):  # the label is painted into every pixel
+            named = x[:, 0, 0, 0].round().long() if self.sees else torch.full((len(x),), blind)
+            return F.one_hot(named, 2).float()
+
+    labels = torch.repeat_interleave(torch.arange(2), torch.tensor(counts))
+    images = (labels * 255).to(torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+    fitting._check_learned(Named(sees=True), images, labels, TAP)
+    with pytest.raises(ValueError, match=r"learned nothing .*50%.*guessing gives 50%"):
+        fitting._check_learned(Named(sees=False), images, labels, TAP)
 
 
 def test_aims_need_a_surrogate_of_clean_data():
