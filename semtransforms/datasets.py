@@ -102,7 +102,8 @@ class ProtectedDataset(Dataset[Any]):
                              "device.")
         pick_device(device)  # a device that is not there must not cost a pass over the images first
         cache = Path(cache_dir or default_cache_dir()).expanduser()
-        check_cache(cache)  # nor a cache that cannot be written
+        if not isinstance(generator, NoiseStore):
+            check_cache(cache)  # nor a cache that cannot be written
         if any(isinstance(part, ProtectedDataset) for part in _chain(dataset)):
             raise TypeError("dataset is protected already: twice the noise would leave the radius. Protect the clean "
                             "dataset.")
@@ -204,8 +205,10 @@ class ProtectedDataset(Dataset[Any]):
                              f"{len(self._raw)}. They must be the same images in the same order; class-wise noise "
                              "becomes a row for each image by noise[labels].")
         self._generator, self.store = None, store
-        self.origin = {"name": None, "generator": store.description.get("noise"),
-                       "method": store.description.get("method"), "rho_u": store.description.get("rho_u")}
+        # imported noise says itself what it is, noise that was computed here by its generator's config
+        facts = {**store.description.get("config", {}), **store.description}
+        self.origin = {"name": None, "generator": facts.get("noise", facts.get("generator")),
+                       "method": facts.get("method"), "rho_u": facts.get("rho_u")}
         if len(self._rows) < len(self._raw):
             self._position = np.full(len(self._raw), -1)
             self._position[self._rows] = self._rows

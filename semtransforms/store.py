@@ -215,8 +215,9 @@ class NoiseStore:
             ValueError: another shape, values that are not finite or beyond 127 levels, or zero everywhere.
             OSError: the folder cannot be written.
         """
-        array = noise.detach().cpu().numpy() if isinstance(noise, Tensor) else np.asarray(noise)
-        array, unit = _checked_noise(array)
+        if isinstance(noise, Tensor):
+            noise = (noise.float() if noise.dtype == torch.bfloat16 else noise).detach().cpu().numpy()
+        array, unit = _checked_noise(np.asarray(noise))
 
         def compute(start: int, stop: int) -> Iterator[Tensor]:
             for row in array[start:stop]:
@@ -235,9 +236,9 @@ class NoiseStore:
 
 def _checked_noise(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Noise of others as (N, 3, H, W), and what its values are multiplied by to be grey levels."""
-    if array.ndim != 4 or len(array) == 0 or 3 not in (array.shape[1], array.shape[3]):
-        raise ValueError(f"noise must be (N, H, W, 3) or (N, 3, H, W) with N > 0, got {array.shape}. Class-wise noise "
-                         "becomes a row for each image by noise[labels].")
+    if array.ndim != 4 or 0 in array.shape or 3 not in (array.shape[1], array.shape[3]):
+        raise ValueError(f"noise must be (N, H, W, 3) or (N, 3, H, W), none of them 0, got {array.shape}. Class-wise "
+                         "noise becomes a row for each image by noise[labels].")
     if array.shape[1] == array.shape[3]:
         raise ValueError(f"noise of shape {array.shape} could be (N, H, W, 3) or (N, 3, H, W): images must be larger.")
     if array.dtype.kind not in "if":
@@ -249,8 +250,9 @@ def _checked_noise(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
     unit = 255 if array.dtype.kind == "f" and max(-low, high) <= 1 else 1
     reach = round(unit * max(-low, high))
     if reach > 127:
-        raise ValueError(f"noise reaches {reach} grey levels, which no store holds (127): are these images? Take the "
-                         "difference to the clean ones.")
+        remedy = ("Floats up to 1 are taken for shares of the pixel range: pass whole levels as int8." if unit == 255
+                  else "Are these images? Take the difference to the clean ones.")
+        raise ValueError(f"noise reaches {reach} grey levels, which no store holds (127). {remedy}")
     if reach == 0:
         raise ValueError("noise is zero everywhere: nothing would be protected.")
     if low >= 0:

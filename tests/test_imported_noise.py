@@ -8,6 +8,8 @@ from torch.utils.data import Subset, TensorDataset
 from semtransforms.datasets import ProtectedDataset
 from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.victims import VictimConfig
+from semtransforms.fitting import fit_generator
+from semtransforms.methods import SC_LINF
 from semtransforms.store import NoiseStore
 
 RNG = np.random.default_rng(0)
@@ -29,9 +31,10 @@ def data():
         LEVELS.astype(np.float32),
         (LEVELS / np.float32(255)).transpose(0, 2, 3, 1),
         torch.from_numpy(LEVELS / 255),
+        torch.from_numpy(LEVELS).bfloat16(),
         LEVELS + 0.3,  # between two levels: rounded, as a stored byte must be
     ],
-    ids=["int8", "channels last", "int64", "float levels", "pixel range", "torch", "fractions"],
+    ids=["int8", "channels last", "int64", "float levels", "pixel range", "torch", "bfloat16", "fractions"],
 )
 def test_every_form_of_the_same_noise_is_the_same_noise(published, tmp_path):
     """A peer's loader clamps negative noise to zero, another reads the wrong axis: both judge noise nobody made."""
@@ -66,13 +69,14 @@ def test_a_part_of_the_images(options, tmp_path):
     ("array", "error", "message"),
     [
         (LEVELS[0], ValueError, r"\(N, H, W, 3\) or \(N, 3, H, W\).*noise\[labels\]"),
-        (LEVELS[:0], ValueError, "N > 0"),
+        (LEVELS[:0], ValueError, "none of them 0"),
+        (LEVELS[:, :, :0], ValueError, "none of them 0"),
         (LEVELS[:, :2], ValueError, r"\(20, 2, 12, 12\)"),
         (LEVELS[:, :, :3, :3], ValueError, "must be larger"),
         (LEVELS.view(np.uint8), TypeError, "uint8.*subtracted"),
         (np.where(LEVELS > 7, np.nan, LEVELS), ValueError, "NaN"),
-        (IMAGES.astype(np.float32), ValueError, "255 grey levels.*are these images"),
-        (IMAGES / 255, ValueError, "255 grey levels"),
+        (IMAGES.astype(np.float32), ValueError, r"255 grey levels.*Are these images"),
+        (np.sign(LEVELS / 1.0), ValueError, r"255 grey levels.*whole levels as int8"),
         (np.zeros_like(LEVELS), ValueError, "zero everywhere"),
         (LEVELS / 2**16, ValueError, "zero everywhere"),
     ],
@@ -101,7 +105,7 @@ def test_noise_of_other_images_is_refused(tmp_path):
         ProtectedDataset(data(), store, label_map={0: 1, 1: 0})
 
 
-def test_it_goes_through_the_same_evaluation(tmp_path):
+def test_it_goes_through_the_same_evaluation(tmp_path, monkeypatch):
     """The figures of others and ours stand in one table only if one protocol made them."""
     victim = VictimConfig("convnet", width=4, train_steps=2, batch_size=8, augmentation=(), evaluations=1)
     test = TensorDataset(torch.from_numpy(255 - IMAGES), LABELS)
@@ -110,5 +114,11 @@ def test_it_goes_through_the_same_evaluation(tmp_path):
     report = evaluate(data(), store, copy_name="theirs", **options)
     record = next(record for record in report.records if record.copy == "theirs")
     assert (record.method, record.rho_u, record.generator) == ("imported", 8 / 255, store.description["noise"])
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")  # nothing is to be kept: no cache is needed
+    patches = fit_generator(data(), SC_LINF, progress=False)
+    computed = ProtectedDataset(data(), patches, cache_dir=tmp_path, progress=False)
+    record = next(each for each in evaluate(data(), computed.store, **options).records if each.copy != "clean")
+    assert (record.method, record.rho_u, record.copy) == ("sc-linf", 8 / 255, "sc-linf")
+    assert record.generator == computed.origin["generator"]
     with pytest.raises(ValueError, match=r"informed-same-seed.*needs the generator"):
         evaluate(data(), store, countermeasures=("informed-same-seed",), **options)

@@ -26,15 +26,15 @@ from examples.reproduce import __main__ as command  # noqa: E402
 from examples.reproduce import driver  # noqa: E402
 from examples.reproduce.data import find  # noqa: E402
 from examples.reproduce.render import render  # noqa: E402
-from examples.reproduce.rows import ROWS, Row, select  # noqa: E402
+from examples.reproduce.rows import ROWS, TITLES, Row, select  # noqa: E402
 from examples.reproduce.scales import SCALES, Scale  # noqa: E402
 from examples.reproduce.work import BUSY, lock, measure_row, missing_seeds, settings  # noqa: E402
-from semtransforms import EM, REM, REM_THETA, SEM, VictimConfig  # noqa: E402
+from semtransforms import EM, REM, REM_THETA, SEM, TAP, VictimConfig  # noqa: E402
 from semtransforms.evaluation.records import Record  # noqa: E402
 from semtransforms.loading import Labelled  # noqa: E402
+from semtransforms.methods import NTGA, SC_LINF  # noqa: E402
 
 BY_NAME = {row.name: row for row in ROWS}
-FITTED = {"sem", "rem", "em", "rem-delta-u", "rem-theta"}
 
 
 def read_tiny(dataset: str, pause: float = 0.0) -> tuple[Labelled, Labelled]:
@@ -125,6 +125,13 @@ def test_published_figures(name, figure):
     assert BY_NAME[name].published == figure
 
 
+def test_every_published_figure_counts():
+    """A wrong digit anywhere: the sums were added up apart from the file, from the paper's own tables."""
+    sums = {table: sum(row.published or 0 for row in ROWS if row.table == table) for table in TITLES}
+    expected = dict(zip("12345678", (203.16, 5280.75, 3823.37, 1508.61, 811.79, 740.07, 293.03, 921.46), strict=True))
+    assert sums == pytest.approx(expected | dict.fromkeys(("fig3", "fig5", "tricks", "shares"), 0.0))
+
+
 def test_every_cell_of_the_paper_is_a_row():
     """A table that lost a line would pass as complete; names must be files, and one file each."""
     counts = {table: len(list(rows)) for table, rows in groupby(sorted(row.table for row in ROWS))}
@@ -152,7 +159,7 @@ def test_a_trainers_name_stands_for_one_setting(scale):
     """Two settings under one name would share their trainings: a figure of the wrong trainer."""
     known: dict[str, VictimConfig] = {}
     for row in ROWS:
-        if row.seeds_at(scale.name) and row.method in FITTED | {"clean"}:
+        if row.seeds_at(scale.name):
             generator, victim, trainer = scale.plan(row)
             assert known.setdefault(victim, trainer) == trainer
             assert (generator is None) == (row.method == "clean")
@@ -160,7 +167,7 @@ def test_a_trainers_name_stands_for_one_setting(scale):
 
 def test_the_papers_setting():
     """At this scale nothing may stand between a row and the paper."""
-    plan = {name: SCALES["paper"].plan(BY_NAME[name]) for name in BY_NAME if BY_NAME[name].method in FITTED}
+    plan = {name: SCALES["paper"].plan(row) for name, row in BY_NAME.items() if row.seeds_at("paper")}
     generator, _, trainer = plan["table2-cifar10-sem-rho4"]
     assert generator == SEM
     assert (trainer.network, trainer.train_steps, trainer.rho_a, trainer.steps_a) == ("resnet18", 40_000, 4 / 255, 10)
@@ -168,6 +175,10 @@ def test_the_papers_setting():
     assert plan["table2-cifar10-rem-rho2"][0] == replace(REM, rho_a=2 / 255, alpha_a=0.4 / 255)
     assert plan["table4-cifar100-em-mean"][0] == replace(EM, rho_u=16 / 255, alpha_u=3.2 / 255)
     assert plan["table7-nothing-adversary"][0] == REM_THETA
+    assert plan["table3-cifar100-tap-resnet50"][0] == TAP
+    # Fowl et al.'s step for 224 px: both travel 16/255
+    assert plan["table2-imagenet-subset-tap-rho1"][0] == replace(TAP, alpha_u=0.16 / 255, steps_u=100)
+    assert (plan["table2-cifar10-ntga-rho2"][0], plan["table8-sc-linf-rho3"][0]) == (NTGA, SC_LINF)
     row = plan["table7-random-random"][0]
     assert (row.defense_sees, row.surrogate_sees, row.num_samples) == ("uniform", "uniform", 5)
     row, _, trainer = plan["table6-rho1-random3"]
@@ -185,6 +196,11 @@ def test_the_miniature_is_the_photographs():
     assert plan(BY_NAME["table2-cifar10-rem-rho0"])[0] == known["rem-2"]
     assert plan(BY_NAME["table2-cifar10-em-rho0"])[0] == known["em"]
     assert plan(BY_NAME["table2-cifar10-clean-rho4"])[2] == protect_photographs.VICTIMS["adversarial-4"]
+    small = known["em"]
+    tap = replace(TAP, surrogate="convnet", width=small.width, train_steps=small.train_steps, alpha_u=small.alpha_u,
+                  steps_u=small.steps_u, rho_a=small.rho_a, alpha_a=small.alpha_a, steps_a=small.steps_a,
+                  decay_every=small.decay_every)  # fmt: skip
+    assert plan(BY_NAME["table2-cifar10-tap-rho0"])[0] == tap
     # declared: a trainer of 2/255 where the paper has 4/255
     assert (plan(BY_NAME["table1-sem"])[1], BY_NAME["table1-sem"].rho_a) == ("adversarial-2", 4)
     steps = {row.name: plan(row)[0].train_steps for row in ROWS if row.name.startswith("fig5-steps") and row.cpu}
@@ -233,6 +249,14 @@ def test_a_row_is_measured_recorded_and_not_measured_again(tmp_path, monkeypatch
 
     monkeypatch.setattr(driver, "run_row", None)  # would be called
     assert drive(rows, tmp_path) == 0
+    file = tmp_path / "results" / "tiny" / "table2-protected.json"
+    del protected["settings"]["generator"]["fitted_on"]  # a field that did not exist yet
+    file.write_text(json.dumps(protected))
+    assert drive(rows, tmp_path) == 0
+    protected["settings"]["generator"]["momentum"] = 0.8  # what was the default then
+    file.write_text(json.dumps(protected))
+    with pytest.raises(ValueError, match=r"protected\.json was measured with another generator"):
+        drive(rows, tmp_path)
     with pytest.raises(ValueError, match=r"protected\.json was measured with another generator"):
         drive(rows, tmp_path, scale=LONG_FIT)
 

@@ -6,7 +6,7 @@ dataset           what has to be there
 cifar10           ``cifar-10-batches-py/``, as torchvision unpacks it
 cifar100          ``cifar-100-python/``, as torchvision unpacks it
 imagenet-subset   ``imagenet/train/CLASS/*`` and ``imagenet/test/CLASS/*`` (ImageNet's validation images): the first
-                  100 classes (sorted WordNet ids) are read, at 224 px; 20 GB of memory
+                  100 classes (sorted WordNet ids) are read, at 224 px; 60 GB of memory
 facescrub         ``facescrub/train/PERSON/*`` and ``facescrub/test/PERSON/*``: faces cut out, of ten people drawn
                   by you, 102 and 18 images of each; read at 64 px
 cifar10-jpeg      ``cifar10-jpeg/train-*.parquet`` and ``test.parquet``
@@ -68,6 +68,12 @@ def read(dataset: str, rows: int | None = None) -> tuple[Labelled, Labelled]:
     if dataset in IMAGE_FOLDERS:
         folder, classes, side = IMAGE_FOLDERS[dataset]
         parts = [ImageFolder(root / folder / part) for part in ("train", "test")]
+        names = [part.classes[:classes] for part in parts]
+        if names[0] != names[1] or len(names[0]) < classes:
+            raise ValueError(
+                f"{dataset}: train/ and test/ of {root / folder} must have the same first {classes} folders, got "
+                f"{len(names[0])} and {len(names[1])}, of which {len(set(names[0]) & set(names[1]))} in both"
+            )
         kept = [[k for k, label in enumerate(part.targets) if label < classes] for part in parts]
         train, test = (
             load_labelled(Subset(part, some), classes, (side, side)) for part, some in zip(parts, kept, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from examples.reproduce.rows import NOTES, ROWS, TITLES, Row
 from examples.reproduce.scales import Scale
-from examples.reproduce.work import read_result, settings
+from examples.reproduce.work import differing, read_result
 
 NOTHING = "not measured"
 HEAD = ("row", "published", "its trainer", "ours", "our trainer", "seconds")
@@ -51,7 +51,7 @@ def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
 def _read(row: Row, scale: Scale, results: Path) -> Result:
     """What was measured of a row with the settings of today: what other settings gave is no figure of this table."""
     result = read_result(results / f"{row.name}.json")
-    return result if result and result["settings"] == settings(row, scale) else {}
+    return {} if differing(result.get("settings"), row, scale) else result
 
 
 def _line(row: Row, result: Result) -> list[str]:

@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -71,7 +71,7 @@ def missing_seeds(row: Row, scale: Scale, results: Path) -> list[int]:
     """
     file = results / f"{row.name}.json"
     result = read_result(file)
-    if result and (other := [key for key, value in settings(row, scale).items() if result["settings"][key] != value]):
+    if other := differing(result.get("settings"), row, scale):
         raise ValueError(f"{file} was measured with another {', '.join(other)}. Remove it to measure the row anew.")
     done = [record["seed"] for record in result.get("records", ())]
     return [seed for seed in row.seeds_at(scale.name) if seed not in done]
@@ -108,22 +108,35 @@ def lock(out: Path, name: str) -> Iterator[None]:
         yield
 
 
-def changes(config: GeneratorConfig | VictimConfig) -> dict[str, Any]:
-    """What of a config, besides its seed, is not the default: a new field with a default changes nothing here."""
-    default = type(config)().to_dict()
-    return {key: value for key, value in config.to_dict().items() if key != "seed" and value != default[key]}
-
-
 def settings(row: Row, scale: Scale) -> dict[str, Any]:
     """What decides the figures of a row besides the seed, as JSON values."""
     generator, victim, trainer = scale.plan(row)
     return {
         "dataset": scale.dataset or row.dataset,
-        "generator": generator and changes(generator),
+        "generator": generator and _without_seed(generator),
         "victim": victim,
-        "trainer": changes(trainer),
+        "trainer": _without_seed(trainer),
         "countermeasure": row.countermeasure,
     }
+
+
+def differing(recorded: Mapping[str, Any] | None, row: Row, scale: Scale) -> list[str]:
+    """Which of a row's settings are not those it was measured with; none where it was not measured.
+
+    A field that configs have been given since then is the same while it has its default.
+    """
+    if recorded is None:
+        return []
+    today = settings(row, scale)
+    defaults = {"generator": _without_seed(GeneratorConfig()), "trainer": _without_seed(VictimConfig())}
+    then = {
+        key: defaults[key] | recorded[key] if key in defaults and recorded[key] else recorded[key] for key in today
+    }
+    return [key for key in today if then[key] != today[key]]
+
+
+def _without_seed(config: GeneratorConfig | VictimConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key != "seed"}
 
 
 def _end_with_parent() -> None:
@@ -193,8 +206,10 @@ def _measure(
 
 
 def _copy_name(config: GeneratorConfig) -> str:
-    digest = hashlib.sha256(json.dumps(changes(config), sort_keys=True).encode()).hexdigest()
-    return f"{config.method}-{digest[:8]}"
+    """A name that no other settings have; a field that is new, with its default, does not change it."""
+    default = _without_seed(GeneratorConfig())
+    changed = {key: value for key, value in _without_seed(config).items() if value != default[key]}
+    return f"{config.method}-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _fit(
@@ -222,6 +237,8 @@ def _fit_alone(
         generator.save_pretrained(folder)
         write_json(fitted, {"fit_seconds": seconds, "fit_interruptions": interruptions, **describe_machine()})
     generator = NoiseGenerator.from_pretrained(folder)
+    if replace(generator.config, num_classes=None, image_size=None) != config:
+        raise ValueError(f"{folder} was fitted when configs had other defaults. Remove the work folder {place}.")
     if not timed.exists():
         interrupted = protecting.exists()
         protecting.touch()

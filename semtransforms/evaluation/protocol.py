@@ -351,8 +351,8 @@ def _protect(
     copy = ProtectedDataset(dataset, generator, seed=seed, cache_dir=cache_dir, device=device, progress=progress)
     published = load_labelled(copy, image_size=image_size)
     made = dict(copy.origin)
-    name = made.pop("name")
-    return Copy(Path(name).name if name else made["method"], published.images, _origin(published.images, **made))
+    name = made.pop("name") or made["method"] or "protected"
+    return Copy(Path(name).name, published.images, _origin(published.images, **made))
 
 
 def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> Copy:
