@@ -29,7 +29,15 @@ from examples.reproduce.render import render  # noqa: E402
 from examples.reproduce.rows import ROWS, TITLES, Row, select  # noqa: E402
 from examples.reproduce.scales import SCALES, Scale  # noqa: E402
 from examples.reproduce.work import BUSY, lock, measure_row, missing_seeds, settings  # noqa: E402
-from semtransforms import EM, REM, REM_THETA, SEM, TAP, VictimConfig  # noqa: E402
+from semtransforms import (  # noqa: E402
+    EM,
+    REM,
+    REM_THETA,
+    SEM,
+    TAP,
+    VictimConfig,
+    fitting,
+)
 from semtransforms.evaluation.records import Record  # noqa: E402
 from semtransforms.loading import Labelled  # noqa: E402
 from semtransforms.methods import NTGA, SC_LINF  # noqa: E402
@@ -269,6 +277,24 @@ def test_rows_with_the_same_fit_share_it(tmp_path, monkeypatch):
     one, two = (result_of(row, tmp_path) for row in rows)
     assert one["fits"] == two["fits"]
     assert one["records"] == two["records"]  # seconds included: not trained again
+
+
+def test_a_longer_fit_goes_on_from_a_shorter_one(tmp_path, monkeypatch):
+    """Figure 3 wants ten lengths of one fit, which on a GPU takes 17 minutes: five times over, had each its own."""
+    updates, train_step = [], fitting.train_step
+    monkeypatch.setattr(fitting, "train_step", lambda *given, **named: updates.append(1) or train_step(*given, **named))
+    row = tiny_row("longer", "sem")
+    for length in (4, 9):
+        scale = replace(TINY, plan=partial(plan_tiny, train_steps=length))
+        assert at_once(row, scale, tmp_path / "out", tmp_path / str(length), 0) == 0
+    assert len(updates) == 9
+    apart = replace(TINY, plan=partial(plan_tiny, train_steps=9))
+    assert at_once(row, apart, tmp_path / "apart", tmp_path / "fresh", 0) == 0
+    prolonged, fresh = (json.loads((tmp_path / f / "table2-longer.json").read_text()) for f in ("9", "fresh"))
+    assert prolonged["records"][0]["copy_sha256"] == fresh["records"][0]["copy_sha256"]
+    before = json.loads((tmp_path / "4" / "table2-longer.json").read_text())["fits"][0]["fit_seconds"]
+    assert prolonged["fits"][0]["fit_seconds"] > before
+    assert prolonged["fits"][0]["fit_interruptions"] == 0
 
 
 def test_a_killed_row_fails_and_goes_on(tmp_path, capsys):

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -228,7 +229,7 @@ def _fit_alone(
     work.mkdir(parents=True, exist_ok=True)
     fitted, timed, protecting = work / "fitted.json", work / "timed.json", work / "protecting"
     if not fitted.exists():
-        before, interruptions = _earlier_stretches(work / "stretch.json", work / "checkpoint.safetensors")
+        before, interruptions = _earlier_stretches(work, _begin_at_shorter(config, work, place))
         started = time.perf_counter()
         generator = fit_generator(
             (data.images, data.labels), config, checkpoint_dir=work, resume=True, checkpoint_every=every
@@ -252,13 +253,38 @@ def _fit_alone(
     return generator, json.loads(timed.read_text(encoding="utf-8"))
 
 
-def _earlier_stretches(log: Path, checkpoint: Path) -> tuple[float, int]:
+def _begin_at_shorter(config: GeneratorConfig, work: Path, place: Path) -> tuple[float, int]:
+    """Let a fit go on from the longest one that differs by its length alone: Figures 3 and 5 want ten lengths of one.
+
+    Returns:
+        The seconds behind it, and how often it was stopped.
+    """
+    checkpoint = work / "checkpoint.safetensors"
+    if checkpoint.exists() or config.kind != "network":  # elsewhere train_steps is no length
+        return 0.0, 0
+    shorter: dict[int, Path] = {}
+    for fitted in (place / "fits").glob(f"{config.method}-*-{config.seed}/fitted.json"):
+        other = NoiseGenerator.from_pretrained(place / "generators" / fitted.parent.name).config
+        same = replace(other, train_steps=config.train_steps, num_classes=None, image_size=None) == config
+        if same and other.train_steps < config.train_steps:
+            shorter[other.train_steps] = fitted
+    if not shorter:
+        return 0.0, 0
+    nearest = shorter[max(shorter)]
+    shutil.copyfile(nearest.with_name(checkpoint.name), work / "copied")
+    (work / "copied").replace(checkpoint)
+    found = json.loads(nearest.read_text(encoding="utf-8"))
+    return found["fit_seconds"], found["fit_interruptions"]
+
+
+def _earlier_stretches(work: Path, first: tuple[float, int]) -> tuple[float, int]:
     """Seconds that earlier processes spent on updates that were kept, and how many of them were stopped.
 
     A stopped process cannot say how long it worked, so each leaves the moment it began; the checkpoint's own time says
     until when its work was kept.
     """
-    seconds, interruptions = 0.0, 0
+    log, checkpoint = work / "stretch.json", work / "checkpoint.safetensors"
+    seconds, interruptions = first
     if log.exists():
         last = json.loads(log.read_text(encoding="utf-8"))
         kept = checkpoint.stat().st_mtime - last["began"] if checkpoint.exists() else 0.0
