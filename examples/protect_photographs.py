@@ -46,7 +46,8 @@ METHODS = {
     "em": replace(SMALL, method="em", defense_sees=EM.defense_sees, surrogate_sees=EM.surrogate_sees, num_samples=1),
     "rem-2": replace(SMALL, method="rem", defense_sees=REM.defense_sees),
     "sem-2": SMALL,  # against an adversary of 2/255
-    "sem-4": replace(SMALL, rho_a=4 / 255, alpha_a=2 * SMALL.alpha_a),
+    # against twice the adversary, with twice the steps
+    "sem-4": replace(SMALL, rho_a=4 / 255, alpha_a=2 * SMALL.alpha_a, steps_u=2 * SMALL.steps_u),
 }
 TRAINER = VictimConfig("convnet", width=32, learning_rate=0.2, steps_a=5)
 VICTIMS = {
