@@ -114,7 +114,7 @@ class GeneratorConfig:
         num_samples: J, transformations averaged per gradient of the noise.
         root_mean_square: scale each image's noise to this root mean square, the l2 norm over the square root of the
             number of pixel values, instead of letting it reach ``rho_u`` (SC in its authors' norm); ``None`` otherwise.
-            At most half of ``rho_u``, where what is cut at ``rho_u`` is under 1 % of it.
+            At most half of ``rho_u``, where about 1 % of it is cut at ``rho_u``.
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC), ``"ntk-cnn"`` or
             ``"ntk-fnn"`` (NTGA).

@@ -82,7 +82,8 @@ def fit_generator(
         _check_writable(checkpoint.parent)
         if checkpoint.exists() and not resume:
             raise FileExistsError(
-                f"checkpoint_dir already holds {checkpoint}. Pass resume=True to continue it, or another folder."
+                f"checkpoint_dir already holds {checkpoint}. Pass resume=True (--resume on the command line) to go "
+                "on with it, or another folder."
             )
     data = load_labelled(dataset, config.num_classes, config.image_size, exact=config.kind == "kernel")
     height, width = data.images.shape[2:]
@@ -191,8 +192,10 @@ def _check_learned(surrogate: nn.Module, images: Tensor, labels: Tensor, config:
     Raises:
         ValueError: it does no better than guessing.
     """
-    # drawn, since folders are sorted by class
-    drawn = batch_rows(0, len(labels), min(len(labels), LEARNED_ON), config.seed)
+    # drawn, since folders are sorted by class; as many of each class as there are, since some are rare
+    order, known = batch_rows(0, len(labels), len(labels), config.seed), labels.cpu()
+    each = max(1, LEARNED_ON // len(known.unique()))  # type: ignore[no-untyped-call]
+    drawn = torch.cat([order[known[order] == label][:each] for label in known.unique()])  # type: ignore[no-untyped-call]
     named = labels[drawn.to(labels.device)]
     batches = torch.split(drawn, config.batch_size)
     surrogate.eval()

@@ -81,14 +81,21 @@ def check_surrogate(config: GeneratorConfig) -> None:
     """Whether a config of a preset's name has a surrogate of the preset's kind: with another it is another method.
 
     Raises:
-        ValueError: NTGA on a network, EM on a kernel, ...
+        ValueError: NTGA on a network, EM on a kernel, ...; a view or an aim that a closed form does not read.
     """
-    wanted = METHODS.get(config.method, config).kind
+    preset = METHODS.get(config.method, config)
+    wanted = preset.kind
     if config.kind != wanted:
         raise ValueError(
             f"surrogate must be {_KINDS[wanted]} for method {config.method!r}, got {config.surrogate!r}, which makes "
             "another method of it. Start from the preset of that method, or give yours a name of its own."
         )
+    for name in ("aim", "fitted_on", "defense_sees", "surrogate_sees"):
+        if wanted != "network" and getattr(config, name) != getattr(preset, name):
+            raise ValueError(
+                f"{name} is not read by method {config.method!r}, got {getattr(config, name)!r}. Leave it at "
+                f"{getattr(preset, name)!r}."
+            )
 
 
 def unused_options(config: GeneratorConfig) -> set[str]:

@@ -98,6 +98,18 @@ def test_a_surrogate_of_the_same_kind_is_welcome():
     check_surrogate(replace(NTGA, surrogate="convnet", method="mine"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"aim": "shifted", "fitted_on": "clean"}, {"defense_sees": "uniform"}, {"surrogate_sees": "adversary"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_closed_form_is_told_nothing_that_it_does_not_read(change):
+    """The config of the noise would say one thing, and the noise be another."""
+    for preset in (NTGA, SC_LINF):
+        with pytest.raises(ValueError, match=f"{next(iter(change))} is not read by method '{preset.method}'"):
+            check_surrogate(replace(preset, **change))
+
+
 def test_options_a_method_does_not_read():
     """The command line refuses them: ignored without a word, they are figures of a setting that was never run."""
     assert unused_options(SEM) == unused_options(REM_THETA) == set()

@@ -1,14 +1,21 @@
 """README's measured tables: every figure comes from the records beside it."""
 
-import json
 import re
+import sys
 from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # examples/ is no part of the package
+
+from examples.reproduce.rows import ROWS  # noqa: E402
+from examples.reproduce.scales import SCALES  # noqa: E402
+from examples.reproduce.work import differing, read_result  # noqa: E402
+
 RESULTS = ROOT / "examples" / "reproduce" / "results" / "cpu"
+BY_NAME = {row.name: row for row in ROWS}
 
 
 def cells_behind(marker):
@@ -21,10 +28,11 @@ def cells_behind(marker):
         yield from ((label, method, cell) for method, cell in zip(methods, cells, strict=True))
 
 
-def measured(row):
-    """The test accuracies recorded for a row, in %; none where it was not measured."""
-    file = RESULTS / f"{row}.json"
-    return [100 * each["test_accuracy"] for each in json.loads(file.read_text())["records"]] if file.exists() else []
+def measured(name):
+    """The test accuracies recorded for a row with today's settings, in %; none where it was not measured."""
+    result = read_result(RESULTS / f"{name}.json")
+    assert not result or differing(result, BY_NAME[name], SCALES["cpu"]) == []
+    return [100 * record["test_accuracy"] for record in result.get("records", ())]
 
 
 def written(figures):
@@ -46,3 +54,16 @@ def test_every_figure_of_readme_was_measured(marker):
         radius = re.search(r"(\d)/255", label)
         setting = f"rho{radius[1] if radius else 0}" if marker.startswith("table2") else label.split("`")[1]
         assert cell == written(measured(f"{marker}-{method}-{setting}")), (label, method)
+
+
+def test_the_shares_that_a_trainer_gets():
+    """The sentence that a data owner reads first says more or less than the table below it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- results: table2-cifar10 -->")[1]
+    shares = [
+        (fmean(measured(f"table2-cifar10-sem-rho{radius}")) - 10)
+        / (fmean(measured(f"table2-cifar10-clean-rho{radius}")) - 10)
+        for radius in (0, 2, 4)
+    ]
+    standard, two, four = (f"{100 * share:.0f} %" for share in shares)
+    words = f"{standard} of what the clean copy teaches.*{two} if.*at 2/255.*{four} if.*at 4/255"
+    assert re.search(words, text, re.DOTALL)

@@ -280,6 +280,18 @@ def test_rows_with_the_same_fit_share_it(tmp_path, monkeypatch):
     assert one["records"] == two["records"]  # seconds included: not trained again
 
 
+def test_noise_of_other_defaults_is_not_taken_for_todays(tmp_path):
+    """A default that changes leaves the name of a fit as it was: the old noise would pass for the new one's."""
+    row = tiny_row("kept", "sem")
+    assert at_once(row, TINY, tmp_path / "out", tmp_path / "first", 0) == 0
+    (file,) = (tmp_path / "out" / "tiny-tiny" / "generators").glob("*/config.json")
+    record = json.loads(file.read_text())
+    record["config"]["momentum"] = 0.8  # what was the default then
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="was fitted when configs had other defaults"):
+        measure_row(row, TINY, tmp_path / "out", tmp_path / "second")
+
+
 def test_a_longer_fit_goes_on_from_a_shorter_one(tmp_path, monkeypatch):
     """Figure 3 wants ten lengths of one fit, which on a GPU takes 17 minutes: five times over, had each its own."""
     updates, train_step = [], fitting.train_step
@@ -390,10 +402,11 @@ def test_our_mean_stands_beside_the_published_figure(tmp_path):
     ours = "convnet, adversarial 2/255, 600 updates"
     # mean 32, standard deviation sqrt((2^2 + 2^2) / 1) = 2.83
     assert (
-        f"| sem | 30.26, fit 6h | adversarial 4/255 | 32.00 ± 2.83 (n=2) | {ours} | fit 63, protect 9, victim 100 |"
+        f"| sem | 30.26, fit 6h | adversarial 4/255 | 32.00 ± 2.83 (n=2) | {ours} "
+        "| fit 63 (1 thread), protect 9, victim 100 |"
         in lines
     )
-    assert any(line.startswith("| rem |") and "fit 63 in pieces" in line for line in lines)
+    assert any(line.startswith("| rem |") and "fit 63 in pieces (1 thread)" in line for line in lines)
     assert "| rem-theta | 37.90, fit 6h | adversarial 4/255 | not measured |  |  |" in lines
     assert "| cifar10, sem, vgg16_bn | 44.37 | vgg16_bn, adversarial 4/255 | not measured |  |  |" in lines
     assert not any("77.00" in line for line in lines)  # of another setting

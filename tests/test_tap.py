@@ -122,7 +122,9 @@ def test_a_good_surrogate_is_known_on_sorted_data(monkeypatch):
     assert fit(data=(images[order], labels[order])).config.num_classes == 3
 
 
-@pytest.mark.parametrize(("counts", "blind"), [((990, 10), 0), ((10, 990), 1), ((999, 1), 0), ((2, 1), 0)])
+@pytest.mark.parametrize(
+    ("counts", "blind"), [((990, 10), 0), ((10, 990), 1), ((999, 1), 0), ((5000, 1), 0), ((2, 1), 0)]
+)
 def test_a_rare_class_counts_like_a_common_one(counts, blind):
     """Accuracy asks of a data set with 1 % of a class for more than 99 %, and cannot tell who sees from who guesses."""
 

@@ -51,7 +51,7 @@ def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
 def _read(row: Row, scale: Scale, results: Path) -> Result:
     """What was measured of a row with the settings of today: what other settings gave is no figure of this table."""
     result = read_result(results / f"{row.name}.json")
-    return {} if differing(result.get("settings"), row, scale) else result
+    return {} if result and differing(result, row, scale) else result
 
 
 def _line(row: Row, result: Result) -> list[str]:
@@ -95,6 +95,8 @@ def _seconds(result: Result) -> str:
         whole = [fit["fit_seconds"] for fit in fits if not fit["fit_interruptions"]]
         pieces = [fit["fit_seconds"] for fit in fits if fit["fit_interruptions"]]
         parts.append(f"fit {median(whole):.0f}" if whole else f"fit {median(pieces):.0f} in pieces")
+        threads = " and ".join(sorted({str(fit["threads"]) for fit in fits}))
+        parts[0] += f" ({threads} {'thread' if threads == '1' else 'threads'})"
         protections = [fit["protect_seconds"] for fit in fits if fit["protect_seconds"] is not None]
         parts += [f"protect {median(protections):.0f}"] if protections else []
     parts += [f"victim {median(record['seconds'] for record in records):.0f}"] if records else []

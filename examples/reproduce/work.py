@@ -72,7 +72,7 @@ def missing_seeds(row: Row, scale: Scale, results: Path) -> list[int]:
     """
     file = results / f"{row.name}.json"
     result = read_result(file)
-    if other := differing(result.get("settings"), row, scale):
+    if result and (other := differing(result, row, scale)):
         raise ValueError(f"{file} was measured with another {', '.join(other)}. Remove it to measure the row anew.")
     done = [record["seed"] for record in result.get("records", ())]
     return [seed for seed in row.seeds_at(scale.name) if seed not in done]
@@ -121,19 +121,16 @@ def settings(row: Row, scale: Scale) -> dict[str, Any]:
     }
 
 
-def differing(recorded: Mapping[str, Any] | None, row: Row, scale: Scale) -> list[str]:
-    """Which of a row's settings are not those it was measured with; none where it was not measured.
+def differing(result: Mapping[str, Any], row: Row, scale: Scale) -> list[str]:
+    """Which of a row's settings are not those that a result was measured with.
 
     A field that configs have been given since then is the same while it has its default.
     """
-    if recorded is None:
-        return []
-    today = settings(row, scale)
-    defaults = {"generator": _without_seed(GeneratorConfig()), "trainer": _without_seed(VictimConfig())}
-    then = {
-        key: defaults[key] | recorded[key] if key in defaults and recorded[key] else recorded[key] for key in today
-    }
-    return [key for key in today if then[key] != today[key]]
+    then, today = dict(result.get("settings", {})), settings(row, scale)
+    for key, default in (("generator", GeneratorConfig()), ("trainer", VictimConfig())):
+        if then.get(key) is not None:
+            then[key] = _without_seed(default) | then[key]
+    return [key for key in today if key not in then or then[key] != today[key]]
 
 
 def _without_seed(config: GeneratorConfig | VictimConfig) -> dict[str, Any]:
@@ -266,14 +263,16 @@ def _begin_at_shorter(config: GeneratorConfig, work: Path, place: Path) -> tuple
     for fitted in (place / "fits").glob(f"{config.method}-*-{config.seed}/fitted.json"):
         other = NoiseGenerator.from_pretrained(place / "generators" / fitted.parent.name).config
         same = replace(other, train_steps=config.train_steps, num_classes=None, image_size=None) == config
-        if same and other.train_steps < config.train_steps:
+        if same and other.train_steps < config.train_steps and fitted.with_name(checkpoint.name).exists():
             shorter[other.train_steps] = fitted
     if not shorter:
         return 0.0, 0
     nearest = shorter[max(shorter)]
+    found = json.loads(nearest.read_text(encoding="utf-8"))
+    if any(found[key] != value for key, value in describe_machine().items()):
+        return 0.0, 0  # the seconds of two machines make no sum
     shutil.copyfile(nearest.with_name(checkpoint.name), work / "copied")
     (work / "copied").replace(checkpoint)
-    found = json.loads(nearest.read_text(encoding="utf-8"))
     return found["fit_seconds"], found["fit_interruptions"]
 
 
