@@ -372,7 +372,7 @@ def test_a_killed_computation_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "SHARD_BYTES", 400)
     process = multiprocessing.get_context("fork").Process(target=compute_slowly, args=(tmp_path,))
     process.start()
-    while len(list(tmp_path.glob("*/shard-*.safetensors"))) < 4:
+    while process.is_alive() and len(list(tmp_path.glob("*/shard-*.safetensors"))) < 4:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

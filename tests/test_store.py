@@ -106,7 +106,7 @@ def test_kill_continues_at_the_first_missing_shard(tmp_path):
     folder = tmp_path / "s"
     process = multiprocessing.get_context("fork").Process(target=build_slowly, args=(folder,))
     process.start()
-    while len(list(folder.glob("shard-*.safetensors"))) < 3:
+    while process.is_alive() and len(list(folder.glob("shard-*.safetensors"))) < 3:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
