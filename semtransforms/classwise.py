@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from functools import lru_cache
 
 import torch
@@ -20,11 +21,12 @@ CLASS_SEPARATION = 10.0  # distance of a class's centre from 0 along every axis,
 _LENGTH, _ANGLE = range(2)
 
 
-class ClosedForm(nn.Module):
+class ClosedForm(nn.Module, ABC):
     """Noise without a surrogate network: what a generator of such a method holds in its place."""
 
     smallest: int  # px, of an image's shorter side
 
+    @abstractmethod
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         """The noise of a batch.
 
@@ -36,7 +38,6 @@ class ClosedForm(nn.Module):
         Returns:
             float32 (N, 3, H, W) within the radius, ``images + noise`` in [0, 1].
         """
-        raise NotImplementedError
 
 
 class ShortcutPatches(ClosedForm):
