@@ -194,8 +194,9 @@ def _check_learned(surrogate: nn.Module, images: Tensor, labels: Tensor, config:
     """
     # drawn, since folders are sorted by class; as many of each class as there are, since some are rare
     order, known = batch_rows(0, len(labels), len(labels), config.seed), labels.cpu()
-    each = max(1, LEARNED_ON // len(known.unique()))  # type: ignore[no-untyped-call]
-    drawn = torch.cat([order[known[order] == label][:each] for label in known.unique()])  # type: ignore[no-untyped-call]
+    present = known.unique()  # type: ignore[no-untyped-call]
+    each = max(1, LEARNED_ON // len(present))
+    drawn = torch.cat([order[known[order] == label][:each] for label in present])
     named = labels[drawn.to(labels.device)]
     batches = torch.split(drawn, config.batch_size)
     surrogate.eval()

@@ -411,7 +411,7 @@ def test_our_mean_stands_beside_the_published_figure(tmp_path):
     assert "| cifar10, sem, vgg16_bn | 44.37 | vgg16_bn, adversarial 4/255 | not measured |  |  |" in lines
     assert not any("77.00" in line for line in lines)  # of another setting
     assert [line for line in lines if "Pocket" in line] == [
-        "- Pocket calculator, 1 threads, Python 3.11, torch 2.11, semtransforms 0"
+        "- Pocket calculator, threads: 1, Python 3.11, torch 2.11, semtransforms 0"
     ]
     assert "first 10,000 rows of cifar10-jpeg" in "".join(lines)
     assert sum("not measured" in line for line in lines) >= len(ROWS) - 2

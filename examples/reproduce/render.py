@@ -107,7 +107,7 @@ def _machines(results: Iterable[Result]) -> list[str]:
     measured = [each for result in results for kind in ("records", "fits") for each in result.get(kind, ())]
     return sorted(
         {
-            f"{each['processor']}, {each['threads']} threads, Python {each['python']}, torch {each['torch']}, "
+            f"{each['processor']}, threads: {each['threads']}, Python {each['python']}, torch {each['torch']}, "
             f"semtransforms {each['semtransforms']}"
             for each in measured
         }
