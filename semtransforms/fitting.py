@@ -118,13 +118,13 @@ def fit_generator(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * config.decay_factor ** (step // config.decay_every)
             torch.manual_seed(stream_seed(config.seed, step))  # for networks that draw by themselves (dropout)
-            rows = batch_rows(step, len(labels), config.batch_size, config.seed)
+            rows = batch_rows(step, len(labels), config.batch_size, config.seed, target)
             loss, accuracy = train_step(
                 surrogate,
                 optimizer,
                 to_float(images[rows.to(images.device)].to(target)),
-                labels[rows.to(target)],
-                keys=fold(index_keys(rows, config.seed), step).to(target),
+                labels[rows],
+                keys=fold(index_keys(rows, config.seed), step),
                 config=config,
                 eot=eot,
             )

@@ -158,7 +158,9 @@ def keyed_uniform(keys: Tensor, shape: Sequence[int]) -> Tensor:
     return bits.to(torch.float32).mul_(2.0**-24).view(len(keys), *shape)
 
 
-def batch_rows(step: int, count: int, batch_size: int, seed: int) -> Tensor:
+def batch_rows(
+    step: int, count: int, batch_size: int, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """Rows of the minibatch of a step: a window in the endless sequence of shuffled epochs.
 
     Args:
@@ -166,6 +168,7 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> Tensor:
         count: rows in the data set.
         batch_size: B.
         seed: of the fit.
+        device: where to have them; an epoch's order goes there once, so that no step waits for a copy.
 
     Returns:
         int64 (B,); within an epoch every row comes exactly once.
@@ -174,16 +177,17 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int) -> Tensor:
     parts, wanted = [], batch_size
     while wanted:
         epoch, start = divmod(first, count)
-        part = _shuffled(count, seed, epoch)[start : start + wanted]
+        part = _shuffled(count, seed, epoch, device)[start : start + wanted]
         parts.append(part)
         first, wanted = first + len(part), wanted - len(part)
     return torch.cat(parts)
 
 
 @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless the data set is smaller than it
-def _shuffled(count: int, seed: int, epoch: int) -> Tensor:
+def _shuffled(count: int, seed: int, epoch: int, device: torch.device | str) -> Tensor:
+    # drawn on the CPU: the same order on every device
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(count, generator=generator).to(device)
 
 
 def stream_seed(seed: int, number: int) -> int:

@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semtransforms.config import PGDConfig, Uniform
 from semtransforms.eot import EOT
+from semtransforms.folding import fold_batch_norm
 from semtransforms.functional import fold, keyed_uniform, per_image_norm, project, project_l2
 from semtransforms.hardware import free_memory
 
@@ -55,6 +55,7 @@ def pgd(
     into_ball, direction = (project, torch.Tensor.sign_) if config.norm == "linf" else (project_l2, _unit)
     with frozen(network):
         folded = fold_batch_norm(network)
+        _FITS[folded] = fits  # for the loop inside this one (REM), which is given the folded network
         delta = 2 * keyed_uniform(fold(keys, _START), images.shape[1:]) - 1
         if config.norm == "l2":  # any length up to the radius, each equally often
             delta = _unit(delta).mul_(keyed_uniform(fold(keys, _LENGTH), (1, 1, 1)))
@@ -113,28 +114,6 @@ def frozen(network: nn.Module) -> Iterator[None]:
             module.training = mode
         for weight, want in wanted:
             weight.requires_grad_(want)
-
-
-def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """The same function in eval mode, with each BatchNorm that directly follows a convolution inside its weights.
-
-    Looks into ``nn.Sequential`` only; everything else is used as it is.
-
-    Args:
-        network: in eval mode; it is not changed.
-
-    Returns:
-        A network that shares what could not be folded.
-    """
-    if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
-        return network
-    layers: list[nn.Module] = []
-    for layer in network:
-        if layers and isinstance(layer, nn.BatchNorm2d) and isinstance(layers[-1], nn.Conv2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer).requires_grad_(False)
-        else:
-            layers.append(fold_batch_norm(layer))
-    return nn.Sequential(*layers)
 
 
 def _mean_gradient(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semtransforms.config import Transformation
-from semtransforms.eot import EOT, Crop, Kornia, build_eot
+from semtransforms.eot import EOT, Crop, Flip, Kornia, build_eot
 from semtransforms.functional import index_keys
 
 PADDING, SIDE = 4, 12
@@ -69,6 +69,16 @@ def test_flip_flips_half_and_pulls_gradients_back():
     gradient = torch.autograd.grad((value * weights).sum(), leaf)[0]
     expected = torch.where(flipped[:, None, None, None], weights.flip(-1), weights)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_flip_agrees_with_kornia():
+    """Ours stands in kornia's place, and must mirror the same way."""
+    images, keys = images_and_keys()
+    mirrored = Flip(1.0)(images, Flip(1.0).draw(keys, images.shape))
+    assert torch.equal(mirrored, K.RandomHorizontalFlip(p=1.0)(images))
+    assert torch.equal(Flip(0.0)(images, Flip(0.0).draw(keys, images.shape)), images)
+    with pytest.raises(ValueError, match=r"p must be in 0\.\.1, got 2"):
+        Flip(2)
 
 
 PLUGGED = [

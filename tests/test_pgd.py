@@ -13,7 +13,7 @@ from semtransforms.config import PGDConfig, Transformation, Uniform
 from semtransforms.eot import Crop, build_eot
 from semtransforms.functional import fold, index_keys, keyed_uniform
 from semtransforms.models import build_model
-from semtransforms.pgd import fold_batch_norm, pgd
+from semtransforms.pgd import pgd
 
 SHAPE = (3, 6, 6)
 RHO, ALPHA = 8 / 255, 3 / 255
@@ -265,41 +265,6 @@ def test_modes_and_gradient_flags_are_restored():
     with pytest.raises(RuntimeError, match="broken"):
         pgd(Broken(), images, torch.arange(4), PGDConfig(RHO, ALPHA, 2), keys=index_keys(torch.arange(4), 0))
     assert [m.training for m in layers] == modes
-
-
-@pytest.mark.parametrize("name", ["convnet", "vgg16_bn", "resnet18"])
-def test_folding_batch_norm_keeps_the_function(name):
-    """The loop runs on the folded network: if it were another function, the noise would be for another surrogate."""
-    torch.manual_seed(0)
-    network = build_model(name, num_classes=4, image_size=32)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # statistics and weights as after training
-            layer.running_mean.normal_(0, 0.1)
-            layer.running_var.uniform_(0.5, 2)
-            nn.init.normal_(layer.weight, 1, 0.2)
-            nn.init.normal_(layer.bias, 0, 0.2)
-    network.eval()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    folded = fold_batch_norm(network)
-    images = torch.rand(3, 3, 32, 32)
-    torch.testing.assert_close(folded(images), network(images), atol=1e-4, rtol=1e-4)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    norms = [sum(isinstance(layer, nn.BatchNorm2d) for layer in form.modules()) for form in (network, folded)]
-    assert norms[0] > 0
-    assert norms[1] == (norms[0] if name == "resnet18" else 0)
-
-
-def test_folding_leaves_a_sequential_with_its_own_forward_alone():
-    """A user's residual block derived from Sequential would become another function."""
-
-    class Residual(nn.Sequential):
-        def forward(self, x):
-            return x + super().forward(x)
-
-    torch.manual_seed(0)
-    network = nn.Sequential(Residual(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)), nn.ReLU()).eval()
-    images = torch.rand(2, 3, 5, 5)
-    assert torch.equal(fold_batch_norm(network)(images), network(images))
 
 
 def test_inputs_are_not_written():

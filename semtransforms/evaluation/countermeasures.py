@@ -26,10 +26,11 @@ from torchvision.transforms.v2.functional import posterize, rgb_to_grayscale
 
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, Kornia, Parameters
+from semtransforms.folding import fold_batch_norm
 from semtransforms.functional import add_noise, fold, image_keys, index_keys, keyed_uniform, quantize, to_float
 from semtransforms.hardware import autocast_dtype, keep_freed_memory
 from semtransforms.images import as_pixels, to_pil
-from semtransforms.pgd import fold_batch_norm, forward, frozen, pgd
+from semtransforms.pgd import forward, frozen, pgd
 
 
 @dataclass(frozen=True)

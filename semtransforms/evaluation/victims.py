@@ -307,9 +307,8 @@ def train_victim(
             torch.manual_seed(stream_seed(config.seed, step))
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_share(step, config)
-            rows = batch_rows(step, len(labels), config.batch_size, config.seed)
-            keys = fold(index_keys(rows, config.seed), step).to(target)
-            rows = rows.to(target)
+            rows = batch_rows(step, len(labels), config.batch_size, config.seed, target)
+            keys = fold(index_keys(rows, config.seed), step)
             with torch.no_grad():
                 view, targets = augment(images[rows], fold(keys, _AUGMENT)), labels[rows]
             if on_batch:
