@@ -1,0 +1,239 @@
+"""What is timed: the engine against the plain reference, the dataset against the bare one, opening and importing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import CIFAR10, ImageFolder
+from torchvision.transforms import v2
+from torchvision.utils import save_image
+
+from semtransforms import REM, SEM, NoiseGenerator, NoiseStore, ProtectedDataset, VictimConfig
+from semtransforms.eot import build_eot
+from semtransforms.fitting import train_step
+from semtransforms.functional import fold, index_keys, to_float
+from semtransforms.hardware import autocast_dtype
+from semtransforms.models import build_model
+from semtransforms.pgd import perturb_view, update_weights
+
+from . import reference
+from .floors import Passes, fit_passes, noise_passes, victim_passes
+
+RHO_A = 4 / 255
+STORED = 50_000  # images of the store that is opened
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to time.
+
+    Args:
+        name: for the table.
+        ours: do it once, and return seconds (or what ``unit`` says).
+        baseline: what ours is compared with, done in turn with it; ``None`` for nothing.
+        passes: of one time; ``None`` where no network is involved.
+        unit: of what is returned.
+        against: name of the baseline.
+    """
+
+    name: str
+    ours: Callable[[], float]
+    baseline: Callable[[], float] | None = None
+    passes: Passes | None = None
+    unit: str = "s"
+    against: str = ""
+
+
+def engine_jobs(network: str, batch_size: int, device: torch.device) -> Iterator[Job]:
+    """An update of SEM's and REM's fit, the noise of a batch, an update of an adversarial victim; the paper's K and J.
+
+    Args:
+        network: surrogate and victim, by name.
+        batch_size: images of an update; the paper's is 128.
+        device: where to run both paths.
+    """
+    drawn = torch.Generator().manual_seed(0)
+    stored = torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, generator=drawn)
+    named = torch.randint(0, 10, (batch_size,), generator=drawn)
+    images, labels = to_float(stored.to(device)), named.to(device)
+    keys = index_keys(torch.arange(batch_size, device=device), 0)
+    sem = replace(SEM, surrogate=network, num_classes=10, image_size=(32, 32), batch_size=batch_size)
+    dtype, eot = autocast_dtype("auto", device), build_eot(sem.eot)
+
+    def trained() -> tuple[Any, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = build_model(network, num_classes=10, image_size=32).to(device)
+        return model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def ours_fit(config: Any) -> Callable[[], object]:
+        model, optimizer = trained()
+        model.to(memory_format=torch.channels_last)
+        return lambda: train_step(model, optimizer, images, labels, keys=keys, config=config, eot=eot)
+
+    model, optimizer = trained()
+    yield Job(
+        "fit SEM, an update",
+        partial(_seconds, ours_fit(sem), device),
+        partial(_seconds, lambda: reference.fit_step(model, optimizer, images, labels, sem), device),
+        fit_passes(sem, steps=1),
+        against="reference path",
+    )
+    generator = NoiseGenerator(trained()[0], sem)
+    yield Job(
+        "noise (Eq. 7)",
+        partial(_seconds, lambda: generator.noise(stored, named), device),
+        partial(_seconds, lambda: reference.defensive_noise(model, images, labels, sem), device),
+        noise_passes(sem, batch_size),
+        against="reference path",
+    )
+    victim = VictimConfig(network, rho_a=RHO_A, batch_size=batch_size)
+    student, steps = trained()
+    student.to(memory_format=torch.channels_last)
+
+    def victim_update() -> None:
+        with torch.no_grad():
+            view = eot(images, fold(keys, 0))
+        view = perturb_view(student, view, labels, victim.attack, fold(keys, 1), dtype)
+        update_weights(student, steps, view, labels, dtype)
+
+    plain_victim = partial(reference.victim_step, model, optimizer, images, labels, RHO_A, victim.steps_a)
+    yield Job(
+        "victim at 4/255, an update",
+        partial(_seconds, victim_update, device),
+        partial(_seconds, plain_victim, device),
+        victim_passes(victim, steps=1),
+        against="reference path",
+    )
+    rem = replace(REM, surrogate=network, num_classes=10, image_size=(32, 32), batch_size=batch_size)
+    yield Job(
+        "fit REM, an update",
+        partial(_seconds, ours_fit(rem), device),
+        partial(_seconds, ours_fit(sem), device),
+        fit_passes(rem, steps=1),
+        against="SEM's update",
+    )
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+# --- datasets ----------------------------------------------------------------------------------------------------
+
+_TRANSFORM = v2.Compose(
+    [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+)
+
+
+def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
+    """An epoch over a protected dataset whose noise is in the store, against the bare one; two workers.
+
+    Args:
+        images: of the dataset.
+        folder: for stores and pictures.
+    """
+    drawn = np.random.default_rng(0)
+    cifar = CIFAR10.__new__(CIFAR10)  # as torchvision's, without the download
+    cifar.data = drawn.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
+    cifar.targets = (np.arange(images) % 10).tolist()
+    cifar.transform, cifar.target_transform, cifar.transforms = _TRANSFORM, None, None
+    cifar.classes = list("0123456789")
+    for index in range(images // 10):
+        place = folder / "pictures" / str(index % 10)
+        place.mkdir(parents=True, exist_ok=True)
+        save_image(torch.from_numpy(drawn.random((3, 64, 64), dtype=np.float32)), place / f"{index}.png")
+    pictures = ImageFolder(folder / "pictures", transform=_TRANSFORM)
+    for name, dataset in (("CIFAR10 in memory", cifar), ("ImageFolder, PNG 64 px", pictures)):
+        side = 32 if dataset is cifar else 64
+        noise = drawn.integers(-8, 9, (len(dataset), 3, side, side), dtype=np.int8)
+        for index in range(len(dataset)):  # as noise is stored: cut where a pixel saturates
+            picture = cifar.data[index] if dataset is cifar else np.asarray(Image.open(pictures.samples[index][0]))
+            pixels = picture.transpose(2, 0, 1).astype(np.int16)
+            noise[index] = (pixels + noise[index]).clip(0, 255) - pixels
+        protected = ProtectedDataset(dataset, NoiseStore.from_array(noise, folder / "cache"))
+        yield Job(
+            f"epoch, {name}", partial(_epoch, protected), partial(_epoch, dataset), against="the bare dataset"
+        )
+
+
+def _epoch(dataset: Any) -> float:
+    # spawned, as on every system but Linux; with workers that stay, since starting them is not what is asked
+    loader = DataLoader(dataset, 128, num_workers=2, multiprocessing_context="spawn", persistent_workers=True)
+    for _ in loader:
+        pass
+    started = time.perf_counter()
+    for _ in loader:
+        pass
+    return time.perf_counter() - started
+
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+_OPEN = """
+import sys, time, torch
+from semtransforms import NoiseStore
+started = time.perf_counter()
+store = NoiseStore(sys.argv[1])
+store[0]
+print(time.perf_counter() - started)
+"""
+# the largest of many looks: the peak that the system keeps is that of importing torch
+_RESIDENT = """
+import sys, torch
+from pathlib import Path
+from semtransforms import NoiseStore
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+NoiseStore  # imported on first use
+before = most = resident()
+store = NoiseStore(sys.argv[1])
+for index in range(len(store)):
+    store[index]
+    if index % 500 == 0:
+        most = max(most, resident())
+print(most - before)
+"""
+_IMPORT = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
+
+
+def process_jobs(folder: Path) -> Iterator[Job]:
+    """Opening a large store and going through it, and importing, each in a process of its own.
+
+    Args:
+        folder: for the store.
+    """
+    noise = np.random.default_rng(0).integers(-8, 9, (STORED, 3, 32, 32), dtype=np.int8)
+    store = NoiseStore.from_array(noise, folder / "large")
+    yield Job(f"open a store of {STORED:,} images", partial(_printed, _OPEN, str(store.folder)))
+    yield Job(
+        f"memory to go through {STORED:,} images", partial(_printed, _RESIDENT, str(store.folder)), unit="MiB"
+    )
+    bare = "import torch, torchvision"
+    for name, what in (
+        ("import semtransforms", "import semtransforms"),
+        ("import all public names", "from semtransforms import *"),
+    ):
+        yield Job(
+            name, partial(_printed, _IMPORT.format(what)), partial(_printed, _IMPORT.format(bare)), against=bare
+        )
+
+
+def _printed(program: str, *arguments: str) -> float:
+    """The number that a Python process prints."""
+    command = [sys.executable, "-c", program, *arguments]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -1,0 +1,102 @@
+"""The benchmarks: floors by hand, a reference path that is Algorithm 1, and figures that come from what was run."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))  # benchmarks/ is no part of the package
+
+from benchmarks import __main__ as command
+from benchmarks import floors, jobs, reference
+
+from semtransforms import REM, SEM, VictimConfig
+from semtransforms.evaluation.victims import paper
+from semtransforms.functional import index_keys
+from semtransforms.pgd import pgd
+
+
+def test_passes_of_the_papers_setting():
+    """Counted by hand: floors that are wrong make slow code look fast."""
+    assert floors.fit_passes(SEM).total == 5000 * (10 * 5 + 10 + 1) * 128 == 39_040_000
+    assert floors.noise_passes(SEM, 50_000).total == 50_000 * 10 * 5 == 2_500_000
+    assert floors.victim_passes(paper(rho_a=4 / 255)).total == 40_000 * 11 * 128 == 56_320_000
+    assert floors.victim_passes(VictimConfig(train_steps=10)).total == 10 * 128
+    assert floors.fit_passes(REM).total == 5000 * (10 * 5 * 11 + 10 + 1) * 128 == 359_040_000
+
+
+def test_operations_of_resnet18():
+    """Its published 0.56 G multiplications at 32 px, two operations each; to images and to weights as much again."""
+    counted = floors.count_operations("resnet18")
+    assert 1.10e9 < counted.forward < 1.12e9
+    assert counted.to_images == counted.to_weights == counted.forward
+    assert counted.of(floors.Passes(gradient=10, update=1)) == 11 * 2 * counted.forward + counted.forward
+    # the issue of speed: 87 PFLOP, 111 s at 790 TFLOP/s
+    assert 86e15 < counted.of(floors.fit_passes(SEM)) < 89e15
+
+
+class Linear(nn.Module):
+    """A network whose gradient has the same signs everywhere: both paths must end in the same corner."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(0.01 * torch.randn(3 * 32 * 32, 2, generator=generator))
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight
+
+
+def test_the_reference_path_is_the_same_algorithm():
+    """Timed against another computation, the ratio would mean nothing."""
+    network, generator = Linear(), torch.Generator().manual_seed(1)
+    images, labels = torch.rand(4, 3, 32, 32, generator=generator), torch.arange(4) % 2
+    config = replace(SEM, eot=(), steps_u=20, num_samples=2)
+    theirs = reference.TRANSFORM
+    reference.TRANSFORM = lambda image: image
+    try:
+        plain = reference.defensive_noise(network, images, labels, config)
+    finally:
+        reference.TRANSFORM = theirs
+    ours = pgd(network, images, labels, config.defense, keys=index_keys(torch.arange(4), 0))
+    # 20 steps of 1.6/255 reach the corner of the ball from any start
+    torch.testing.assert_close(plain, ours, atol=1e-6, rtol=0)
+    worst = reference.adversary(network, images, labels, 4 / 255, 4 / 255, 10)
+    climbed = pgd(network, images, labels, replace(config.attack, alpha=4 / 255), keys=index_keys(torch.arange(4), 0),
+                  maximise=True)  # fmt: skip
+    inside = (images > 4 / 255) & (images < 1 - 4 / 255)
+    torch.testing.assert_close(worst[inside], climbed[inside], atol=1e-6, rtol=0)
+
+
+def test_every_job_is_timed_and_written(tmp_path, monkeypatch, capsys):
+    """A figure must come from a run: repeats, pairs and the floor stand in the record."""
+    monkeypatch.setattr(jobs, "STORED", 64)
+    monkeypatch.setattr(command, "EPOCH", 20)
+    monkeypatch.setattr(
+        "sys.argv",
+        ["benchmarks", "--quick", "--repeats", "2", "--batch-size", "2", "--only", "store", "--json",
+         str(tmp_path / "figures.json")],
+    )  # fmt: skip
+    command.main()
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert [len(job["ours"]) for job in written["jobs"]] == [2]
+    assert written["about"]["operations_per_second"] > 1e8
+    assert "| open a store of 64 images |" in capsys.readouterr().out
+    device = torch.device("cpu")
+    for job in jobs.engine_jobs("convnet", 1, device):
+        record = command.measure(job, 1)
+        assert min(record["ours"] + record["baseline"]) > 0
+        assert record["ratios"] == [record["ours"][0] / record["baseline"][0]]
+        assert job.passes.total > 0
+
+
+def test_zero_repeats_is_an_error(monkeypatch, capsys):
+    """A table without figures would look like one that was measured."""
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--repeats", "0"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "must be at least 1, got 0" in capsys.readouterr().err
