@@ -94,10 +94,27 @@ class Flip(nn.Module):
 
     def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
         """Float (N, C, H, W) to the same shape."""
-        return torch.where(parameters["mirrored"][:, None, None, None], images.flip(-1), images)
+        column = torch.arange(images.shape[3], device=images.device)
+        source = torch.where(parameters["mirrored"][:, None], column.flip(0), column)
+        flipped: Tensor = _FlipFunction.apply(images, source[:, None, None, :])
+        return flipped
 
     def extra_repr(self) -> str:
         return f"p={self.p:g}"
+
+
+class _FlipFunction(torch.autograd.Function):
+    # a gather takes a third of the time of where(mirrored, images.flip(-1), images); it is its own adjoint
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, source: Tensor) -> Tensor:
+        ctx.save_for_backward(source)
+        return images.gather(3, source.expand(images.shape))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (source,) = ctx.saved_tensors
+        return gradients[0].gather(3, source.expand(gradients[0].shape)), None
 
 
 class Kornia(nn.Module):
