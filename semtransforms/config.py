@@ -51,10 +51,11 @@ def parse_radius(text: str | float) -> float:
 
 @dataclass(frozen=True)
 class Transformation:
-    """One member of T by name: ``crop``, ``flip``, or any class of ``kornia.augmentation``.
+    """One member of T by name: the paper's, a distortion, a choice of some, or any class of ``kornia.augmentation``.
 
     Args:
-        name: ``"crop"``, ``"flip"`` or, say, ``"RandomResizedCrop"``.
+        name: ``"crop"``, ``"flip"``, ``"jpeg"``, ``"one-of"`` (see :mod:`semtransforms.eot`) or, say,
+            ``"RandomResizedCrop"``.
         arguments: keyword arguments of that transformation, JSON values only.
     """
 

@@ -9,7 +9,8 @@ call whether any image is touched, which keeps an accelerator waiting for the ho
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import kornia.augmentation
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semtransforms.config import Transformation
+from semtransforms.distortions import DISTORTIONS, build_distortion
 from semtransforms.functional import fold, keyed_uniform
 
 Parameters = dict[str, Tensor]
@@ -171,7 +173,7 @@ class EOT(nn.Module):
     """t ~ T: members applied in order, each with its own draw per image.
 
     Args:
-        members: modules with ``draw`` and ``forward``, such as :class:`Crop`, :class:`Flip` and :class:`Kornia`.
+        members: modules with ``draw`` and ``forward``, such as :class:`Crop`, :class:`Kornia` and :class:`OneOf`.
     """
 
     members: Any  # a ModuleList, whose items have draw besides forward
@@ -195,35 +197,102 @@ class EOT(nn.Module):
         return images
 
 
+class OneOf(nn.Module):
+    """One member for each image, or none.
+
+    Every member is computed for every image, since asking the device which images want it would keep it waiting.
+
+    Args:
+        members: as for :class:`EOT`.
+        probabilities: of each; the rest of 1 leaves an image as it is.
+    """
+
+    members: Any
+
+    def __init__(self, members: Sequence[nn.Module], probabilities: Sequence[float]) -> None:
+        super().__init__()
+        if len(members) != len(probabilities):
+            raise ValueError(
+                f"probabilities must be one for each member, got {len(probabilities)} for {len(members)} members"
+            )
+        if min(probabilities, default=-1) < 0 or sum(probabilities) > 1 + 1e-6:
+            raise ValueError(f"probabilities must be >= 0 and sum to at most 1, got {list(probabilities)}")
+        self.members, self.probabilities = nn.ModuleList(members), tuple(probabilities)
+
+    def draw(self, keys: Tensor, shape: Sequence[int]) -> Parameters:
+        """Which member, int64 (N,), and the draws of each."""
+        uniform = keyed_uniform(keys, ())
+        chosen = torch.zeros_like(keys)
+        for limit in accumulate(self.probabilities):  # numbers: a tensor of them would have to be copied to the device
+            chosen += uniform >= limit
+        drawn = {"chosen": chosen}
+        for number, member in enumerate(self.members):
+            parameters = member.draw(fold(keys, number), shape)
+            drawn |= {f"{number} {name}": value for name, value in parameters.items()}
+        return drawn
+
+    def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
+        """Float (N, C, H, W) to the same shape."""
+        result = images
+        for number, member in enumerate(self.members):
+            own = {name.partition(" ")[2]: value for name, value in parameters.items() if name.startswith(f"{number} ")}
+            chosen = (parameters["chosen"] == number)[:, None, None, None]
+            result = torch.where(chosen, member(images, own), result)
+        return result
+
+    def extra_repr(self) -> str:
+        return f"probabilities={self.probabilities}"
+
+
 def build_eot(transformations: Sequence[Transformation]) -> EOT:
     """T from its names.
 
     Args:
-        transformations: ``crop``, ``flip`` or classes of ``kornia.augmentation``, with their arguments.
+        transformations: ``crop``, ``flip``, ``one-of`` (``members``, each a name with arguments, and their
+            ``probabilities``), those of :mod:`semtransforms.distortions`, or classes of ``kornia.augmentation``, with
+            their arguments.
 
     Raises:
-        ValueError: an unknown name (with the nearest ones) or arguments that the transformation does not take.
+        ValueError: an unknown name (with the nearest ones), arguments that the transformation does not take, or one
+            that gives no gradient.
     """
-    members: list[nn.Module] = []
-    known = ["crop", "flip", *kornia.augmentation.__all__]
-    for chosen in transformations:
-        arguments = dict(chosen.arguments)
-        try:
-            if chosen.name == "crop":
-                members.append(Crop(**arguments))
-            elif chosen.name == "flip":
-                members.append(Flip(**arguments))
-            elif chosen.name in kornia.augmentation.__all__:
-                built: Any = getattr(kornia.augmentation, chosen.name)(**arguments)
-                if not hasattr(built, "forward_parameters") or not hasattr(built, "p"):
-                    raise ValueError(f"kornia.augmentation.{chosen.name} is not an augmentation of single images")
-                members.append(Kornia(built))
-            else:
-                nearest = difflib.get_close_matches(chosen.name, known, n=3)
-                raise ValueError(
-                    f"unknown transformation {chosen.name!r}"
-                    + (f", did you mean {' or '.join(map(repr, nearest))}?" if nearest else "; use crop or flip")
-                )
-        except TypeError as error:
-            raise ValueError(f"transformation {chosen.name!r} does not take {arguments}: {error}") from None
-    return EOT(members)
+    return EOT([_member(each.name, dict(each.arguments)) for each in transformations])
+
+
+def _member(name: str, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        if name == "one-of":
+            return _one_of(**arguments)
+        if name in _OWN:
+            return _OWN[name](**arguments)
+        if name in DISTORTIONS:
+            return build_distortion(name, arguments)
+        if name in kornia.augmentation.__all__:
+            return _from_kornia(name, arguments)
+    except TypeError as error:
+        raise ValueError(f"transformation {name!r} does not take {arguments}: {error}") from None
+    nearest = difflib.get_close_matches(name, [*_OWN, "one-of", *DISTORTIONS, *kornia.augmentation.__all__], n=3)
+    raise ValueError(
+        f"unknown transformation {name!r}"
+        + (f", did you mean {' or '.join(map(repr, nearest))}?" if nearest else "; use crop or flip")
+    )
+
+
+_OWN: dict[str, type[nn.Module]] = {"crop": Crop, "flip": Flip}
+WITHOUT_GRADIENT = ("RandomPosterize", "RandomEqualize", "RandomClahe", "RandomMosaic")  # of kornia's
+
+
+def _one_of(members: Sequence[Mapping[str, Any]], probabilities: Sequence[float]) -> OneOf:
+    return OneOf([_member(each["name"], dict(each.get("arguments", {}))) for each in members], probabilities)
+
+
+def _from_kornia(name: str, arguments: dict[str, Any]) -> Kornia:
+    if name in WITHOUT_GRADIENT:
+        raise ValueError(
+            f"transformation {name!r} gives no gradient, so noise cannot be computed through it"
+            + (". Use 'bit-depth'." if name == "RandomPosterize" else ". Leave it out.")
+        )
+    built: Any = getattr(kornia.augmentation, name)(**arguments)
+    if not hasattr(built, "forward_parameters") or not hasattr(built, "p"):
+        raise ValueError(f"kornia.augmentation.{name} is not an augmentation of single images")
+    return Kornia(built)

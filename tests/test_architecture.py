@@ -30,7 +30,20 @@ FLOORS = {
     3: {"datasets", "transforms", "hf", "cluster"},
     2: {"generator", "fitting", "recording", "store", "hub"},
     1: {"pgd", "methods", "classwise", "ntga"},
-    0: {"config", "functional", "eot", "models", "folding", "images", "hardware", "checkpoint", "figures", "loading"},
+    0: {
+        "config",
+        "functional",
+        "eot",
+        "distortions",
+        "jpeg",
+        "models",
+        "folding",
+        "images",
+        "hardware",
+        "checkpoint",
+        "figures",
+        "loading",
+    },
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 
