@@ -28,7 +28,7 @@ FLOORS = {
         "evaluation.summary",
     },
     3: {"datasets", "transforms", "hf", "cluster"},
-    2: {"generator", "fitting", "recording", "store", "hub"},
+    2: {"generator", "fitting", "recording", "store", "hub", "repository", "card"},
     1: {"pgd", "methods", "classwise", "ntga"},
     0: {"config", "functional", "eot", "models", "images", "hardware", "checkpoint", "figures", "loading"},
 }
