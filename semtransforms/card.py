@@ -4,7 +4,8 @@ It is written from the config and from ``NoiseGenerator.card``, which knows thes
 
 - ``data``, ``source``: what it was fitted on, in a word; whose the images are, their licence, how many were used.
 - ``datasets``, ``license``: names of data sets on the Hub (a list); the licence of the weights, as the Hub writes it.
-- ``fitted_by``, ``measured_by``, ``machine``: the commands and the machine.
+- ``fitted_by``, ``measured_by``, ``measured_on``: the commands, and the machine of the second.
+- ``notes``: what else a reader must know of the figures.
 - ``measured``: a list of ``{"trainer", "clean", "protected"}``, test accuracies in % of trainers on both copies, a list
   with one entry per seed; and ``"source"``, where the figures come from: for each copy ``FILE.json#/JSON/pointer``.
 """
@@ -61,7 +62,6 @@ protected = generator.protect(images, labels, seed=my_secret_seed)      # uint8 
 | radius ρ_a of the fit's adversary | {rho_a} |
 | data | {source} |
 | fitted by | {fitted_by} |
-| machine | {machine} |
 
 ## What it protects, and what it does not
 
@@ -70,7 +70,7 @@ generator:
 
 {measured}
 
-Measured by {measured_by}. A trainer who is not in the table may learn more.
+Measured by: {measured_by}. Machine: {measured_on}. {notes}A trainer who is not in the table may learn more.
 
 **Whoever has this generator can wash its noise out.** Measured with another generator of this package (SEM, CIFAR-10,
 in its README): a trainer who held the very generator reached 72.0 to 73.6 of 75.1 %, one who held that of another fit
@@ -131,7 +131,8 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
         source=card.get("source", card.get("data", UNKNOWN)),
         fitted_by=_code(card.get("fitted_by")),
         measured_by=_code(card.get("measured_by")),
-        machine=card.get("machine", UNKNOWN),
+        measured_on=card.get("measured_on", UNKNOWN),
+        notes=f"{card['notes']} " if "notes" in card else "",
         measured=_table(card.get("measured", ())),
         noise_itself=NOISE_ITSELF if config.kind == "kernel" else "",
         citation=CITATION,
