@@ -13,7 +13,7 @@ from typing import Any, overload
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -300,16 +300,19 @@ class NoiseGenerator(ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         from semtransforms import __version__
 
+        stored = {key: _as_stored(value) for key, value in self.surrogate.state_dict().items()}
+        weights = save(stored, metadata={"format": "pt"})  # save_file would make the file private (0600)
+        config = self.config.to_dict()
         record = {
             "semtransforms": __version__,
-            "config": self.config.to_dict(),
+            "config": config,
+            "sha256": _checksum(config, weights),
             "classes": None if self.classes is None else list(self.classes),
             "card": self.card,
         }
-        weights = {key: _as_stored(value) for key, value in self.surrogate.state_dict().items()}
         contents = {
             CARD_FILE: str(self.generate_model_card()).encode(),
-            WEIGHTS_FILE: save(weights, metadata={"format": "pt"}),  # save_file would make it private (0600)
+            WEIGHTS_FILE: weights,
             CONFIG_FILE: (json.dumps(record, indent=1) + "\n").encode(),
         }
         for name, content in contents.items():
@@ -396,19 +399,33 @@ class NoiseGenerator(ModelHubMixin):
             raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error}). Fetch the generator again.") from error
         if config.num_classes is None or config.image_size is None:
             raise ValueError(f"{folder / CONFIG_FILE} lacks num_classes or image_size. Fetch the generator again.")
+        content = (folder / WEIGHTS_FILE).read_bytes()
+        # the file itself, where the folder is the Hub's cache: with the link alone removed it would be linked again
+        remedy = f"Delete {(folder / WEIGHTS_FILE).resolve()} and fetch the generator again."
         try:
-            stored = load_file(folder / WEIGHTS_FILE)
+            stored = load(content)
         except SafetensorError as error:
             raise ValueError(
-                f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). Fetch the generator again."
+                f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). {remedy}"
             ) from error
         weights = {key: value.float() if value.dtype == torch.float16 else value for key, value in stored.items()}
         surrogate = build_surrogate(config, images=len(weights.get("digests", ())))
         check_weights(surrogate, weights, folder / WEIGHTS_FILE)
+        # files of version 0.1.0 have no checksum
+        if "sha256" in record and record["sha256"] != _checksum(record["config"], content):
+            raise ValueError(
+                f"{folder / WEIGHTS_FILE} or {CONFIG_FILE} is damaged or was changed: its SHA-256 is not the one that "
+                f"was saved. {remedy}"
+            )
         surrogate.load_state_dict(weights, strict=True)
         generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
         generator.folder = folder.absolute()
         return generator.to(target)
+
+
+def _checksum(config: Mapping[str, Any], weights: bytes) -> str:
+    """SHA-256 over what decides the noise, as the files hold it: whatever disk, mirror or proxy they come from."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode() + weights).hexdigest()
 
 
 def _as_stored(value: Tensor) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, constants, get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
 # HTTPError is that of the HTTP client in use: httpx in 1.x, httpx2 in 2.x
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
@@ -45,66 +43,54 @@ def fetch(
     Args:
         repo_id: ``org/name``.
         revision: branch, tag or commit. A full commit that is in the cache needs no request.
-        token, cache_dir, local_files_only: as for ``hf_hub_download``.
+        token, cache_dir: as for ``hf_hub_download``.
+        local_files_only: take what is in the cache, make no request.
 
     Returns:
         The folder in the cache with ``config.json`` and ``model.safetensors``, both of one commit.
 
     Raises:
-        ValueError: no such repository or revision, or a file is not what the Hub says it is.
+        ValueError: no such repository or revision.
         FileNotFoundError: the repository holds no generator, or pickled weights only.
         OSError: the Hub cannot be reached and the files are not in the cache, or the Hub refuses them.
     """
-    download = partial(_download, repo_id, token=token, cache_dir=cache_dir)
+    cached = _find(repo_id, revision, cache_dir)
+    if cached is not None and (local_files_only or COMMIT.fullmatch(revision)):
+        return cached
     with explaining(repo_id, revision):
         if local_files_only:
-            return download(revision, local_files_only=True)
-        if COMMIT.fullmatch(revision):
-            with suppress(LocalEntryNotFoundError):
-                return download(revision, local_files_only=True)
+            raise LocalEntryNotFoundError("local_files_only is set")
         try:
-            # asked once: hf_hub_download would ask an unreachable Hub six times in 23 s
-            address = hf_hub_url(repo_id, CONFIG_FILE, revision=revision)
-            get_hf_file_metadata(address, token=token, timeout=PATIENCE)  # type: ignore[arg-type]  # as httpx takes it
-        except (HTTPError, OfflineModeIsEnabled) as error:
-            if not _passes(error):
+            _ask(hf_hub_url(repo_id, CONFIG_FILE, revision=revision))
+        except (HTTPError, OfflineModeIsEnabled):
+            if cached is None:
                 raise
-            with suppress(LocalEntryNotFoundError):
-                return download(revision, local_files_only=True)
-            raise
-        return download(revision, local_files_only=False)
+            return cached
+        config = Path(hf_hub_download(repo_id, CONFIG_FILE, revision=revision, token=token, cache_dir=cache_dir))
+        # the cache names a folder by its commit: a branch that moves meanwhile must not mix two generators
+        hf_hub_download(repo_id, WEIGHTS_FILE, revision=config.parent.name, token=token, cache_dir=cache_dir)
+        return config.parent
 
 
-def _download(
-    repo_id: str, revision: str, *, token: str | bool | None, cache_dir: str | Path | None, local_files_only: bool
-) -> Path:
-    def get(name: str, revision: str) -> Path:
-        path = hf_hub_download(
-            repo_id, name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
-        return Path(path)
-
-    config = get(CONFIG_FILE, revision)
-    # the cache names a folder by its commit: a branch that moves meanwhile must not mix two generators
-    weights = get(WEIGHTS_FILE, config.parent.name)
-    for path in (config, weights):
-        _check_sum(path)
-    return config.parent
+def _find(repo_id: str, revision: str, cache_dir: str | Path | None) -> Path | None:
+    """A generator's folder in the cache. hf_hub_download would make a request of its own before it looks there."""
+    config = try_to_load_from_cache(repo_id, CONFIG_FILE, cache_dir, revision)
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return folder if isinstance(try_to_load_from_cache(repo_id, WEIGHTS_FILE, cache_dir, folder.name), str) else None
 
 
-def _check_sum(path: Path) -> None:
-    """Compare a file with its checksum on the Hub, by which the cache names it: git's SHA-1, for large files SHA-256.
+def _ask(address: str) -> None:
+    """Whether the Hub is there, asked once: hf_hub_download would ask six times in 23 s.
 
-    A cache without symbolic links, or a mirror with names of its own, leaves nothing to compare with.
+    Raises:
+        HTTPError: it is not, or has trouble. What it says of the repository is left to hf_hub_download.
+        OfflineModeIsEnabled: HF_HUB_OFFLINE is set.
     """
-    blob = path.resolve()
-    content = blob.read_bytes()
-    found = {
-        40: lambda: hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
-        64: lambda: hashlib.sha256(content).hexdigest(),
-    }.get(len(blob.name) if re.fullmatch(r"[0-9a-f]+", blob.name) else 0)
-    if found is not None and found() != blob.name:
-        raise ValueError(f"{path.name} is damaged: its checksum is not the Hub's. Delete {blob} and load it again.")
+    answer = get_session().head(address, timeout=PATIENCE)
+    if answer.status_code in (408, 429) or answer.status_code >= 500:
+        answer.raise_for_status()
 
 
 def check_private(repo_id: str, token: str | None) -> None:
@@ -141,7 +127,7 @@ def explaining(repo_id: str, revision: str | None = None) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise ValueError(f"{where}: no such branch, tag or commit. Leave the revision out for main.") from error
     except LocalEntryNotFoundError as error:
-        raise OSError(f"{where} is not in the cache, and no request was allowed. {_by_hand(repo_id)}") from error
+        raise OSError(f"{where} is not in the cache: {_first_line(error)}. {_by_hand(repo_id)}") from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(
             f"{where} has no {CONFIG_FILE} or no {WEIGHTS_FILE}; pickled weights are never loaded. Write it with "
@@ -149,17 +135,17 @@ def explaining(repo_id: str, revision: str | None = None) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        remedy = login if status in (401, 403) else "Try again later."
+        remedy = login if status in (401, 403) else "Try again later." if status >= 408 else "Check HF_ENDPOINT."
         raise OSError(f"{where}: {constants.ENDPOINT} answered {status}. {remedy}") from error
     except OfflineModeIsEnabled as error:
         raise OSError(f"{where} is not in the cache, and HF_HUB_OFFLINE is set. {_by_hand(repo_id)}") from error
     except HTTPError as error:
         raise OSError(
-            f"{where} is not in the cache, and {constants.ENDPOINT} cannot be reached or broke off ({error}). Try "
-            f"again. {_by_hand(repo_id)}"
+            f"{where} is not in the cache, and {constants.ENDPOINT} cannot be reached or broke off "
+            f"({_first_line(error)}). Try again. {_by_hand(repo_id)}"
         ) from error
     except (OSError, RuntimeError) as error:  # a file of another size than announced, a full disk; a broken upload
-        raise OSError(f"{where}: {str(error).partition(chr(10))[0]} Try again.") from error
+        raise OSError(f"{where}: {_first_line(error)}. Try again.") from error
 
 
 def _by_hand(repo_id: str) -> str:
@@ -169,6 +155,5 @@ def _by_hand(repo_id: str) -> str:
     )
 
 
-def _passes(error: Exception) -> bool:
-    """Whether the Hub could not say anything about a repository: what is in the cache may serve."""
-    return not isinstance(error, HfHubHTTPError) or error.response.status_code in (408, 429, 500, 502, 503, 504)
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")

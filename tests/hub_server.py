@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 LARGE = ".safetensors"  # kept in the storage, as the Hub keeps what its .gitattributes name
 
@@ -152,8 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, repo_id: str, revision: str) -> None:
         if found := self._read(repo_id, revision):
             files = found[0].commits[found[1]]
-            self._answer(200, [{"type": "file", "path": name, "size": len(content), "oid": _git_sha1(content)}
-                               for name, content in files.items()])  # fmt: skip
+            wanted = parse_qs(self._body.decode()).get("paths", files)  # all, where nothing was asked for
+            self._answer(200, [_entry(name, files[name]) for name in wanted if name in files])
 
     def preupload(self, repo_id: str, revision: str) -> None:
         files = [
@@ -222,7 +223,7 @@ ROUTES = {
     r"POST /api/repos/create": _Handler.create,
     r"POST /api/validate-yaml": _Handler.fine,
     rf"GET /api/models/{REPO}(?:/revision/([^/]+))?": _Handler.info,
-    rf"GET /api/models/{REPO}/tree/([^/]+)": _Handler.tree,
+    rf"(?:GET|POST) /api/models/{REPO}/(?:tree|paths-info)/([^/]+)": _Handler.tree,
     rf"POST /api/models/{REPO}/preupload/([^/]+)": _Handler.preupload,
     rf"POST /{REPO}\.git/info/lfs/objects/batch": _Handler.batch,
     r"PUT /storage/(\w+)": _Handler.store,
@@ -230,6 +231,14 @@ ROUTES = {
     rf"(?:GET|HEAD) /{REPO}/resolve/([^/]+)/(.+)": _Handler.resolve,
     r"(?:GET|HEAD) /storage/(\w+)": _Handler.stored,
 }
+
+
+def _entry(name: str, content: bytes) -> dict[str, object]:
+    entry = {"type": "file", "path": name, "size": len(content), "oid": _git_sha1(content)}
+    if name.endswith(LARGE):
+        digest = hashlib.sha256(content).hexdigest()
+        entry["lfs"] = {"oid": digest, "sha256": digest, "size": len(content), "pointerSize": 134}
+    return entry
 
 
 def _git_sha1(content: bytes) -> str:

@@ -363,11 +363,14 @@ def test_weights_of_ones_own_are_stored_as_they_are(fitted, tmp_path):
 
 
 def test_files_in_fp32_still_load(fitted, tmp_path):
-    """Versions before 0.2 wrote them."""
+    """Version 0.1.0 wrote them, and no checksum."""
     fitted.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     full = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     save_file(full, tmp_path / "model.safetensors")
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
     assert NoiseGenerator.from_pretrained(tmp_path, device="cpu").fingerprint == fitted.fingerprint
 
 
