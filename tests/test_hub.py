@@ -397,9 +397,12 @@ def test_pickled_transform_finds_the_files_again(server: HubServer, commit: str,
     constants.HUGGINGFACE_CO_URL_TEMPLATE = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     generator = NoiseGenerator.from_pretrained(NAME, cache_dir=tmp_path / "elsewhere", device="cpu")
     seen = len(server.requests)
-    protect = pickle.loads(pickle.dumps(SEMProtect(generator)))
+    parcel = pickle.dumps(SEMProtect(generator))
+    protect = pickle.loads(parcel)
     assert (protect.generator.name, protect.generator.fingerprint) == (NAME, generator.fingerprint)
     assert len(server.requests) == seen
+    shutil.rmtree(tmp_path / "elsewhere")  # on another machine it goes by name
+    assert pickle.loads(parcel).generator.fingerprint == generator.fingerprint
     assert copy.deepcopy(generator).fingerprint == generator.fingerprint
 
 
@@ -440,6 +443,8 @@ def test_push_and_load(server: HubServer, login: str, tmp_path: Path):
     assert not server.repositories["me/mine"].private
     generator.push_to_hub("me/secret", private=True)
     assert server.repositories["me/secret"].private
+    generator.save_pretrained(tmp_path / "also", repo_id="me/also", push_to_hub=True)  # the mixin's other way
+    assert server.repositories["me/also"].commits[server.repositories["me/also"].refs["main"]] == files
     generator.push_to_hub("me/secret", private=True)  # again, and on a branch of its own
     server.repositories["me/secret"].refs["v2"] = "0" * 40
     generator.push_to_hub("me/secret", branch="v2")
