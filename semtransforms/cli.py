@@ -1,4 +1,4 @@
-"""The command line: `semtransforms demo | fit | protect | evaluate | list | show`."""
+"""The command line: `semtransforms demo | fit | protect | evaluate | list | show | push`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ SOURCE_HELP = (
 )
 
 SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
-Generator = Annotated[str, typer.Option(help="Name of a bundled generator, or the folder of your own.")]
+GENERATOR_HELP = "Folder of your own, org/name or org/name@revision on the Hub, or a name of `semtransforms list`."
+Generator = Annotated[str, typer.Option(help=GENERATOR_HELP)]
 Split = Annotated[str | None, typer.Option(help="Part to read, where SOURCE has parts. Default: train.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, where SOURCE has columns.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, where SOURCE has columns.")]
@@ -217,7 +218,7 @@ def evaluate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the report; new, empty or one to go on with.",
                                         show_default=False)],
     test: Annotated[str, typer.Option(help="Clean test images of the same classes, as SOURCE is given.")],
-    generator: Annotated[str | None, typer.Option(help="Name of a bundled generator, or your own folder.")] = None,
+    generator: Annotated[str | None, typer.Option(help=GENERATOR_HELP)] = None,
     protected: Annotated[str | None, typer.Option(help="A copy protected already, instead of --generator.")] = None,
     victims: Annotated[str, typer.Option(help="Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, "
                                          "early-stopping.")] = "standard",
@@ -276,18 +277,26 @@ def evaluate(
 
 @app.command("list")
 def list_generators() -> None:
-    """List the generators that came with this installation."""
+    """List the generators that have a short name."""
     with one_line_errors():
+        from semtransforms.card import in_words
         from semtransforms.functional import levels
         from semtransforms.hub import available
 
-        rows = [["name", "method", "data", "classes", "size", "surrogate", "rho_u", "KiB"]]
+        rows = [["name", "method", "data", "classes", "size", "surrogate", "rho_u", "rho_a", "KiB", "place",
+                 "trainer: protected (clean), in %"]]  # fmt: skip
         for row in available():
-            size = "x".join(map(str, row["image_size"]))
-            rows.append(
-                [row["name"], row["method"], row["data"], str(row["num_classes"]), size, row["surrogate"],
-                 f"{levels(row['rho_u'])}/255", f"{row['bytes'] / 1024:.0f}"]
-            )  # fmt: skip
+            measured = [
+                f"{each['trainer']}: {in_words(each['protected'])} ({in_words(each.get('clean', ()))})"
+                for each in row["measured"]
+            ]
+            facts = [
+                row["name"], row["method"], row["data"], row["num_classes"], row["image_size"] and
+                "x".join(map(str, row["image_size"])), row["surrogate"],
+                *(row[rho] is not None and f"{levels(row[rho])}/255" for rho in ("rho_u", "rho_a")),
+                row["bytes"] and f"{row['bytes'] / 1024:.0f}", row["place"], "; ".join(measured) or "not measured",
+            ]  # fmt: skip
+            rows.append([str(fact or "?") for fact in facts])
         typer.echo(_table(rows))
 
 
@@ -335,6 +344,25 @@ def show(
         with explained("--out", out):
             picture.save(out, format="PNG")
         typer.echo(f"Picture: {out}")
+
+
+@app.command()
+def push(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="What `semtransforms fit` wrote.",
+                                          show_default=False)],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="On the Hub; made if missing.",
+                                              show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Readable by you and your organisation only.")] = False,
+) -> None:  # fmt: skip
+    """Publish a generator on the Hugging Face Hub: whoever has it can wash its noise out.
+
+    Log in with `hf auth login` first, or set HF_TOKEN.
+    """
+    with one_line_errors():
+        from semtransforms.generator import NoiseGenerator
+
+        generator = NoiseGenerator.from_pretrained(folder, device="cpu")
+        typer.echo(generator.push_to_hub(repository, private=private or None))
 
 
 def _words(option: str, text: str) -> list[str]:

@@ -54,8 +54,9 @@ class ProtectedDataset(Dataset[Any]):
     Args:
         dataset: map-style: torchvision's datasets, ``Subset``, ``TensorDataset`` of uint8, or any that gives
             (PIL image or uint8 tensor, int label), or rows with columns "image" and "label".
-        generator: a name, a folder, a ``NoiseGenerator``; or a ``NoiseStore`` with a row for each image of the dataset
-            (``NoiseStore.from_array``: noise of others), whose noise does not depend on the seed.
+        generator: a folder, ``org/name@revision`` on the Hub or a short name, as for
+            ``NoiseGenerator.from_pretrained``; a ``NoiseGenerator``; or a ``NoiseStore`` with a row for each image of
+            the dataset (``NoiseStore.from_array``: noise of others), whose noise does not depend on the seed.
         fraction: share of the images to protect, in (0, 1], drawn by the seed.
         indices: positions of the images to protect, instead of ``fraction``.
         seed: secret and fresh for a real protection.

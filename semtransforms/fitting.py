@@ -19,7 +19,7 @@ from semtransforms.classwise import ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, quantize, stream_seed, to_float
-from semtransforms.generator import NoiseGenerator, build_surrogate
+from semtransforms.generator import NoiseGenerator, build_surrogate, round_to_half
 from semtransforms.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.loading import load_labelled
 from semtransforms.methods import SEM, check_surrogate
@@ -142,6 +142,8 @@ def fit_generator(
                 save_checkpoint(checkpoint, surrogate, optimizer, step + 1, description)
     if checkpoint is not None:
         save_checkpoint(checkpoint, surrogate, optimizer, config.train_steps, description)
+    # behind the checkpoint, which goes on in full precision: what is fitted is what is saved, published and loaded
+    round_to_half(surrogate)
     if config.fitted_on == "clean":
         _check_learned(surrogate, images, labels, config)
     return NoiseGenerator(surrogate, config, classes=data.classes)

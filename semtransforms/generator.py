@@ -11,24 +11,30 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from semtransforms import repository
+from semtransforms.card import write_card
 from semtransforms.classwise import ClosedForm, ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import build_eot
 from semtransforms.functional import add_noise, image_keys, index_keys, quantize, to_float
 from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_device
-from semtransforms.hub import CONFIG_FILE, WEIGHTS_FILE, resolve
+from semtransforms.hub import resolve
 from semtransforms.images import check_labels
 from semtransforms.models import MODELS, build_model
 from semtransforms.ntga import RecordedNoise
 from semtransforms.pgd import is_out_of_memory, pgd
+from semtransforms.repository import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 
-class NoiseGenerator:
+# Not PyTorchModelHubMixin: that one is for classes that are an nn.Module, loads with strict=False, and opens a pickled
+# pytorch_model.bin where there is no safetensors file.
+class NoiseGenerator(ModelHubMixin):
     """A surrogate network, or a closed form, that turns images and labels into defensive noise.
 
     Args:
@@ -37,7 +43,11 @@ class NoiseGenerator:
         config: how it was fitted and how it makes noise; ``num_classes`` and ``image_size`` must be set.
         classes: label names in order, where they are known.
         name: what it is called, for messages and published records.
-        card: facts for readers (data, licence, measured protection), JSON values; they do not change the noise.
+        card: facts for readers (data, licence, measured protection), JSON values; they do not change the noise. What
+            the model card makes of them stands in :mod:`semtransforms.card`.
+
+    Attributes:
+        folder: where it was loaded from, or None.
 
     Raises:
         ValueError: the config lacks ``num_classes`` or ``image_size``, a weight is NaN or infinite, or the config wants
@@ -72,6 +82,7 @@ class NoiseGenerator:
         self.classes = None if classes is None else tuple(classes)
         self.name = name
         self.card = dict(card or {})
+        self.folder: Path | None = None
         self.eot = build_eot(config.eot)
         self._fingerprint: str | None = None
 
@@ -262,51 +273,125 @@ class NoiseGenerator:
         """
         return add_noise(images.cpu(), self.noise(images, labels, seed=seed, **options))
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors``.
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> Path:  # type: ignore[override]
+        """Write ``config.json``, ``model.safetensors`` and the model card ``README.md``.
 
         Args:
-            folder: made if missing; files of the same names are replaced whole.
+            save_directory: made if missing; files of the same names are replaced.
+            options: those of huggingface-hub's ``ModelHubMixin.save_pretrained``.
 
         Returns:
             The folder.
+
+        Raises:
+            ValueError: the surrogate has weights of another type than float32, which loading would change.
         """
+        for key, value in self.surrogate.state_dict().items():
+            if value.is_floating_point() and value.dtype != torch.float32:
+                raise ValueError(
+                    f"weight {key!r} is {value.dtype}: a loaded generator computes in float32 and would make other "
+                    "noise. Call surrogate.float() first."
+                )
+        folder = Path(save_directory).expanduser()
+        # It removes an old config.json first: a folder left by a kill holds no generator, never half of each.
+        super().save_pretrained(folder, **options)
+        return folder
+
+    def _save_pretrained(self, save_directory: Path) -> None:
         from semtransforms import __version__
 
-        folder = Path(folder).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {key: value.cpu().contiguous() for key, value in self.surrogate.state_dict().items()}
+        stored = {key: _as_stored(value) for key, value in self.surrogate.state_dict().items()}
+        weights = save(stored, metadata={"format": "pt"})  # save_file would make the file private (0600)
+        config = self.config.to_dict()
         record = {
             "semtransforms": __version__,
-            "config": self.config.to_dict(),
+            "config": config,
+            "sha256": _checksum(config, weights),
             "classes": None if self.classes is None else list(self.classes),
             "card": self.card,
         }
-        partial = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-        partial.write_bytes(save(weights, metadata={"format": "pt"}))  # save_file would make it private (0600)
-        partial.replace(folder / WEIGHTS_FILE)
-        partial = folder / f".{CONFIG_FILE}.{os.getpid()}"
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / CONFIG_FILE)
-        return folder
+        contents = {
+            CARD_FILE: str(self.generate_model_card()).encode(),
+            WEIGHTS_FILE: weights,
+            CONFIG_FILE: (json.dumps(record, indent=1) + "\n").encode(),
+        }
+        for name, content in contents.items():
+            partial = save_directory / f".{name}.{os.getpid()}"
+            partial.write_bytes(content)
+            partial.replace(save_directory / name)
 
-    @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str | torch.device | None = None) -> NoiseGenerator:
-        """Load a generator by name or from a folder.
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """What ``README.md`` says: :func:`semtransforms.card.write_card` of this generator's config and card."""
+        return ModelCard(write_card(self.config, self.classes, self.card))
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
+    ) -> str:
+        """Publish the generator on the Hugging Face Hub.
+
+        Whoever has it can wash its noise out of images: publish one that others are to fit or to compare with, not the
+        one that protects your own.
 
         Args:
-            name: a bundled name such as ``"sem-digits"``, or a folder that :meth:`save_pretrained` wrote.
+            repo_id: ``org/name``, made if missing.
+            private: whether only you and your organisation may read it; ``None`` is the organisation's default.
+            token: for the Hub; default: the one of ``hf auth login`` or ``HF_TOKEN``.
+            options: those of huggingface-hub's ``ModelHubMixin.push_to_hub``, such as ``branch``.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ValueError: the generator keeps noise of certain images (NTGA) and ``private`` is not set; ``private`` is
+                set and the repository is there and public; the Hub does not know the token or the repository.
+            OSError: the Hub cannot be reached or refuses.
+        """
+        if "/" not in repo_id:
+            raise ValueError(f"repo_id must be org/name, your own name or your organisation's first, got {repo_id!r}.")
+        if isinstance(self.surrogate, RecordedNoise) and not private:
+            raise ValueError(
+                f"repo_id {repo_id!r}: a generator of {self.config.method!r} is the noise itself, and whoever has it "
+                "subtracts it. Keep it, or pass private=True (--private on the command line)."
+            )
+        with repository.explaining(repo_id):
+            if private:
+                repository.check_private(repo_id, token)
+            return super().push_to_hub(repo_id, private=private, token=token, **options)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> NoiseGenerator:
+        """Load a generator from a folder, from the Hub, or by a short name.
+
+        Args:
+            name: a folder that :meth:`save_pretrained` wrote, ``org/name`` or ``org/name@revision`` on the Hugging Face
+                Hub, or a short name such as ``"sem-digits"`` (``semtransforms list``); the first that there is.
             device: where to put it; default: CUDA if present.
+            revision: branch, tag or commit on the Hub, instead of ``@revision``.
+            token: for the Hub; default: the one of ``hf auth login`` or ``HF_TOKEN``.
+            cache_dir: where downloads are kept; default: huggingface-hub's cache.
+            local_files_only: take what is in that cache, make no request.
 
         Returns:
             The generator, ready for :meth:`noise`.
 
         Raises:
             ValueError: unknown name, damaged or truncated files, weights of another shape or with NaN.
-            FileNotFoundError: the folder holds no generator, or pickled weights only.
+            FileNotFoundError: the folder or repository holds no generator, or pickled weights only.
+            OSError: the Hub cannot be reached and the generator is not in the cache, or the Hub refuses it.
         """
         target = pick_device(device)
-        folder = resolve(name)
+        folder = resolve(
+            name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         try:
             record = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             config = GeneratorConfig.from_dict(record["config"])
@@ -314,17 +399,58 @@ class NoiseGenerator:
             raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error}). Fetch the generator again.") from error
         if config.num_classes is None or config.image_size is None:
             raise ValueError(f"{folder / CONFIG_FILE} lacks num_classes or image_size. Fetch the generator again.")
+        content = (folder / WEIGHTS_FILE).read_bytes()
+        # the file itself, where the folder is the Hub's cache: with the link alone removed it would be linked again
+        remedy = f"Delete {(folder / WEIGHTS_FILE).resolve()} and fetch the generator again."
         try:
-            weights = load_file(folder / WEIGHTS_FILE)
+            stored = load(content)
         except SafetensorError as error:
             raise ValueError(
-                f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). Fetch the generator again."
+                f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). {remedy}"
             ) from error
+        weights = {key: value.float() if value.dtype == torch.float16 else value for key, value in stored.items()}
         surrogate = build_surrogate(config, images=len(weights.get("digests", ())))
         check_weights(surrogate, weights, folder / WEIGHTS_FILE)
+        # files of version 0.1.0 have no checksum
+        if "sha256" in record and record["sha256"] != _checksum(record["config"], content):
+            raise ValueError(
+                f"{folder / WEIGHTS_FILE} or {CONFIG_FILE} is damaged or was changed: its SHA-256 is not the one that "
+                f"was saved. {remedy}"
+            )
         surrogate.load_state_dict(weights, strict=True)
         generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
+        generator.folder = folder.absolute()
         return generator.to(target)
+
+
+def _checksum(config: Mapping[str, Any], weights: bytes) -> str:
+    """SHA-256 over what decides the noise, as the files hold it: whatever disk, mirror or proxy they come from."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode() + weights).hexdigest()
+
+
+def _as_stored(value: Tensor) -> Tensor:
+    """A tensor as its file holds it: float32 as fp16 where that loses nothing, everything else as it is."""
+    value = value.cpu().contiguous()
+    if value.dtype != torch.float32:
+        return value
+    half = value.half()
+    return half if torch.equal(half.float(), value) else value
+
+
+@torch.no_grad()
+def round_to_half(network: nn.Module) -> None:
+    """Round a network's weights to values that fp16 holds, so that a file of half the size loses nothing.
+
+    A tensor with a value beyond fp16's 65504, such as a BatchNorm's running variance may have, stays as it is.
+
+    Args:
+        network: changed in place.
+    """
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            half = value.half()
+            if bool(half.isfinite().all()):
+                value.copy_(half)
 
 
 def build_surrogate(config: GeneratorConfig, *, images: int = 0) -> nn.Module:

@@ -18,7 +18,6 @@ from torchvision.transforms import v2
 from semtransforms import __version__
 from semtransforms.functional import add_noise
 from semtransforms.generator import NoiseGenerator
-from semtransforms.hub import bundled, resolve
 from semtransforms.images import RGBImage, as_pixels, check_labels, to_pil, to_rgb
 
 if TYPE_CHECKING:
@@ -86,7 +85,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         """Build the transform from a generator's name or folder.
 
         Args:
-            name: such as ``"sem-digits"``, or a folder that ``NoiseGenerator.save_pretrained`` wrote.
+            name: a folder, ``org/name@revision`` on the Hub, or a short name, as for
+                :meth:`NoiseGenerator.from_pretrained`.
             seed, device, label_map: as for the class.
 
         Returns:
@@ -196,36 +196,34 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if isinstance(self.generator, _Published):
+        if isinstance(self.generator, _Loaded):
             self.generator = self.generator.load()
 
 
-class _Published(NamedTuple):
-    """A generator by name, for pickling."""
+class _Loaded(NamedTuple):
+    """A generator by the place it was loaded from, for pickling."""
 
     kind: type[NoiseGenerator]
     name: str
+    folder: Path
     fingerprint: str
 
     def load(self) -> NoiseGenerator:
-        generator = self.kind.from_pretrained(self.name, device="cpu")
+        # by the folder where it is there: no request, whatever the cache and the token were; by name on other machines
+        generator = self.kind.from_pretrained(self.folder if self.folder.is_dir() else self.name, device="cpu")
         if generator.fingerprint != self.fingerprint:
             raise ValueError(f"generator {self.name!r} is not the one that was pickled: its fingerprint is "
                              f"{generator.fingerprint[:12]}, expected {self.fingerprint[:12]}. Save a changed "
                              f"generator in a folder of its own (save_pretrained) and load it from there.")
+        generator.name = self.name
         return generator
 
 
-def _portable(generator: NoiseGenerator) -> NoiseGenerator | _Published:
+def _portable(generator: NoiseGenerator) -> NoiseGenerator | _Loaded:
     """What to pickle: a reference where the weights can be read again, else the generator itself on the CPU."""
-    if generator.name is not None:
-        try:
-            folder = resolve(generator.name)
-        except (ValueError, FileNotFoundError):  # a name that only says what it is called
-            pass
-        else:
-            name = generator.name if generator.name in bundled() else str(folder.absolute())
-            return _Published(type(generator), name, generator.fingerprint)
+    folder = getattr(generator, "folder", None)
+    if generator.name is not None and folder is not None:
+        return _Loaded(type(generator), generator.name, folder, generator.fingerprint)
     return generator if generator.device.type == "cpu" else copy.deepcopy(generator).to("cpu")
 
 

@@ -28,7 +28,7 @@ FLOORS = {
         "evaluation.summary",
     },
     3: {"datasets", "transforms", "hf", "cluster"},
-    2: {"generator", "fitting", "recording", "store", "hub"},
+    2: {"generator", "fitting", "recording", "store", "hub", "repository", "card"},
     1: {"pgd", "methods", "classwise", "ntga"},
     0: {
         "config",
@@ -285,7 +285,8 @@ def test_unknown_name_is_an_attribute_error():
 
 def test_importing_the_package_imports_no_torch():
     """Each spawned worker and each `semtransforms --help` would pay seconds for networks it does not use."""
-    code = "import sys, semtransforms; print(sorted({'torch', 'torchvision', 'datasets', 'kornia'} & set(sys.modules)))"
+    heavy = {"torch", "torchvision", "datasets", "kornia", "huggingface_hub"}
+    code = f"import sys, semtransforms; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )

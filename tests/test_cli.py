@@ -299,14 +299,26 @@ def test_mistakes_in_evaluate_are_one_line(tmp_path: Path):
 
 
 def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The names that --generator takes."""
+    """The names that --generator takes, those on the Hub included, and what each was measured to protect."""
     from semtransforms import hub
 
-    save_generator(tmp_path / "bundled" / "em-shapes", 3)
+    folder = save_generator(tmp_path / "bundled" / "em-shapes", 3)
+    record = json.loads((folder / "config.json").read_text())
+    record["card"] = {"data": "shapes", "measured": [{"trainer": "standard", "clean": [90], "protected": [30, 32]}]}
+    (folder / "config.json").write_text(json.dumps(record))
     monkeypatch.setattr(hub, "_BUNDLED", (tmp_path / "bundled",))
-    heading, row = run("list").stdout.splitlines()
+    monkeypatch.setattr(hub, "TABLE", {"far": hub.OnHub("org/far", "0" * 40), "em-2": hub.StandIn("em-shapes"),
+                                       "lost": hub.StandIn("not-there")})  # fmt: skip
+    heading, *rows = run("list").stdout.splitlines()
     assert heading.split()[:3] == ["name", "method", "data"]
-    assert row.split() == ["em-shapes", "sem", "unknown", "3", "8x8", "convnet", "8/255", row.split()[-1]]
+    kib = f"{(folder / 'model.safetensors').stat().st_size / 1024:.0f}"
+    facts = ["sem", "shapes", "3", "8x8", "convnet", "8/255", "4/255", kib]
+    measured = ["standard:", "31.0", "±", "1.4", "(n=2)", "(90.0)"]
+    assert [row.split() for row in rows] == [
+        ["em-2", *facts, "em-shapes", *measured],
+        ["em-shapes", *facts, "bundled", *measured],
+        ["far", *"????????", f"org/far@{'0' * 40}", "not", "measured"],
+    ]
 
 
 def test_show_draws_the_noise_that_protect_adds(photos: Path, generator: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,7 @@ from semtransforms.config import Transformation
 from semtransforms.eot import build_eot
 from semtransforms.fitting import fit_generator, load_labelled, train_step
 from semtransforms.functional import batch_rows, fold, index_keys
-from semtransforms.generator import NoiseGenerator
+from semtransforms.generator import NoiseGenerator, build_surrogate, round_to_half
 from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM
 
 SMALL = {
@@ -71,7 +72,6 @@ def test_a_step_follows_algorithm_1():
     """Lines 2-12 one by one with torch only: fresh t for the view, rounded noise, attack before the update."""
     from torch.nn import functional as F
 
-    from semtransforms.generator import build_surrogate
     from semtransforms.pgd import pgd
 
     config = small(num_classes=3, image_size=(12, 12))
@@ -310,8 +310,68 @@ def test_saved_and_loaded_is_the_same_generator(fitted, tmp_path):
     assert loaded.classes == ("a", "b", "c")
     assert torch.equal(loaded.noise(images, labels), fitted.noise(images, labels))
     files = sorted((tmp_path / "stripes").iterdir())
-    assert [path.name for path in files] == ["config.json", "model.safetensors"]
-    assert files[0].stat().st_mode == files[1].stat().st_mode  # as the user's umask has it, both
+    assert [path.name for path in files] == ["README.md", "config.json", "model.safetensors"]
+    assert len({path.stat().st_mode for path in files}) == 1  # as the user's umask has it, all of them
+
+
+def test_a_fit_ends_on_weights_that_fp16_holds(tmp_path):
+    """Rounded when saved instead, the generator that was measured would not be the one that is published."""
+    fitted = fit(checkpoint_dir=tmp_path / "work")
+    full = load_file(tmp_path / "work" / "checkpoint.safetensors")
+    stored = load_file(fitted.save_pretrained(tmp_path / "g") / "model.safetensors")
+    changed = 0
+    for key, weight in fitted.surrogate.state_dict().items():
+        if not weight.is_floating_point():
+            assert torch.equal(stored[key], weight)  # BatchNorm's count of batches
+            continue
+        exact = full[f"weight.{key}"].numpy()  # a resumed fit goes on with these
+        assert stored[key].dtype == torch.float16
+        assert np.array_equal(stored[key].numpy(), exact.astype(np.float16))
+        assert np.array_equal(weight.numpy(), exact.astype(np.float16).astype(np.float32))
+        changed += int((weight.numpy() != exact).sum())
+    assert changed > 0
+    again = fit(checkpoint_dir=tmp_path / "work", resume=True)
+    assert again.fingerprint == fitted.fingerprint
+
+
+def test_a_value_that_fp16_cannot_hold_is_kept(fitted, tmp_path):
+    """Bright images and a deep network give BatchNorm variances beyond 65504: infinite in fp16, and the noise is 0."""
+    surrogate = build_surrogate(fitted.config)
+    surrogate.load_state_dict(fitted.surrogate.state_dict())
+    variance = next(value for key, value in surrogate.state_dict().items() if key.endswith("running_var"))
+    variance[0] = 70_000.5
+    round_to_half(surrogate)
+    assert variance[0] == 70_000.5
+    generator = NoiseGenerator(surrogate, fitted.config)
+    generator.save_pretrained(tmp_path)
+    loaded = NoiseGenerator.from_pretrained(tmp_path, device="cpu")
+    images, labels = shapes(6)
+    assert loaded.fingerprint == generator.fingerprint
+    assert torch.equal(loaded.noise(images, labels), generator.noise(images, labels))
+
+
+def test_weights_of_ones_own_are_stored_as_they_are(fitted, tmp_path):
+    """A caller's module was not rounded by a fit: fp16 would change its noise without a word."""
+    surrogate = build_surrogate(fitted.config)  # as initialised: hardly a weight fits fp16
+    generator = NoiseGenerator(surrogate, fitted.config)
+    stored = load_file(generator.save_pretrained(tmp_path / "own") / "model.safetensors")
+    assert {stored[key].dtype for key in stored if key.endswith("0.weight")} == {torch.float32}
+    assert NoiseGenerator.from_pretrained(tmp_path / "own", device="cpu").fingerprint == generator.fingerprint
+    with pytest.raises(ValueError, match=r"is torch\.float16: .*surrogate\.float\(\)"):
+        NoiseGenerator(build_surrogate(fitted.config).half(), fitted.config).save_pretrained(tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+
+
+def test_files_in_fp32_still_load(fitted, tmp_path):
+    """Version 0.1.0 wrote them, and no checksum."""
+    fitted.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    full = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    save_file(full, tmp_path / "model.safetensors")
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert NoiseGenerator.from_pretrained(tmp_path, device="cpu").fingerprint == fitted.fingerprint
 
 
 def test_the_fingerprint_sees_every_change(fitted):

@@ -35,6 +35,7 @@ from semtransforms import (  # noqa: E402
     REM_THETA,
     SEM,
     TAP,
+    NoiseGenerator,
     VictimConfig,
     fitting,
 )
@@ -285,10 +286,10 @@ def test_noise_of_other_defaults_is_not_taken_for_todays(tmp_path):
     """A default that changes leaves the name of a fit as it was: the old noise would pass for the new one's."""
     row = tiny_row("kept", "sem")
     assert at_once(row, TINY, tmp_path / "out", tmp_path / "first", 0) == 0
-    (file,) = (tmp_path / "out" / "tiny-tiny" / "generators").glob("*/config.json")
-    record = json.loads(file.read_text())
-    record["config"]["momentum"] = 0.8  # what was the default then
-    file.write_text(json.dumps(record))
+    (folder,) = (tmp_path / "out" / "tiny-tiny" / "generators").iterdir()
+    kept = NoiseGenerator.from_pretrained(folder)
+    kept.config = replace(kept.config, momentum=0.8)  # what was the default then
+    kept.save_pretrained(folder)
     with pytest.raises(ValueError, match="was fitted when configs had other defaults"):
         measure_row(row, TINY, tmp_path / "out", tmp_path / "second")
 

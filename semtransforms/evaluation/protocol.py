@@ -87,9 +87,10 @@ def evaluate(
 
     Args:
         dataset: the clean data, map-style, as for :class:`~semtransforms.ProtectedDataset`.
-        generator: a name, a folder or a :class:`~semtransforms.NoiseGenerator` to protect with, or a
-            :class:`~semtransforms.NoiseStore` with the noise of these images; ``None`` where ``protected`` is given, or
-            to evaluate the clean copy alone (then the countermeasures act on it).
+        generator: a folder, ``org/name@revision`` on the Hub, a short name or a
+            :class:`~semtransforms.NoiseGenerator` to protect with, or a :class:`~semtransforms.NoiseStore` with the
+            noise of these images; ``None`` where ``protected`` is given, or to evaluate the clean copy alone (then the
+            countermeasures act on it).
         test: clean test data of the same classes, map-style.
         protected: a copy that is protected already, instead of ``generator``: same images, labels and order.
         victims: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, ``"early-stopping-30"`` (30 % of
