@@ -19,7 +19,17 @@ from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.transforms import v2
 from torchvision.utils import save_image
 
-from semtransforms import REM, SEM, NoiseGenerator, NoiseStore, ProtectedDataset, VictimConfig
+from semtransforms import (
+    EM,
+    REM,
+    REM_DELTA_U,
+    REM_THETA,
+    SEM,
+    NoiseGenerator,
+    NoiseStore,
+    ProtectedDataset,
+    VictimConfig,
+)
 from semtransforms.eot import build_eot
 from semtransforms.fitting import train_step
 from semtransforms.functional import fold, index_keys, to_float
@@ -56,7 +66,7 @@ class Job:
 
 
 def engine_jobs(network: str, batch_size: int, device: torch.device) -> Iterator[Job]:
-    """An update of SEM's and REM's fit, the noise of a batch, an update of an adversarial victim; the paper's K and J.
+    """An update of each method's fit, the noise of a batch, an update of an adversarial victim; the paper's K and J.
 
     Args:
         network: surrogate and victim, by name.
@@ -83,7 +93,7 @@ def engine_jobs(network: str, batch_size: int, device: torch.device) -> Iterator
 
     model, optimizer = trained()
     yield Job(
-        "fit SEM, an update",
+        "fit sem, an update",
         partial(_seconds, ours_fit(sem), device),
         partial(_seconds, lambda: reference.fit_step(model, optimizer, images, labels, sem), device),
         fit_passes(sem, steps=1),
@@ -115,14 +125,15 @@ def engine_jobs(network: str, batch_size: int, device: torch.device) -> Iterator
         victim_passes(victim, steps=1),
         against="reference path",
     )
-    rem = replace(REM, surrogate=network, num_classes=10, image_size=(32, 32), batch_size=batch_size)
-    yield Job(
-        "fit REM, an update",
-        partial(_seconds, ours_fit(rem), device),
-        partial(_seconds, ours_fit(sem), device),
-        fit_passes(rem, steps=1),
-        against="SEM's update",
-    )
+    for preset in (REM, REM_DELTA_U, REM_THETA, EM):  # the variants of Table 1, and EM
+        config = replace(preset, surrogate=network, num_classes=10, image_size=(32, 32), batch_size=batch_size)
+        yield Job(
+            f"fit {config.method}, an update",
+            partial(_seconds, ours_fit(config), device),
+            partial(_seconds, ours_fit(sem), device),
+            fit_passes(config, steps=1),
+            against="SEM's update",
+        )
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
