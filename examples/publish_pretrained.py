@@ -1,7 +1,7 @@
 """Check the folders of ``pretrained/``, and publish them: ``python examples/publish_pretrained.py [--to ORG]``.
 
-A folder is what goes to the Hub, to the byte. It is published as ORG/NAME, and the line for ``semtransforms.hub.TABLE``
-is printed. Log in first (``hf auth login``, or HF_TOKEN).
+What goes to the Hub is the folder's generator and card, saved anew. It is published as ORG/NAME, and the line for
+``semtransforms.hub.TABLE`` is printed. Log in first (``hf auth login``, or HF_TOKEN).
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ def check(folder: Path) -> NoiseGenerator:
             if _content(again / name) != _content(folder / name):
                 raise ValueError(f"{folder / name} is not what save_pretrained writes. Load the generator and save it.")
     for row in generator.card.get("measured", ()):
-        for copy, source in row.get("source", {}).items():
+        for copy in ("clean", "protected"):
+            if not row.get(copy):
+                continue
+            if (source := row.get("source", {}).get(copy)) is None:
+                raise ValueError(f"{folder}: {row['trainer']!r} on {copy} is {row[copy]}, and no source says so.")
             if (figures := _read_figures(source, generator.fingerprint)) != row[copy]:
                 raise ValueError(f"{folder}: {row['trainer']!r} on {copy} is {row[copy]}, {source} says {figures}.")
     return generator
@@ -59,8 +63,9 @@ def _read_figures(source: str, fingerprint: str) -> list[float]:
     """Accuracies in % behind ``FILE.json#/JSON/pointer``, rounded as in a card; a step ``*`` is all of a list."""
     name, _, pointer = source.partition("#")
     record = json.loads((ROOT / name).read_text(encoding="utf-8"))
-    if isinstance(record, dict) and record.get("fingerprint", fingerprint) != fingerprint:
-        raise ValueError(f"{name} was measured with generator {record['fingerprint'][:12]}, not {fingerprint[:12]}.")
+    measured_with = record.get("fingerprint") if isinstance(record, dict) else None
+    if measured_with != fingerprint:
+        raise ValueError(f"{name} was measured with generator {str(measured_with)[:12]}, not {fingerprint[:12]}.")
     return [round(100 * share, 1) for share in _follow(record, pointer.split("/")[1:])]
 
 

@@ -12,6 +12,7 @@ It is written from the config and from ``NoiseGenerator.card``, which knows thes
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -127,7 +128,7 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
         size=" x ".join(map(str, config.image_size)),
         num_classes=config.num_classes,
         last=config.num_classes - 1,
-        classes=", ".join(classes) if classes else UNKNOWN,
+        classes=_cell(", ".join(classes)) if classes else UNKNOWN,
         source=card.get("source", card.get("data", UNKNOWN)),
         fitted_by=_code(card.get("fitted_by")),
         measured_by=_code(card.get("measured_by")),
@@ -137,6 +138,32 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
         noise_itself=NOISE_ITSELF if config.kind == "kernel" else "",
         citation=CITATION,
     )
+
+
+def check_card(card: Any) -> dict[str, Any]:
+    """A card as it can be written down.
+
+    Raises:
+        ValueError: it is no mapping, holds what JSON cannot, or ``measured`` has another form than the module says.
+    """
+    if not isinstance(card, Mapping):
+        raise ValueError(f"card must be a mapping of facts, got {type(card).__name__}")
+    try:
+        json.dumps(dict(card), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"card must hold JSON values only ({error})") from None
+    for row in card.get("measured", ()):
+        figures = [row.get(copy, []) for copy in ("clean", "protected")] if isinstance(row, Mapping) else [None]
+        if (
+            not isinstance(row, Mapping)
+            or not isinstance(row.get("trainer"), str)
+            or any(not isinstance(some, list) or not all(isinstance(x, int | float) for x in some) for some in figures)
+        ):
+            raise ValueError(
+                'card: each of "measured" must be {"trainer": name, "clean": [figures], "protected": [figures]}, got '
+                f"{row!r}"
+            )
+    return dict(card)
 
 
 def in_words(figures: Sequence[float]) -> str:
@@ -149,8 +176,15 @@ def in_words(figures: Sequence[float]) -> str:
 def _table(measured: Sequence[Mapping[str, Any]]) -> str:
     if not measured:
         return f"**{UNMEASURED}**"
-    rows = [[row["trainer"], *(in_words(row.get(copy, ())) for copy in ("clean", "protected"))] for row in measured]
+    rows = [
+        [_cell(row["trainer"]), *(in_words(row.get(copy, ())) for copy in ("clean", "protected"))] for row in measured
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in [["trainer", "clean", "protected"], ["---"] * 3, *rows])
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _code(command: str | None) -> str:

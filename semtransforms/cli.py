@@ -287,7 +287,7 @@ def list_generators() -> None:
                  "trainer: protected (clean), in %"]]  # fmt: skip
         for row in available():
             measured = [
-                f"{each['trainer']}: {in_words(each['protected'])} ({in_words(each.get('clean', ()))})"
+                f"{each['trainer']}: {in_words(each.get('protected', ()))} ({in_words(each.get('clean', ()))})"
                 for each in row["measured"]
             ]
             facts = [

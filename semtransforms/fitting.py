@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,12 @@ def fit_generator(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * config.decay_factor ** (step // config.decay_every)
             torch.manual_seed(stream_seed(config.seed, step))  # for networks that draw by themselves (dropout)
-            rows = batch_rows(step, len(labels), config.batch_size, config.seed, target)
+            draw = partial(batch_rows, step, len(labels), config.batch_size, config.seed)
+            rows = draw(target)
             loss, accuracy = train_step(
                 surrogate,
                 optimizer,
-                to_float(images[rows.to(images.device)].to(target)),
+                to_float(images[draw(images.device)].to(target)),
                 labels[rows],
                 keys=fold(index_keys(rows, config.seed), step),
                 config=config,

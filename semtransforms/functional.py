@@ -183,7 +183,7 @@ def batch_rows(
     return torch.cat(parts)
 
 
-@lru_cache(maxsize=2)  # a batch spans two epochs at most, unless the data set is smaller than it
+@lru_cache(maxsize=4)  # a batch spans two epochs at most (unless the data set is smaller than it), on two devices
 def _shuffled(count: int, seed: int, epoch: int, device: torch.device | str) -> Tensor:
     # drawn on the CPU: the same order on every device
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))

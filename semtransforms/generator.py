@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from semtransforms import repository
-from semtransforms.card import write_card
+from semtransforms.card import check_card, write_card
 from semtransforms.classwise import ClosedForm, ShortcutPatches
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import build_eot
@@ -79,9 +80,9 @@ class NoiseGenerator(ModelHubMixin):
             )
         self.surrogate = surrogate.eval().to(memory_format=torch.channels_last)
         self.config = config
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = None if classes is None else tuple(map(str, classes))
         self.name = name
-        self.card = dict(card or {})
+        self.card = check_card(card or {})
         self.folder: Path | None = None
         self.eot = build_eot(config.eot)
         self._fingerprint: str | None = None
@@ -273,12 +274,16 @@ class NoiseGenerator(ModelHubMixin):
         """
         return add_noise(images.cpu(), self.noise(images, labels, seed=seed, **options))
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> Path:  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
+    ) -> Path:
         """Write ``config.json``, ``model.safetensors`` and the model card ``README.md``.
 
         Args:
-            save_directory: made if missing; files of the same names are replaced.
-            options: those of huggingface-hub's ``ModelHubMixin.save_pretrained``.
+            save_directory: made if missing; files of the same names are replaced, each of them whole, and only when all
+                can be written.
+            repo_id, push_to_hub, options: as for huggingface-hub's ``ModelHubMixin.save_pretrained``; what is pushed is
+                what :meth:`push_to_hub` pushes.
 
         Returns:
             The folder.
@@ -286,39 +291,47 @@ class NoiseGenerator(ModelHubMixin):
         Raises:
             ValueError: the surrogate has weights of another type than float32, which loading would change.
         """
+        folder, contents = Path(save_directory).expanduser(), self._contents()
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = {name: folder / f".{name}.{os.getpid()}.{threading.get_ident()}" for name in contents}
+        try:
+            for name, content in contents.items():
+                partial[name].write_bytes(content)  # not safetensors' save_file, which makes it private (0600)
+            for name, path in partial.items():
+                path.replace(folder / name)
+        finally:
+            for path in partial.values():
+                path.unlink(missing_ok=True)
+        if push_to_hub:
+            options = {key: value for key, value in options.items() if key not in ("config", "model_card_kwargs")}
+            self.push_to_hub(repo_id or folder.name, **options)
+        return folder
+
+    def _contents(self) -> dict[str, bytes]:
+        """The files of the generator: name to content."""
+        from semtransforms import __version__
+
         for key, value in self.surrogate.state_dict().items():
             if value.is_floating_point() and value.dtype != torch.float32:
                 raise ValueError(
                     f"weight {key!r} is {value.dtype}: a loaded generator computes in float32 and would make other "
                     "noise. Call surrogate.float() first."
                 )
-        folder = Path(save_directory).expanduser()
-        # It removes an old config.json first: a folder left by a kill holds no generator, never half of each.
-        super().save_pretrained(folder, **options)
-        return folder
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        from semtransforms import __version__
-
         stored = {key: _as_stored(value) for key, value in self.surrogate.state_dict().items()}
-        weights = save(stored, metadata={"format": "pt"})  # save_file would make the file private (0600)
+        weights = save(stored, metadata={"format": "pt"})
         config = self.config.to_dict()
         record = {
             "semtransforms": __version__,
             "config": config,
-            "sha256": _checksum(config, weights),
+            "sha256": _checksum(config, [weights]),
             "classes": None if self.classes is None else list(self.classes),
             "card": self.card,
         }
-        contents = {
+        return {
             CARD_FILE: str(self.generate_model_card()).encode(),
             WEIGHTS_FILE: weights,
             CONFIG_FILE: (json.dumps(record, indent=1) + "\n").encode(),
         }
-        for name, content in contents.items():
-            partial = save_directory / f".{name}.{os.getpid()}"
-            partial.write_bytes(content)
-            partial.replace(save_directory / name)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """What ``README.md`` says: :func:`semtransforms.card.write_card` of this generator's config and card."""
@@ -353,7 +366,8 @@ class NoiseGenerator(ModelHubMixin):
                 f"repo_id {repo_id!r}: a generator of {self.config.method!r} is the noise itself, and whoever has it "
                 "subtracts it. Keep it, or pass private=True (--private on the command line)."
             )
-        with repository.explaining(repo_id):
+        self._contents()  # what cannot be written is found before anything is made there
+        with repository.explaining(repo_id, pushing=True):
             if private:
                 repository.check_private(repo_id, token)
             return super().push_to_hub(repo_id, private=private, token=token, **options)
@@ -399,23 +413,20 @@ class NoiseGenerator(ModelHubMixin):
             raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error}). Fetch the generator again.") from error
         if config.num_classes is None or config.image_size is None:
             raise ValueError(f"{folder / CONFIG_FILE} lacks num_classes or image_size. Fetch the generator again.")
-        content = (folder / WEIGHTS_FILE).read_bytes()
-        # the file itself, where the folder is the Hub's cache: with the link alone removed it would be linked again
-        remedy = f"Delete {(folder / WEIGHTS_FILE).resolve()} and fetch the generator again."
         try:
-            stored = load(content)
+            stored = load_file(folder / WEIGHTS_FILE)
         except SafetensorError as error:
             raise ValueError(
-                f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). {remedy}"
+                f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). {_remedy(folder)}"
             ) from error
         weights = {key: value.float() if value.dtype == torch.float16 else value for key, value in stored.items()}
         surrogate = build_surrogate(config, images=len(weights.get("digests", ())))
         check_weights(surrogate, weights, folder / WEIGHTS_FILE)
         # files of version 0.1.0 have no checksum
-        if "sha256" in record and record["sha256"] != _checksum(record["config"], content):
+        if "sha256" in record and record["sha256"] != _checksum(record["config"], _pieces(folder / WEIGHTS_FILE)):
             raise ValueError(
-                f"{folder / WEIGHTS_FILE} or {CONFIG_FILE} is damaged or was changed: its SHA-256 is not the one that "
-                f"was saved. {remedy}"
+                f"{CONFIG_FILE} or {WEIGHTS_FILE} in {folder} is not what was saved: their SHA-256 is another. "
+                f"{_remedy(folder)}"
             )
         surrogate.load_state_dict(weights, strict=True)
         generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
@@ -423,9 +434,29 @@ class NoiseGenerator(ModelHubMixin):
         return generator.to(target)
 
 
-def _checksum(config: Mapping[str, Any], weights: bytes) -> str:
+def _checksum(config: Mapping[str, Any], weights: Iterable[bytes]) -> str:
     """SHA-256 over what decides the noise, as the files hold it: whatever disk, mirror or proxy they come from."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode() + weights).hexdigest()
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for piece in weights:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            yield piece
+
+
+def _remedy(folder: Path) -> str:
+    """What to do about files that do not fit each other."""
+    file = (folder / WEIGHTS_FILE).resolve()
+    if file.parent.name == "blobs":  # the Hub's cache: with the link alone removed it would be linked again
+        return f"Delete {file} and fetch the generator again."
+    return (
+        "Put back the files that were saved. To change a config, build a NoiseGenerator with the changed one and save "
+        "it in a folder of its own."
+    )
 
 
 def _as_stored(value: Tensor) -> Tensor:

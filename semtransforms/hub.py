@@ -17,7 +17,7 @@ _PACKAGE = Path(__file__).parent
 # the wheel carries the generators inside the package, a checkout beside it
 _BUNDLED = (_PACKAGE / "pretrained", _PACKAGE.parent / "pretrained")
 
-_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(.+))?", re.ASCII)
+_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 
 
 class OnHub(NamedTuple):
@@ -89,6 +89,9 @@ def resolve(
         OSError: the Hub cannot be reached, or refuses.
     """
     found = _look_up(str(name))
+    for wanted in (revision, None if isinstance(found, Path) else found.revision):
+        if wanted and ".." in wanted.split("/"):  # it names files in the cache
+            raise ValueError(f"revision must be a branch, tag or commit, got {wanted!r}.")
     if revision is not None and (isinstance(found, Path) or found.revision is not None):
         raise ValueError(
             f"revision={revision!r} is for a repository org/name, got the generator {str(name)!r}. Leave it out."
@@ -106,8 +109,13 @@ def resolve(
 
 def _look_up(name: str) -> Path | OnHub:
     """What a name leads to: a folder with a generator, or a place on the Hub."""
-    folder, known = Path(name).expanduser(), short_names()
-    if folder.is_dir() and (name not in known or any((folder / part).exists() for part in (CONFIG_FILE, WEIGHTS_FILE))):
+    folder, known = Path(name), short_names()
+    try:
+        folder = folder.expanduser()
+        there = folder.is_dir()
+    except (RuntimeError, OSError):  # no such user, or longer than any path may be
+        there = False
+    if there and (name not in known or any((folder / part).exists() for part in (CONFIG_FILE, WEIGHTS_FILE))):
         for required in (CONFIG_FILE, WEIGHTS_FILE):
             if not (folder / required).is_file():
                 pickled = sorted(p.name for suffix in ("bin", "pt", "pth", "pkl") for p in folder.glob(f"*.{suffix}"))

@@ -49,6 +49,11 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     Returns:
         float (N, 3, H, W) in [0, 1].
     """
+    with torch.autocast(images.device.type, enabled=False):  # bf16 would round the coefficients before their time
+        return _jpeg(images.float() if images.dtype in (torch.bfloat16, torch.float16) else images, quality)
+
+
+def _jpeg(images: Tensor, quality: Tensor) -> Tensor:
     height, width = images.shape[2:]
     # whole blocks of both resolutions, as the encoder fills them up
     padded = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
@@ -89,6 +94,7 @@ class _Constants(NamedTuple):
 
 
 @lru_cache(maxsize=4)  # copied to a device once, not at every call
+@torch.inference_mode(False)  # kept for callers who want a gradient
 def _constants(dtype: torch.dtype, device: torch.device) -> _Constants:
     frequency, place = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
     basis = torch.where(frequency == 0, math.sqrt(1 / 8), 0.5 * torch.cos((2 * place + 1) * frequency * math.pi / 16))

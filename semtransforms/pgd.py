@@ -171,7 +171,9 @@ def _gradient(
         images.requires_grad_()
         views = eot(images, fold(keys, _TRANSFORM))
     point = perturb_view(network, views.detach(), labels, inner, fold(keys, _INNER), dtype)
-    return torch.autograd.grad(views, images, _gradient_at(network, point, labels, dtype))[0]
+    pulled = torch.autograd.grad(views, images, _gradient_at(network, point, labels, dtype))[0]
+    # where t has no derivative (gamma at black), this sample has no say
+    return pulled.nan_to_num_(0, 0, 0)
 
 
 def _gradient_at(network: nn.Module, point: Tensor, labels: Tensor, dtype: torch.dtype | None) -> Tensor:

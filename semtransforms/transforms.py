@@ -19,6 +19,7 @@ from semtransforms import __version__
 from semtransforms.functional import add_noise
 from semtransforms.generator import NoiseGenerator
 from semtransforms.images import RGBImage, as_pixels, check_labels, to_pil, to_rgb
+from semtransforms.repository import CONFIG_FILE
 
 if TYPE_CHECKING:
     from semtransforms.hf import MapFunction
@@ -222,7 +223,7 @@ class _Loaded(NamedTuple):
 def _portable(generator: NoiseGenerator) -> NoiseGenerator | _Loaded:
     """What to pickle: a reference where the weights can be read again, else the generator itself on the CPU."""
     folder = getattr(generator, "folder", None)
-    if generator.name is not None and folder is not None:
+    if generator.name is not None and folder is not None and (folder / CONFIG_FILE).is_file():
         return _Loaded(type(generator), generator.name, folder, generator.fingerprint)
     return generator if generator.device.type == "cpu" else copy.deepcopy(generator).to("cpu")
 

@@ -13,10 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # benchmarks/ is no part of the 
 
 from benchmarks import __main__ as command
 from benchmarks import floors, jobs, reference
+from test_work import counted
 
 from semtransforms import REM, SEM, VictimConfig
 from semtransforms.evaluation.victims import paper
 from semtransforms.functional import index_keys
+from semtransforms.models import build_model
 from semtransforms.pgd import pgd
 
 
@@ -70,6 +72,45 @@ def test_the_reference_path_is_the_same_algorithm():
                   maximise=True)  # fmt: skip
     inside = (images > 4 / 255) & (images < 1 - 4 / 255)
     torch.testing.assert_close(worst[inside], climbed[inside], atol=1e-6, rtol=0)
+
+
+def test_the_reference_path_makes_every_pass():
+    """One that skips the attack, a sample or the update is faster, and makes the engine look slow; or the reverse."""
+    config = replace(SEM, steps_u=3, steps_a=2, num_samples=2, num_classes=10)
+    network = build_model("convnet", num_classes=10, image_size=32, width=4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    images, labels = torch.rand(4, 3, 32, 32), torch.arange(4)
+    victim = VictimConfig(rho_a=4 / 255, steps_a=3)
+    for work_of, passes in (
+        (lambda: reference.defensive_noise(network, images, labels, config), floors.noise_passes(config, 4)),
+        (lambda: reference.fit_step(network, optimizer, images, labels, config), floors.fit_passes(config, 1, 4)),
+        (
+            lambda: reference.victim_step(network, optimizer, images, labels, victim.rho_a, victim.steps_a),
+            floors.victim_passes(victim, 1, 4),
+        ),
+    ):
+        with counted() as work:
+            work_of()
+        assert sum(work.images_in) == passes.total
+        assert work.weight_gradients == 6 * (passes.update > 0)
+
+
+def test_the_reference_path_takes_the_same_step(monkeypatch):
+    """On a network whose gradient depends on the point, from the same start and without draws: the same signs."""
+    monkeypatch.setattr(reference, "TRANSFORM", lambda image: image)
+    monkeypatch.setattr(torch, "rand_like", lambda images: torch.full_like(images, 0.5))
+    monkeypatch.setattr("semtransforms.pgd.keyed_uniform", lambda keys, shape: torch.full((len(keys), *shape), 0.5))
+    torch.manual_seed(0)
+    network = build_model("convnet", num_classes=10, image_size=32, width=4)
+    images, labels = 0.2 + 0.6 * torch.rand(4, 3, 32, 32), torch.arange(4)
+    config = replace(SEM, steps_u=1, num_samples=2)
+    keys = index_keys(torch.arange(4), 0)
+    plain = reference.defensive_noise(network, images, labels, config)
+    ours = pgd(network, images, labels, config.defense, keys=keys)
+    assert (plain - ours).abs().gt(1e-6).float().mean() < 0.01  # gradients near 0 may have either sign
+    worst = reference.adversary(network, images, labels, 4 / 255, 1 / 255, 1)
+    climbed = pgd(network, images, labels, replace(config.attack, alpha=1 / 255, steps=1), keys=keys, maximise=True)
+    assert (worst - climbed).abs().gt(1e-6).float().mean() < 0.01
 
 
 def test_every_job_is_timed_and_written(tmp_path, monkeypatch, capsys):

@@ -68,6 +68,12 @@ def test_it_says_who_washes_the_noise_out():
     assert "This generator keeps the noise of certain images" in write_card(ntga, None, {})
 
 
+def test_names_stay_in_their_cell():
+    """A label such as 'a|b' would shift the table of the card."""
+    text = write_card(CONFIG, ["cat | dog", "multi\nline", "c"], {})
+    assert "| label names | cat \\| dog, multi line, c |" in text
+
+
 def test_citation_is_that_of_the_repository():
     """Two citations of one paper drift apart."""
     paper = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]

@@ -12,11 +12,13 @@ from PIL import Image
 from scipy.ndimage import median_filter, uniform_filter
 
 from semtransforms import SEM, GeneratorConfig
-from semtransforms.config import Transformation
+from semtransforms.config import PGDConfig, Transformation
 from semtransforms.distortions import DISTORTIONS
 from semtransforms.eot import WITHOUT_GRADIENT, build_eot
 from semtransforms.functional import index_keys
-from semtransforms.jpeg import _Round, jpeg
+from semtransforms.jpeg import _constants, _Round, jpeg
+from semtransforms.models import build_model
+from semtransforms.pgd import pgd
 
 ARGUMENTS = {"jpeg": {"quality": [30, 30]}, "bit-depth": {"bits": [3, 3]}}
 
@@ -141,6 +143,47 @@ def test_a_gradient_goes_the_way_of_its_image():
     np.testing.assert_allclose(gradient[~grey].mean((0, 2, 3)), [1, 0, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("member", ["RandomGamma", "jpeg", "RandomSharpness", "ColorJitter", "greyscale", "median"])
+def test_a_member_that_was_not_taken_cannot_spoil_a_gradient(member, value):
+    """Zero times an infinite derivative is NaN, and black is where crop pads: those pixels would get no noise."""
+    arguments = ARGUMENTS.get(member, {"p": 1.0} if member.startswith(("Random", "Color")) else {})
+    images = torch.full((20, 3, 16, 16), value).requires_grad_()
+    eot = build_eot(
+        [Transformation("one-of", {"members": [{"name": member, "arguments": arguments}], "probabilities": [0.0]})]
+    )
+    gradient = torch.autograd.grad(eot(images, index_keys(torch.arange(20), 0)).sum(), images)[0]
+    assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+def test_where_t_has_no_derivative_the_sample_has_no_say():
+    """NaN in one of J samples would drop the others' gradient of that pixel."""
+    gamma = build_eot([Transformation("RandomGamma", {"p": 0.5})])
+    network = build_model("convnet", num_classes=2, image_size=16, width=4)
+    images = torch.zeros(8, 3, 16, 16)
+    config = PGDConfig(8 / 255, 8 / 255, 1, num_samples=4)
+    delta = pgd(network, images, torch.zeros(8, dtype=torch.int64), config, keys=index_keys(torch.arange(8), 0),
+                eot=gamma)  # fmt: skip
+    start = pgd(network, images, torch.zeros(8, dtype=torch.int64), replace(config, steps=0),
+                keys=index_keys(torch.arange(8), 0), eot=gamma)  # fmt: skip
+    assert delta.isfinite().all()
+    assert (delta != start).float().mean() > 0.5
+
+
+def test_jpeg_survives_inference_mode_and_autocast():
+    """A constant kept from the first, or rounded by the second, would spoil every noise computed after or inside."""
+    images, quality = photographs(16) / 255, torch.full((6,), 31)
+    _constants.cache_clear()
+    with torch.inference_mode():
+        jpeg(images, quality)
+    leaf = images.clone().requires_grad_()
+    plain = jpeg(leaf, quality)
+    assert torch.autograd.grad(plain.sum(), leaf)[0].isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = jpeg(images, quality)
+    torch.testing.assert_close(inside, plain.detach(), atol=0, rtol=0)
+
+
 def test_a_config_with_them_survives_json():
     """What cannot be written down cannot be published with its generator."""
     wide = Transformation(
@@ -175,6 +218,9 @@ def test_transformations_without_a_gradient_are_refused(name):
         ("mean", {"size": 5}, "takes no arguments"),
         ("one-of", {"members": [{"name": "mean"}], "probabilities": [0.5, 0.5]}, "one for each member, got 2 for 1"),
         ("one-of", {"members": [{"name": "mean"}], "probabilities": [1.5]}, "sum to at most 1"),
+        ("one-of", {"members": [{"name": "mean"}], "probabilities": [float("nan")]}, "sum to at most 1"),
+        ("one-of", {"members": [{"name": "flip", "args": {}}], "probabilities": [1.0]}, "has a name and arguments"),
+        ("one-of", {"members": [{"nam": "flip"}], "probabilities": [1.0]}, "has a name and arguments"),
         ("one-of", {"members": [{"name": "meen"}], "probabilities": [1.0]}, "did you mean 'mean'"),
         ("grayscale", {}, "greyscale"),
     ],

@@ -1,12 +1,15 @@
 """Algorithm 1 and Eq. 7, on problems small enough for seconds."""
 
+import datetime
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -360,6 +363,69 @@ def test_weights_of_ones_own_are_stored_as_they_are(fitted, tmp_path):
     with pytest.raises(ValueError, match=r"is torch\.float16: .*surrogate\.float\(\)"):
         NoiseGenerator(build_surrogate(fitted.config).half(), fitted.config).save_pretrained(tmp_path / "half")
     assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize("fault", ["card", "disk"])
+def test_a_save_that_fails_leaves_the_older_one(fitted, tmp_path, fault, monkeypatch):
+    """An hour of fitting lay in that folder."""
+    fitted.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    again = NoiseGenerator.from_pretrained(tmp_path)
+    if fault == "card":
+        again.card["measured_at"] = np.float32(3)
+    else:
+        write = Path.write_bytes
+
+        def full(path, content):
+            if "safetensors" in path.name:
+                raise OSError(28, "No space left on device")
+            return write(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises((TypeError, OSError)):
+        again.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_whoever_reads_while_it_is_saved_again_finds_it(fitted, tmp_path):
+    """Workers start while a script saves: half a folder would stop them."""
+    generator = fitted
+    generator.save_pretrained(tmp_path)
+    done = threading.Event()
+
+    def save():
+        while not done.is_set():
+            generator.save_pretrained(tmp_path)
+
+    writer = threading.Thread(target=save)
+    writer.start()
+    try:
+        for _ in range(20):
+            assert NoiseGenerator.from_pretrained(tmp_path, device="cpu").fingerprint == generator.fingerprint
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_what_to_do_about_a_changed_config(fitted, tmp_path):
+    """The weights of one's own fit are intact and nowhere to be fetched: deleting them is no remedy."""
+    fitted.save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["config"]["steps_u"] += 1
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="Put back the files that were saved") as error:
+        NoiseGenerator.from_pretrained(tmp_path)
+    assert "Delete" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "card", [["a"], {"when": datetime.date(2026, 1, 1)}, {"measured": [{"clean": [1.0]}]}, {"measured": ["75"]},
+             {"measured": [{"trainer": "standard", "clean": 75.1}]}]
+)  # fmt: skip
+def test_cards_that_cannot_be_written_are_refused(fitted, card):
+    """At once, not when an hour of fitting is to be saved."""
+    with pytest.raises(ValueError, match="card"):
+        NoiseGenerator(fitted.surrogate, fitted.config, card=card)
 
 
 def test_files_in_fp32_still_load(fitted, tmp_path):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune  # noqa: F401 - nn.utils has it only once it is imported
+from torchvision.models.resnet import BasicBlock
 
 from semtransforms.folding import fold_batch_norm
 from semtransforms.models import build_model
@@ -68,6 +70,46 @@ def test_what_cannot_be_folded_is_left_alone():
         network.eval()
         assert torch.equal(fold_batch_norm(network)(images), network(images))
         assert norms(fold_batch_norm(network)) == 1
+
+
+class Skip(nn.Module):
+    """Takes a ``Sequential`` apart, as U-Nets and feature extractors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU())
+
+    def forward(self, x):
+        first = self.body[0](x)
+        return first + self.body[1:](first) + self.body[0].weight.sum()
+
+
+def test_a_users_module_is_left_alone():
+    """What it does with its layers only its forward knows: folded, its adversary would attack another network."""
+    torch.manual_seed(0)
+    network, images = trained(nn.Sequential(Skip(), nn.ReLU())), torch.rand(2, 3, 5, 5)
+    assert torch.equal(fold_batch_norm(network)(images), network(images))
+    assert fold_batch_norm(network) is network
+
+
+def test_hooked_and_pruned_layers_are_left_alone():
+    """A hook sees and changes what its layer gives; pruned weights are computed: neither can be folded."""
+
+    class Block(BasicBlock):
+        pass
+
+    torch.manual_seed(0)
+    images, expected = torch.rand(2, 4, 5, 5), {}
+    for kind, change in (
+        (BasicBlock, lambda block: block.bn2.register_forward_hook(lambda layer, inputs, output: 2 * output)),
+        (BasicBlock, lambda block: nn.utils.prune.l1_unstructured(block.conv2, "weight", 0.5)),
+        (Block, lambda block: None),
+    ):
+        network = trained(kind(4, 4))
+        change(network)
+        expected = network(images)
+        torch.testing.assert_close(fold_batch_norm(network)(images), expected, atol=1e-5, rtol=1e-5)
+        assert norms(fold_batch_norm(network)) == (2 if kind is Block else 1)
 
 
 def test_a_convolution_that_comes_twice_is_folded_twice():

@@ -32,7 +32,7 @@ def test_the_folders_hold_nothing_else():
     assert sum(path.stat().st_size for path in (ROOT / "pretrained").rglob("*") if path.is_file()) <= MOST_BYTES
 
 
-@pytest.mark.parametrize("fault", ["stray", "missing", "truncated", "card", "figure", "old form"])
+@pytest.mark.parametrize("fault", ["stray", "missing", "truncated", "card", "figure", "no source", "old form"])
 def test_what_may_not_be_published(tmp_path: Path, fault: str):
     """The check is the last one to look before strangers load the files."""
     folder = shutil.copytree(ROOT / "pretrained" / "sem-digits", tmp_path / "sem-digits")
@@ -52,6 +52,11 @@ def test_what_may_not_be_published(tmp_path: Path, fault: str):
         config.write_text(json.dumps(record))
         NoiseGenerator.from_pretrained(folder, device="cpu").save_pretrained(folder)
         message = r"is \[9\.8\], .* says \[9\.9\]"
+    elif fault == "no source":
+        generator = NoiseGenerator.from_pretrained(folder, device="cpu")
+        generator.card["measured"].append({"trainer": "adversarial", "clean": [99.9], "protected": [0.0]})
+        generator.save_pretrained(folder)
+        message = "no source says so"
     else:
         from safetensors.torch import load_file, save_file
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -275,6 +276,16 @@ def test_real_generator_keeps_the_bound_and_survives_pickling(tmp_path):
         for same in (protect, pickle.loads(pickle.dumps(protect)), copy.deepcopy(protect)):
             assert torch.equal(same(images, labels)[0].int(), expected)
     assert len(pickle.dumps(by_name)) < 2500 < 15_000 < len(pickle.dumps(in_memory))
+
+
+def test_pickled_after_its_folder_is_gone(tmp_path):
+    """Downloads into a temporary folder (wandb, mlflow) end before the workers start."""
+    config = GeneratorConfig(surrogate="convnet", width=4, num_classes=2, image_size=(8, 8), precision="fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        NoiseGenerator(build_surrogate(config), config).save_pretrained(folder)
+        protect = SEMProtect.from_pretrained(folder)
+    again = pickle.loads(pickle.dumps(protect))
+    assert again.generator.fingerprint == protect.generator.fingerprint
 
 
 def test_unpickling_notices_a_replaced_generator(tmp_path):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from semtransforms.config import PGDConfig
 from semtransforms.eot import build_eot
 from semtransforms.evaluation.victims import VictimConfig, train_victim
-from semtransforms.fitting import train_step
+from semtransforms.fitting import fit_generator, train_step
 from semtransforms.functional import batch_rows, index_keys
 from semtransforms.generator import NoiseGenerator
 from semtransforms.methods import EM, REM, SEM, TAP
@@ -69,9 +69,22 @@ class Work(TorchDispatchMode):
 
 @contextmanager
 def counted():
-    # a backward pass runs in this thread on the CPU, so the mode sees it too
-    with Work() as work:
+    # a backward pass runs in this thread on the CPU, so the mode sees it too. What copies to the host is no operation
+    # there, and is caught by its name
+    with Work() as work, pytest.MonkeyPatch.context() as patch:
+        for name in ("cpu", "tolist", "numpy"):
+            patch.setattr(torch.Tensor, name, _recorded(work, name))
         yield work
+
+
+def _recorded(work, name):
+    original = getattr(torch.Tensor, name)
+
+    def call(tensor, *arguments, **options):
+        work.waits.append(name)
+        return original(tensor, *arguments, **options)
+
+    return call
 
 
 def problem(config, count=8):
@@ -160,7 +173,31 @@ def test_the_counter_sees_a_wait():
     values = torch.rand(4)
     with counted() as work:
         values[values > 0.5].sum().item()
-    assert work.waits == ["index", "_local_scalar_dense"]
+        values.cpu(), values.tolist()
+    assert work.waits == ["index", "_local_scalar_dense", "cpu", "tolist"]
+
+
+def test_waits_of_a_training_do_not_grow_with_its_updates(tmp_path):
+    """The loops around the step draw, log and schedule: once per update would be a wait per update."""
+    images, labels = torch.randint(0, 256, (20, 3, SIDE, SIDE), dtype=torch.uint8), torch.arange(20) % CLASSES
+    config = replace(SEM, **SMALL, batch_size=4)
+    victim = VictimConfig("convnet", width=4, batch_size=4, rho_a=2 / 255, steps_a=1, evaluations=1)
+
+    def fit(steps):
+        fit_generator((images, labels), replace(config, train_steps=steps), progress=False)
+
+    def train(steps):
+        train_victim(images, labels, replace(victim, train_steps=steps), test_images=images[:1],
+                     test_labels=labels[:1], progress=False)  # fmt: skip
+
+    for training in (fit, train):
+        waits = []
+        for steps in (3, 8):  # below 10, where a fit reads its loss
+            with counted() as work:
+                training(steps)
+            # the shuffled rows of a new epoch are drawn on the host
+            waits.append(len(work.waits))
+        assert waits[0] == waits[1]
 
 
 def test_no_loop_runs_over_images():

@@ -15,7 +15,7 @@ from semtransforms.evaluation.victims import paper
 from semtransforms.loading import Labelled
 from semtransforms.methods import method
 
-# of a preset: how much is computed, which SMALL decides for every method with a surrogate network
+# of a preset: how much is computed, which SMALL decides for the methods whose surrogate sees noise
 _EFFORT = {"alpha_u", "steps_u", "alpha_a", "steps_a", "train_steps", "decay_every", "batch_size", "learning_rate"}
 # a surrogate fitted on clean images makes no noise as it learns, and affords the 40 epochs of TAP's authors (here of
 # 10,000 images); a fifth of their noise steps, of five times the size
@@ -97,9 +97,10 @@ SCALES = {
         "cpu",
         "A miniature on the first 10,000 rows of cifar10-jpeg (CIFAR-10 re-encoded once as JPEG); surrogate a "
         f"{SMALL.surrogate} of width {SMALL.width}, {SMALL.train_steps} updates against {255 * SMALL.rho_a:g}/255 "
-        f"unless the row says otherwise; victim a {TRAINER.network} of width {TRAINER.width}. **Only the order of the "
-        "figures can be compared with the paper's**, and the victim may have another radius than the published one: "
-        "both stand in the row. Rows without a miniature are not measured here.",
+        f"unless the row says otherwise (TAP's: {_ON_CLEAN['train_steps']:,} on the clean images, with "
+        f"{_ON_CLEAN['steps_u']} steps of noise); victim a {TRAINER.network} of width {TRAINER.width}. **Only the "
+        "order of the figures can be compared with the paper's**, and the victim may have another radius than the "
+        "published one: both stand in the row. Rows without a miniature are not measured here.",
         plan_cpu,
         read=partial(read, rows=10_000),
         dataset="cifar10-jpeg",

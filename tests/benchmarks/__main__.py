@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the convnet in the place of ResNet-18, fewer images")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, help="of the engine's jobs; default: 128 on a GPU, 8 on a CPU")
+    parser.add_argument("--batch-size", type=int, help="of the engine's jobs; default: 128 on a GPU, 8 or 32 on a CPU")
     parser.add_argument("--only", default="", help="jobs whose name has this in it")
     parser.add_argument("--device")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -39,7 +39,7 @@ def main() -> None:
     device = pick_device(arguments.device)
     keep_freed_memory()
     network = "convnet" if arguments.quick else "resnet18"
-    batch_size = arguments.batch_size or (128 if device.type == "cuda" else 8)
+    batch_size = arguments.batch_size or (128 if device.type == "cuda" else 32 if arguments.quick else 8)
     operations = count_operations(network)
     rate = reachable_rate(device, autocast_dtype("auto", device) or torch.float32)
     about = {"network": network, "batch_size": batch_size, "operations_per_second": rate, **describe_machine(device)}

@@ -1,7 +1,7 @@
-"""What a crop and a flip cost beside a step, kornia's and ours: ``python tests/benchmarks/eot.py``.
+"""What crop, flip and JPEG cost beside a step, kornia's and ours: ``python tests/benchmarks/eot.py``.
 
-A hand-written kernel is allowed where kornia's costs more than 5 % of a step; this is the measurement. Values and
-gradients of the two are tested equal in ``tests/test_eot.py``.
+A hand-written kernel is allowed where kornia's costs more than 5 % of a step; this is the measurement. Crop and flip
+are tested equal to kornia's in ``tests/test_eot.py``, JPEG is PIL's in ``tests/test_distortions.py``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semtransforms.eot import Crop, Kornia
+from semtransforms.eot import Crop, Flip, Kornia
 from semtransforms.functional import index_keys
+from semtransforms.jpeg import jpeg
 from semtransforms.models import build_model
 
 COUNT, SIDE, REPEATS = 256, 32, 15  # J * B = 2 * 128 images, as in the small setting
@@ -46,12 +47,19 @@ def main() -> None:
         return work
 
     jobs: dict[str, Callable[[], object]] = {"nothing": there_and_back(lambda x: x * 1)}
-    crop, flip = Crop(4), Kornia(kornia.augmentation.RandomHorizontalFlip())
+    crop, flip, theirs_flip = Crop(4), Flip(), Kornia(kornia.augmentation.RandomHorizontalFlip())
     jobs["crop, ours"] = there_and_back(lambda x: crop(x, crop.draw(keys, x.shape)))
     for mode in ("slice", "resample"):
         theirs = kornia.augmentation.RandomCrop((SIDE, SIDE), padding=4, cropping_mode=mode)
         jobs[f"crop, kornia {mode}"] = there_and_back(theirs)
-    jobs["flip, kornia"] = there_and_back(lambda x: flip(x, flip.draw(keys, x.shape)))
+    jobs["flip, kornia"] = there_and_back(lambda x: theirs_flip(x, theirs_flip.draw(keys, x.shape)))
+    jobs["flip, ours"] = there_and_back(lambda x: flip(x, flip.draw(keys, x.shape)))
+    jobs["flip, where"] = there_and_back(
+        lambda x: torch.where(flip.draw(keys, x.shape)["mirrored"][:, None, None, None], x.flip(-1), x)
+    )
+    quality = torch.full((COUNT,), 30)
+    theirs_jpeg = kornia.augmentation.RandomJPEG(jpeg_quality=(30.0, 30.0), p=1.0)
+    jobs["jpeg, kornia"], jobs["jpeg, ours"] = there_and_back(theirs_jpeg), there_and_back(lambda x: jpeg(x, quality))
     network = build_model("convnet", num_classes=10, image_size=SIDE).eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)
     jobs["gradient of convnet"] = there_and_back(

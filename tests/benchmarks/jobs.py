@@ -164,7 +164,7 @@ def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
     cifar.targets = (np.arange(images) % 10).tolist()
     cifar.transform, cifar.target_transform, cifar.transforms = _TRANSFORM, None, None
     cifar.classes = list("0123456789")
-    for index in range(images // 10):
+    for index in range(images // 2):
         place = folder / "pictures" / str(index % 10)
         place.mkdir(parents=True, exist_ok=True)
         save_image(torch.from_numpy(drawn.random((3, 64, 64), dtype=np.float32)), place / f"{index}.png")
