@@ -2,7 +2,7 @@
 
 A member of T is a module with two methods: ``draw(keys, shape)`` turns per-image keys into parameters, and
 ``forward(images, parameters)`` applies them. kornia does the image work; only the paper's own two are ours. kornia's
-crop costs 7 % of a gradient of the convnet and ours 2 % (``tests/benchmarks/``), and its flip asks the device at every
+crop costs 9 % of a gradient of the convnet and ours 4 % (``tests/benchmarks/``), and its flip asks the device at every
 call whether any image is touched, which keeps an accelerator waiting for the host. Both are tested equal to kornia's.
 """
 
