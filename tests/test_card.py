@@ -17,8 +17,8 @@ CONFIG = replace(SEM, num_classes=3, image_size=(32, 24), surrogate="convnet", w
 
 def test_header_is_what_the_hub_reads():
     """A header that is no YAML makes the Hub refuse the push, and a licence it cannot read is none."""
-    data = ModelCard(write_card(CONFIG, None, {"license": "cc-by-4.0", "datasets": ["org/stripes: new"]})).data
-    assert (data.library_name, data.license, data.datasets) == ("semtransforms", "cc-by-4.0", ["org/stripes: new"])
+    data = ModelCard(write_card(CONFIG, None, {"license": "cc-by-4.0", "datasets": ["org/stripes #new"]})).data
+    assert (data.library_name, data.license, data.datasets) == ("semtransforms", "cc-by-4.0", ["org/stripes #new"])
     assert {"unlearnable-examples", "sem"} <= set(data.tags)
     plain = ModelCard(write_card(CONFIG, None, {})).data.to_dict()
     assert set(plain) == {"library_name", "tags"}  # what is not known is not claimed
