@@ -16,6 +16,9 @@ from semtransforms.loading import Labelled
 from semtransforms.ntga import RecordedNoise, attack_block, build_network
 
 CHECKPOINT_SECONDS = 60  # between two: each holds the noise of all images, 154 MB for CIFAR-10
+# images that every block's noise is judged by. They must be the same for all blocks: judged by images of its own, each
+# block spoils another direction, and a trainer averages them out. The original has 10,000, which take it ten times as long.
+JUDGES = 1_024
 
 
 def record_noise(
@@ -28,7 +31,7 @@ def record_noise(
 ) -> RecordedNoise:
     """Make the noise of every image, in shuffled blocks of about ``config.batch_size``; the last one is not left out.
 
-    What a block shall make a network name wrongly are the clean images of the next block.
+    What a block shall make a network name wrongly are drawn clean images, the same for all blocks but those in it.
 
     Args:
         data: what is to be protected.
@@ -53,6 +56,8 @@ def record_noise(
             "judged by what others are named."
         )
     order = batch_rows(0, count, count, config.seed)
+    # so many that half of them are left beside the largest block
+    judges = batch_rows(1, count, count, config.seed)[: max(JUDGES, 2 * config.batch_size)]
     blocks = order.tensor_split(max(2, -(-count // config.batch_size)))
     recorded = RecordedNoise(count, data.images.shape[2:])
     description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
@@ -72,7 +77,8 @@ def record_noise(
     with tqdm(total=count, initial=done, unit="image", desc=f"fit {config.method}", disable=not progress) as bar:
         try:
             for number in range(first, len(blocks)):
-                rows, others = blocks[number], blocks[(number + 1) % len(blocks)]
+                rows = blocks[number]
+                others = judges[~torch.isin(judges, rows)]
                 images, labels = data.images[rows], data.labels[rows]
                 delta = attack_block(
                     networks,

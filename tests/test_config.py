@@ -59,8 +59,8 @@ def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
         # Fowl et al.: 250 steps of 0.064/255; 40 epochs of CIFAR-10 in batches of 128
         (TAP, {"rho_u": 8, "alpha_u": 0.064, "steps_u": 250, "train_steps": 15_600, "batch_size": 128}),
         (TAP_UNTARGETED, {"rho_u": 8, "alpha_u": 0.064, "steps_u": 250, "train_steps": 15_600, "batch_size": 128}),
-        # Yuan and Wu's code: eps_iter = eps / nb_iter * 1.1, nb_iter 10, block_size 512, t 64
-        (NTGA, {"rho_u": 8, "alpha_u": 8 / 10 * 1.1, "steps_u": 10, "train_steps": 64, "batch_size": 512}),
+        # Yuan and Wu's code: every iteration is x_train + eps * sign; block_size 512; its README: "CIFAR CNN 8"
+        (NTGA, {"rho_u": 8, "alpha_u": 8, "steps_u": 1, "train_steps": 8, "batch_size": 512}),
         # Yu et al.: an l2 norm of sqrt((6/255)^2 3HW)
         (SC_L2, {"root_mean_square": 6}),
         (SC_LINF, {"rho_u": 8, "root_mean_square": None}),

@@ -132,7 +132,7 @@ def stripes(count=70):
     return images, labels
 
 
-SMALL = replace(NTGA, batch_size=32, steps_u=5, alpha_u=2 / 255)
+SMALL = replace(NTGA, surrogate="ntk-fnn", train_steps=64, batch_size=32, steps_u=5, alpha_u=2 / 255)
 
 
 @pytest.mark.parametrize("kind", KERNELS)
@@ -192,6 +192,25 @@ def test_blocks_are_drawn_from_sorted_data(monkeypatch):
     assert len(blocks) == 3
     assert all(len(part.unique()) == 2 for block in blocks for part in block)
     assert sorted(torch.cat([named for named, _ in blocks]).tolist()) == sorted(labels.tolist())
+
+
+def test_all_blocks_are_judged_by_the_same_images_and_none_by_its_own(monkeypatch):
+    """Judged by images of its own, each block spoils another direction: a convnet then learned 74.6 % of 75.1."""
+    images, labels = stripes(140)
+    attack, blocks = recording.attack_block, []
+
+    def watched(networks, images, labels, validation, **options):
+        blocks.append(({image.numpy().tobytes() for image in part} for part in (images, validation[0])))
+        return attack(networks, images, labels, validation, **options)
+
+    monkeypatch.setattr(recording, "attack_block", watched)
+    monkeypatch.setattr(recording, "JUDGES", 20)
+    fit_generator((images, labels), replace(SMALL, steps_u=1), progress=False, device="cpu")
+    blocks = [tuple(block) for block in blocks]
+    judges = set.union(*(judging for _, judging in blocks))
+    assert len(judges) == 64 < 140  # twice a block
+    for judged, judging in blocks:
+        assert judging == judges - judged
 
 
 def test_the_noise_is_not_written_anew_for_each_block(tmp_path, monkeypatch):
