@@ -74,8 +74,9 @@ def read_data(name: str, root: Path, rows: int, download: bool) -> tuple[Labelle
             for pattern in PARQUET[name]
         )
     tests = load_labelled(test)
-    classes = int(tests.labels.max()) + 1
-    return load_labelled(Subset(train, range(min(rows, len(train)))), classes), tests
+    names = train.classes if name == "cifar10" else train.features["label"].names
+    data = load_labelled(Subset(train, range(min(rows, len(train)))), len(names))
+    return replace(data, classes=tuple(names)), tests
 
 
 def fit(method: str, seed: int, data: Labelled, out: Path) -> NoiseGenerator:

@@ -42,9 +42,9 @@ TAP = replace(
     decay_every=6_000,
 )
 TAP_UNTARGETED = replace(TAP, method="tap-untargeted", aim="away")
-# Blocks of 512 images, time t in the place of M: t = 8 is the authors' best for CIFAR-10 with ntk-cnn, whose noise is the
-# one that others compare with (4096 with ntk-fnn, 1 for ImageNet). Their paper has ten steps; in their code each of them
-# starts from the clean images with the whole radius, so that it is one, and one it is here.
+# Blocks of 512 images, time t in the place of M: t = 8 is the authors' best for CIFAR-10 with ntk-cnn, whose noise
+# others compare with (4096 with ntk-fnn, 1 for ImageNet). Their paper has ten steps; in their code each of them starts
+# from the clean images with the whole radius: they are one step, and one it is here.
 NTGA = replace(
     EM, method="ntga", surrogate="ntk-cnn", aim="away", fitted_on="clean", alpha_u=8 / 255, steps_u=1, batch_size=512,
     train_steps=8,

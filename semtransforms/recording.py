@@ -16,8 +16,8 @@ from semtransforms.loading import Labelled
 from semtransforms.ntga import RecordedNoise, attack_block, build_network
 
 CHECKPOINT_SECONDS = 60  # between two: each holds the noise of all images, 154 MB for CIFAR-10
-# images that every block's noise is judged by. They must be the same for all blocks: judged by images of its own, each
-# block spoils another direction, and a trainer averages them out. The original has 10,000, which take it ten times as long.
+# Images that every block's noise is judged by, the same for all: judged by images of its own, each block spoils
+# another direction, and a trainer averages them out. The original has 10,000, which take ten times as long.
 JUDGES = 1_024
 
 

@@ -184,7 +184,7 @@ def test_blocks_are_drawn_from_sorted_data(monkeypatch):
     attack, blocks = recording.attack_block, []
 
     def watched(networks, images, labels, validation, **options):
-        blocks.append((labels, validation[1]))
+        blocks.append(tuple(labels, validation[1]))
         return attack(networks, images, labels, validation, **options)
 
     monkeypatch.setattr(recording, "attack_block", watched)
@@ -200,13 +200,12 @@ def test_all_blocks_are_judged_by_the_same_images_and_none_by_its_own(monkeypatc
     attack, blocks = recording.attack_block, []
 
     def watched(networks, images, labels, validation, **options):
-        blocks.append(({image.numpy().tobytes() for image in part} for part in (images, validation[0])))
+        blocks.append(tuple({image.numpy().tobytes() for image in part} for part in (images, validation[0])))
         return attack(networks, images, labels, validation, **options)
 
     monkeypatch.setattr(recording, "attack_block", watched)
     monkeypatch.setattr(recording, "JUDGES", 20)
     fit_generator((images, labels), replace(SMALL, steps_u=1), progress=False, device="cpu")
-    blocks = [tuple(block) for block in blocks]
     judges = set.union(*(judging for _, judging in blocks))
     assert len(judges) == 64 < 140  # twice a block
     for judged, judging in blocks:

@@ -1,0 +1,186 @@
+"""Fit a generator of ``pretrained/`` on photographs, measure it, and write its card.
+
+    python -m examples.fit_pretrained sem-cifar10-small --data DATA
+
+``--data`` holds ``cifar10-jpeg/`` and ``tiny-imagenet-100/``, Parquet files each. The fit and every training are kept
+in ``--work`` as they end: started again, the script goes on with what is missing. The figures go to
+``examples/reproduce/results/NAME.json``, and from there into the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from examples.protect_photographs import VICTIMS, read_data
+from semtransforms import EM, REM, SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
+from semtransforms.evaluation.records import CLEAN, NONE, Record
+from semtransforms.evaluation.runs import write_json
+from semtransforms.hardware import describe_machine
+from semtransforms.loading import Labelled
+
+ROOT = Path(__file__).parents[1]
+ROWS = 10_000  # that victims are trained on: the first ones
+
+CIFAR10 = {
+    "data": "cifar10-jpeg",
+    "source": "CIFAR-10 (Krizhevsky 2009; no licence is stated), each image re-encoded once as JPEG; 50,000 of 50,000",
+    "datasets": ["uoft-cs/cifar10"],
+    "license": "apache-2.0",
+}
+TINY_IMAGENET = {
+    "data": "tiny-imagenet-100",
+    "source": "the first 100 classes of Tiny-ImageNet-200, JPEG as published (ImageNet's terms: for non-commercial "
+    "research); 50,000 of 50,000",
+    "datasets": ["zh-plus/tiny-imagenet"],
+    "license": "apache-2.0",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a generator of ``pretrained/`` comes about.
+
+    Args:
+        config: of the fit.
+        facts: of its card; ``data`` names the folder of the images.
+    """
+
+    config: GeneratorConfig
+    facts: Mapping[str, Any]
+
+
+# the paper's noise on a surrogate that two cores fit in an hour or two; the learning rate falls where the paper's does
+SMALL = replace(SEM, surrogate="convnet", width=32, train_steps=3000, decay_every=1200)
+RECIPES = {
+    "sem-cifar10": Recipe(SEM, CIFAR10),
+    "rem-cifar10": Recipe(REM, CIFAR10),
+    "em-cifar10": Recipe(EM, CIFAR10),
+    "sem-cifar10-small": Recipe(SMALL, CIFAR10),
+    "sem-imagenet100": Recipe(SEM, TINY_IMAGENET),
+    "sem-imagenet100-small": Recipe(replace(SMALL, width=16, train_steps=1000, decay_every=400), TINY_IMAGENET),
+}
+
+# of a standard trainer: all that is known, but shares of clean images, which say nothing about a generator
+TRICKS = (
+    *("greyscale", "jpeg-75", "jpeg-50", "jpeg-10", "mean", "median", "gaussian", "bilateral", "bit-depth-3"),
+    *("denoise", "linear-removal", "cutout", "mixup", "cutmix", "randaugment", "colour-jitter", "gaussian-noise"),
+    "ueraser",
+)
+INFORMED = ("informed-same-seed", "informed-other-seed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/pretrained"))
+    parser.add_argument("--pretrained", type=Path, default=ROOT / "pretrained")
+    parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the victims")
+    arguments = parser.parse_args()
+
+    recipe = RECIPES[arguments.name]
+    dataset = recipe.facts["data"]
+    folder = arguments.pretrained / arguments.name
+    if not (folder / "model.safetensors").exists():
+        data, _ = read_data(dataset, arguments.data, 10**9, download=False)
+        generator = fit_generator(
+            (data.images, data.labels),
+            recipe.config,
+            checkpoint_dir=arguments.work / arguments.name,
+            checkpoint_every=25,
+            resume=True,
+        )
+        generator.save_pretrained(folder)
+    generator = NoiseGenerator.from_pretrained(folder)
+    data, tests = read_data(dataset, arguments.data, ROWS, download=False)
+    trainers = by_trainer(measure(generator, data, tests, arguments.seeds, arguments.work / dataset))
+    file = arguments.results / f"{arguments.name}.json"
+    rows = [
+        {"trainer": name, **{copy: [record.to_dict() for record in some] for copy, some in copies.items()}}
+        for name, copies in trainers.items()
+    ]
+    write_json(file, {"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
+    machine = describe_machine()
+    command = f"python -m examples.fit_pretrained {arguments.name} --data DATA"
+    generator.classes = data.classes
+    generator.card = {
+        **recipe.facts,
+        "notes": f"Trained on the first {len(data.labels):,} rows, tested on {len(tests.labels):,} other images; "
+        "trainers and countermeasures are those of the package's README.",
+        "fitted_by": command,
+        "measured_by": command,
+        "measured_on": f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}",
+        "measured": measured(trainers, file.resolve().relative_to(ROOT).as_posix()),
+    }
+    print(generator.save_pretrained(folder))
+
+
+def measure(
+    generator: NoiseGenerator, data: Labelled, tests: Labelled, seeds: Sequence[int], work: Path
+) -> list[Record]:
+    """Every trainer on the clean and on the protected copy, and a standard one with every countermeasure."""
+    name = generator.name
+    runs = [
+        (None, VICTIMS, (NONE,)),
+        (generator, VICTIMS, (NONE,)),
+        (generator, {"standard": VICTIMS["standard"]}, (*TRICKS, *INFORMED)),
+        (None, {"standard": VICTIMS["standard"]}, TRICKS),
+    ]
+    for source, victims, countermeasures in runs:
+        report = evaluate(
+            (data.images, data.labels),
+            source,
+            test=(tests.images, tests.labels),
+            victims=victims,
+            countermeasures=countermeasures,
+            seeds=seeds,
+            name=f"first {len(data.labels):,} rows",
+            copy_name=name if source else None,
+            out=work / "report",
+            cache_dir=work / "cache",
+        )
+    # the folder may hold other generators, and other trainers of earlier runs
+    wanted = {(NONE, victim) for victim in VICTIMS} | {(trick, "standard") for trick in (*TRICKS, *INFORMED)}
+    return [
+        record
+        for record in report.records
+        if record.copy in (CLEAN, name) and (record.countermeasure, record.victim) in wanted and record.seed in seeds
+    ]
+
+
+def by_trainer(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
+    """Trainer, in words, to the records of the clean and of the protected copy."""
+    trainers: dict[str, dict[str, list[Record]]] = {}
+    for record in sorted(records, key=lambda record: record.seed):
+        words = _words(record)
+        copies = trainers.setdefault(words, {"clean": [], "protected": []})
+        copies["clean" if record.copy == CLEAN else "protected"].append(record)
+    return trainers
+
+
+def _words(record: Record) -> str:
+    if record.countermeasure != NONE:
+        return record.countermeasure
+    trained = f"{record.train_steps:,} updates"
+    return f"adversarial at {255 * record.rho_a:g}/255, {trained}" if record.rho_a else f"standard, {trained}"
+
+
+def measured(trainers: Mapping[str, Mapping[str, Sequence[Record]]], file: str) -> list[dict[str, Any]]:
+    """The rows of a card, with the place in the file of results that each figure comes from."""
+    return [
+        {
+            "trainer": name,
+            **{copy: [round(100 * record.test_accuracy, 1) for record in some] for copy, some in copies.items()},
+            "source": {copy: f"{file}#/trainers/{k}/{copy}/*/test_accuracy" for copy, some in copies.items() if some},
+        }
+        for k, (name, copies) in enumerate(trainers.items())
+    ]
+
+
+if __name__ == "__main__":
+    main()
