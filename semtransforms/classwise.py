@@ -1,21 +1,29 @@
-"""Noise in closed form, without a network: SC, the synthesised shortcut (Yu et al. 2022)."""
+"""Noise in closed form, without a network: SC (Yu et al. 2022) and AR (Sandoval-Segura et al. 2022)."""
 
 from __future__ import annotations
 
 import math
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from semtransforms.config import GeneratorConfig
+from semtransforms.config import AUTOREGRESSIVE, PATCHES, GeneratorConfig
 from semtransforms.functional import fold, index_keys, keyed_uniform, project, to_float
 
 PATCH = 8  # px, of the smallest patch; Yu et al. at 32 px
 MOST_PATCHES = 7  # along an image's longer side: 32 px each at 224, the form in which SC is run on ImageNet
 CLASS_SEPARATION = 10.0  # distance of a class's centre from 0 along every axis, as in their data
+
+WINDOW = 3  # px, of an autoregressive process
+MARGIN = 4  # rows and columns that are cut off at its start, where it is still the noise it started from
+CANDIDATES = 40  # processes of a channel that are drawn for each class, of which a tenth lasts and three are needed
+FADES, GROWS = 0.3, 3.0  # what becomes of a unit start in a process that lasts: root mean square
+RESPONSE = 10.0  # of one class's filter to another's noise of norm 1, in their data set of 10 classes
 
 # what a key is folded with
 _LENGTH, _ANGLE = range(2)
@@ -69,11 +77,22 @@ class ShortcutPatches(ClosedForm):
         points = cluster_points(labels, keys, 3 * rows * columns, self.config.num_classes, self.config.seed)
         patches = points.view(count, 3, rows, columns)
         painted = patches.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :height, :width]
-        if self.config.root_mean_square is None:
-            scale = self.config.rho_u / painted.abs().amax((1, 2, 3), keepdim=True)
-        else:
-            scale = self.config.root_mean_square / painted.square().mean((1, 2, 3), keepdim=True).sqrt()
-        return project(painted * scale, to_float(images), self.config.rho_u)
+        return _to_size(painted, images, self.config)
+
+
+def _to_size(painted: Tensor, images: Tensor, config: GeneratorConfig) -> Tensor:
+    """Scaled up to the radius, or to the root mean square where one is given."""
+    if config.root_mean_square is None:
+        scale = config.rho_u / painted.abs().amax((1, 2, 3), keepdim=True)
+    else:
+        scale = config.root_mean_square / painted.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return project(painted * scale, to_float(images), config.rho_u)
+
+
+def _normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal draws, float32 (N, *shape): Box and Muller."""
+    length, angle = (keyed_uniform(fold(keys, draw), shape) for draw in (_LENGTH, _ANGLE))
+    return (-2 * torch.log1p(-length)).sqrt_() * torch.cos(2 * math.pi * angle)
 
 
 def cluster_points(labels: Tensor, keys: Tensor, axes: int, num_classes: int, seed: int) -> Tensor:
@@ -98,8 +117,7 @@ def cluster_points(labels: Tensor, keys: Tensor, axes: int, num_classes: int, se
             "images."
         )
     device = keys.device
-    length, angle = (keyed_uniform(fold(keys, draw), (axes,)) for draw in (_LENGTH, _ANGLE))
-    normal = (-2 * torch.log1p(-length)).sqrt_() * torch.cos(2 * math.pi * angle)  # Box and Muller
+    normal = _normal(keys, (axes,))
     corners = class_corners(axes, num_classes, seed)
     points = torch.empty_like(normal)
     for label in labels.unique().tolist():  # type: ignore[no-untyped-call]
@@ -117,3 +135,96 @@ def class_corners(axes: int, num_classes: int, seed: int) -> Tensor:
     while len(corners) < num_classes:
         corners[draw.getrandbits(axes)] = None
     return torch.tensor([[2.0 * (corner >> axis & 1) - 1 for axis in range(axes)] for corner in corners])
+
+
+class Autoregressive(ClosedForm):
+    """AR: each pixel is a linear function of the eight before it in its 3 x 3 window, by coefficients of its class.
+
+    A convolution whose filter holds these eight numbers, and -1 for the ninth, is 0 everywhere on the noise of its
+    class: this is the shortcut. Each channel has coefficients of its own.
+
+    Args:
+        config: as for :class:`ShortcutPatches`; ``seed`` draws the processes.
+    """
+
+    smallest = WINDOW
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """The noise of these images; the key draws what each one's process starts from."""
+        assert self.config.num_classes is not None
+        count, _, height, width = images.shape
+        own = class_processes(self.config.num_classes, self.config.seed)[labels.cpu()].to(keys.device)
+        start = _normal(keys, (3, height + MARGIN, width + MARGIN))
+        painted = run_processes(own.flatten(0, 1), start.flatten(0, 1)).view(count, 3, *start.shape[2:])
+        return _to_size(painted[..., MARGIN:, MARGIN:], images, self.config)
+
+
+def run_processes(coefficients: Tensor, start: Tensor) -> Tensor:
+    """What autoregressive processes make of what they start from.
+
+    Args:
+        coefficients: float (N, 3, 3), row by row; the last is 0, since it is the pixel itself.
+        start: float (N, H, W), of which the first two rows and columns count.
+
+    Returns:
+        float (N, H, W): these rows and columns, then the processes.
+    """
+    # pixel by pixel, since each needs the one before it; all images at once, in memory side by side
+    weights, field = coefficients.permute(1, 2, 0).contiguous(), start.permute(1, 2, 0).contiguous()
+    last = WINDOW - 1
+    for row in range(field.shape[0] - last):
+        for column in range(field.shape[1] - last):
+            window = field[row : row + WINDOW, column : column + WINDOW]
+            field[row + last, column + last] = (window * weights).sum((0, 1))
+    return field.permute(2, 0, 1)
+
+
+@lru_cache(maxsize=8)
+def class_processes(num_classes: int, seed: int) -> Tensor:
+    """The processes of each class: float32 (C, 3 channels, 3, 3), not to be written.
+
+    They are drawn, coefficients of N(0, 1) that are made to sum to 1, and kept if they neither fade nor grow out of
+    all proportion and if each class's filter responds to the noise of every other: by ``RESPONSE`` or, where that
+    leaves too few, by as much as leaves enough.
+    """
+    keys = index_keys(torch.arange(CANDIDATES * max(100, num_classes)), seed)
+    drawn = _normal(keys, (WINDOW, WINDOW))
+    drawn[:, -1, -1] = 0
+    drawn /= drawn.sum((1, 2), keepdim=True)
+    side = 32 + MARGIN
+    fields = run_processes(drawn, _normal(fold(keys, 1), (side, side)))[:, MARGIN:, MARGIN:]
+    half = fields.shape[1] // 2
+    sizes = torch.stack([part.square().mean((1, 2)).sqrt() for part in (fields, fields[:, half:, half:])])
+    lasting = ((sizes > FADES) & (sizes < GROWS)).all(0).nonzero().flatten()
+    three = lasting[: len(lasting) // 3 * 3].view(-1, 3)  # a process for each channel
+    processes, noise = drawn[three], fields[three]
+    noise = noise / noise.flatten(1).norm(dim=1)[:, None, None, None]
+    filters = processes.clone()
+    filters[..., -1, -1] = -1
+    # of each filter (columns) to each noise (rows), some at a time for the memory's sake
+    responses = torch.cat([F.conv2d(some, filters).relu_().sum((2, 3)) for some in noise.split(32)])
+    apart, wanted = torch.minimum(responses, responses.T), RESPONSE
+    chosen = _mutually_apart(apart >= wanted, num_classes)
+    while len(chosen) < num_classes:
+        wanted *= 0.8
+        chosen = _mutually_apart(apart >= wanted, num_classes)
+    return processes[chosen]
+
+
+def _mutually_apart(apart: Tensor, count: int) -> list[int]:
+    """The first ones, up to a number, of which each pair is apart: bool (N, N) to rows."""
+    chosen: list[int] = []
+    for candidate, row in enumerate(apart):
+        if len(chosen) < count and bool(row[chosen].all()):
+            chosen.append(candidate)
+    return chosen
+
+
+PAINTERS: Mapping[str, type[ShortcutPatches] | type[Autoregressive]] = {
+    PATCHES: ShortcutPatches,
+    AUTOREGRESSIVE: Autoregressive,
+}

@@ -19,10 +19,10 @@ Aim = Literal["own", "shifted", "away"]
 FittedOn = Literal["protected", "clean"]
 Precision = Literal["auto", "fp32", "bf16"]
 Norm = Literal["linf", "l2"]
-Kind = Literal["network", "patches", "kernel"]
+Kind = Literal["network", "painted", "kernel"]
 
 # surrogates that are no networks: of SC, of NTGA
-PATCHES = "shortcut-patches"
+PATCHES, AUTOREGRESSIVE = "shortcut-patches", "autoregressive"
 KERNELS = ("ntk-cnn", "ntk-fnn")
 
 ONE_LEVEL = 1 / 255
@@ -96,10 +96,10 @@ class Uniform:
 class GeneratorConfig:
     """Everything that decides the noise of a generator; defaults are the paper's CIFAR-10 setting.
 
-    Two methods have no network to train. SC reads ``rho_u``, ``root_mean_square``, ``num_classes`` and ``seed`` alone.
-    NTGA reads ``rho_u``, ``alpha_u``, ``steps_u`` and ``seed`` as the others do, and three fields in the sense of its
-    own formula: ``train_steps`` is the time t that the kernel's network is trained for, ``num_samples`` the number of
-    networks its kernel is averaged over, ``batch_size`` the images of a block whose noise is found together.
+    Three methods have no network to train. SC and AR read ``rho_u``, ``root_mean_square``, ``num_classes`` and ``seed``
+    alone. NTGA reads ``rho_u``, ``alpha_u``, ``steps_u`` and ``seed`` as the others do, and three fields in the sense
+    of its own formula: ``train_steps`` is the time t that the kernel's network is trained for, ``num_samples`` the
+    number of networks its kernel is averaged over, ``batch_size`` the images of a block whose noise is found together.
 
     Args:
         method: name of the method, as in the table of methods.
@@ -114,11 +114,12 @@ class GeneratorConfig:
         rho_r: radius of the random perturbation; ``None`` means ``rho_a`` (the paper's choice, Table 6).
         num_samples: J, transformations averaged per gradient of the noise.
         root_mean_square: scale each image's noise to this root mean square, the l2 norm over the square root of the
-            number of pixel values, instead of letting it reach ``rho_u`` (SC in its authors' norm); ``None`` otherwise.
+            number of pixel values, instead of letting it reach ``rho_u`` (SC and AR in their authors' norm); ``None``
+            otherwise.
             At most half of ``rho_u``, where about 1 % of it is cut at ``rho_u``.
         eot: T, a sequence of transformations applied in order.
-        surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC), ``"ntk-cnn"`` or
-            ``"ntk-fnn"`` (NTGA).
+        surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC),
+            ``"autoregressive"`` (AR), ``"ntk-cnn"`` or ``"ntk-fnn"`` (NTGA).
         width: its width, for networks that have one (``convnet``); ``None`` for the network's default.
         num_classes: labels it was built for; ``None`` until fitted.
         image_size: pixels (height, width) it was built for; ``None`` takes the data's. Set before a fit, images of
@@ -179,10 +180,10 @@ class GeneratorConfig:
         if self.rho_u > 127.5 / 255:
             raise ValueError(f"rho_u must be at most 127/255, got {self.rho_u!r}: noise is stored as int8. Use 8/255.")
         if self.root_mean_square is not None:
-            if self.kind != "patches":
+            if self.kind != "painted":
                 raise ValueError(
-                    f"root_mean_square is a size of SC's patches alone, got {self.root_mean_square!r} with surrogate="
-                    f"{self.surrogate!r}. Leave it out; rho_u bounds this noise."
+                    f"root_mean_square is a size of SC's and AR's noise alone, got {self.root_mean_square!r} with "
+                    f"surrogate={self.surrogate!r}. Leave it out; rho_u bounds this noise."
                 )
             if not 0 < self.root_mean_square <= self.rho_u / 2:
                 raise ValueError(
@@ -226,9 +227,9 @@ class GeneratorConfig:
 
     @property
     def kind(self) -> Kind:
-        """What the noise is computed on: a network, painted patches (SC) or a neural tangent kernel (NTGA)."""
-        if self.surrogate == PATCHES:
-            return "patches"
+        """What the noise is computed on: a network, a neural tangent kernel (NTGA), nothing (SC, AR: it is painted)."""
+        if self.surrogate in (PATCHES, AUTOREGRESSIVE):
+            return "painted"
         return "kernel" if self.surrogate in KERNELS else "network"
 
     @property

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from semtransforms.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
-from semtransforms.classwise import ShortcutPatches
+from semtransforms.classwise import PAINTERS
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import EOT, build_eot
 from semtransforms.functional import batch_rows, fold, index_keys, quantize, stream_seed, to_float
@@ -53,7 +53,8 @@ def fit_generator(
         dataset: any map-style dataset of (PIL image or uint8 tensor, int label), of one image size; or a pair of
             tensors, uint8 (N, 3, H, W) and int64 (N,).
         config: a preset of :mod:`semtransforms.methods`, changed as you like.
-        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC has none to keep.
+        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none
+            to keep.
         resume: continue from the checkpoint there, if there is one.
         checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
         device: where to fit; default: CUDA if present.
@@ -90,8 +91,8 @@ def fit_generator(
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
-    if config.kind == "patches":
-        return NoiseGenerator(ShortcutPatches(config), config, classes=data.classes)
+    if config.kind == "painted":
+        return NoiseGenerator(PAINTERS[config.surrogate](config), config, classes=data.classes)
     if checkpoint is not None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if config.kind == "kernel":

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from semtransforms import repository
 from semtransforms.card import check_card, write_card
-from semtransforms.classwise import ClosedForm, ShortcutPatches
+from semtransforms.classwise import PAINTERS, ClosedForm
 from semtransforms.config import GeneratorConfig
 from semtransforms.eot import build_eot
 from semtransforms.functional import add_noise, image_keys, index_keys, quantize, to_float
@@ -493,8 +493,8 @@ def build_surrogate(config: GeneratorConfig, *, images: int = 0) -> nn.Module:
     """
     assert config.num_classes is not None
     assert config.image_size is not None
-    if config.kind == "patches":
-        return ShortcutPatches(config)
+    if config.kind == "painted":
+        return PAINTERS[config.surrogate](config)
     if config.kind == "kernel":
         return RecordedNoise(images, config.image_size)
     with torch.random.fork_rng(devices=[]):

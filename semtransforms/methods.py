@@ -14,8 +14,9 @@ TAP untargeted nothing            nothing          clean        ascend          
 
 REM-du and REM-theta are the ablations of Table 1. TAP (Fowl et al. 2021) makes images look like the next class to a
 network that was fitted on the clean data. Without a surrogate network: NTGA (Yuan and Wu 2021) climbs the error that a
-neural tangent kernel predicts, and SC (Yu et al. 2022) paints class-separated patches, up to rho_u in ``sc-linf`` and
-in its authors' l2 norm in ``sc-l2``, which alone is comparable with nothing else here.
+neural tangent kernel predicts; SC (Yu et al. 2022) paints class-separated patches, AR (Sandoval-Segura et al. 2022)
+textures that an autoregressive process of the class leaves behind. Both come up to rho_u (``sc-linf``, ``ar-linf``) and
+in their authors' l2 norm (``sc-l2``, ``ar-l2``), which is comparable with nothing else here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from semtransforms.config import KERNELS, PATCHES, GeneratorConfig
+from semtransforms.config import AUTOREGRESSIVE, KERNELS, PATCHES, GeneratorConfig
 
 SEM = GeneratorConfig(method="sem", defense_sees="uniform", surrogate_sees="adversary", num_samples=5)
 REM = replace(SEM, method="rem", defense_sees="adversary")
@@ -52,10 +53,13 @@ NTGA = replace(
 SC_LINF = replace(EM, method="sc-linf", surrogate=PATCHES)
 # l2 norm 6/255 sqrt(3HW); rho_u is far out, where hardly a patch reaches
 SC_L2 = replace(SC_LINF, method="sc-l2", root_mean_square=6 / 255, rho_u=32 / 255)
+AR_LINF = replace(EM, method="ar-linf", surrogate=AUTOREGRESSIVE)
+# l2 norm 1 at 32 px, which is this root mean square; as above
+AR_L2 = replace(AR_LINF, method="ar-l2", root_mean_square=(3 * 32 * 32) ** -0.5, rho_u=32 / 255)
 
 METHODS = {
     preset.method: preset
-    for preset in (SEM, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2)
+    for preset in (SEM, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2)
 }
 
 
@@ -71,13 +75,6 @@ def method(name: str) -> GeneratorConfig:
     return METHODS[name]
 
 
-_KINDS = {
-    "network": "a network such as 'resnet18'",
-    "patches": repr(PATCHES),
-    "kernel": " or ".join(map(repr, KERNELS)),
-}
-
-
 def check_surrogate(config: GeneratorConfig) -> None:
     """Whether a config of a preset's name has a surrogate of the preset's kind: with another it is another method.
 
@@ -86,10 +83,12 @@ def check_surrogate(config: GeneratorConfig) -> None:
     """
     preset = METHODS.get(config.method, config)
     wanted = preset.kind
-    if config.kind != wanted:
+    if config.kind != wanted or (wanted == "painted" and config.surrogate != preset.surrogate):
+        kinds = {"network": "a network such as 'resnet18'", "kernel": " or ".join(map(repr, KERNELS))}
         raise ValueError(
-            f"surrogate must be {_KINDS[wanted]} for method {config.method!r}, got {config.surrogate!r}, which makes "
-            "another method of it. Start from the preset of that method, or give yours a name of its own."
+            f"surrogate must be {kinds.get(wanted, repr(preset.surrogate))} for method {config.method!r}, got "
+            f"{config.surrogate!r}, which makes another method of it. Start from the preset of that method, or give "
+            "yours a name of its own."
         )
     for name in ("aim", "fitted_on", "defense_sees", "surrogate_sees"):
         if wanted != "network" and getattr(config, name) != getattr(preset, name):
@@ -106,6 +105,6 @@ def unused_options(config: GeneratorConfig) -> set[str]:
         unused |= {"rho_a", "alpha_a", "steps_a"}
     if config.kind != "network":
         unused |= {"width", "precision"}
-    if config.kind == "patches":
+    if config.kind == "painted":
         unused |= {"alpha_u", "steps_u", "num_samples", "train_steps", "batch_size"}
     return unused

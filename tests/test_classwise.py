@@ -1,4 +1,4 @@
-"""SC, the synthesised shortcut, against scikit-learn and by hand."""
+"""SC against scikit-learn, AR by hand."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ import torch
 from sklearn.datasets import make_classification
 from sklearn.neighbors import NearestCentroid
 
-from semtransforms.classwise import class_corners, cluster_points
+from semtransforms.classwise import class_corners, class_processes, cluster_points, run_processes
 from semtransforms.fitting import fit_generator
 from semtransforms.functional import index_keys
 from semtransforms.generator import NoiseGenerator
-from semtransforms.methods import SC_L2, SC_LINF
+from semtransforms.methods import AR_L2, AR_LINF, SC_L2, SC_LINF
 
 
 def grey(count=40, side=32, classes=10):
@@ -137,3 +137,65 @@ def test_a_generator_without_weights_is_kept_and_found(tmp_path):
     assert loaded.fingerprint == generator.fingerprint
     assert torch.equal(loaded.noise(images, labels), generator.noise(images, labels))
     assert not torch.equal(fit(SC_LINF, (images, labels)).noise(images, labels), generator.noise(images, labels))
+
+
+def test_the_processes_are_run_as_by_hand():
+    """The order of a window's pixels decides the texture; a mirrored one is still a texture, and another method."""
+    draw = np.random.default_rng(0)
+    coefficients, start = draw.normal(size=(2, 3, 3)).astype(np.float32), draw.normal(size=(2, 6, 7)).astype(np.float32)
+    coefficients[:, 2, 2] = 0
+    expected = start.astype(np.float64)
+    for k in range(2):
+        for row in range(2, 6):
+            for column in range(2, 7):
+                before = [
+                    expected[k, row - 2 + i, column - 2 + j] * coefficients[k, i, j]
+                    for i in range(3) for j in range(3) if (i, j) != (2, 2)
+                ]  # fmt: skip
+                expected[k, row, column] = sum(before)
+    got = run_processes(torch.from_numpy(coefficients), torch.from_numpy(start))
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_each_class_has_a_filter_that_is_blind_to_its_own_noise_alone():
+    """This is the shortcut: the paper's point is that one convolution tells the classes apart."""
+    processes = class_processes(10, seed=0)
+    assert processes.sum((2, 3)).numpy() == pytest.approx(np.ones((10, 3)), abs=1e-4)
+    images, labels = grey(20)
+    noise = fit(AR_L2, (images, labels)).noise(images, labels).numpy().astype(float)
+    filters = processes.numpy().astype(float)
+    filters[..., 2, 2] = -1
+    responses = np.zeros((20, 10))
+    for k, each in enumerate(noise):
+        for label, weights in enumerate(filters):
+            answer = sum(
+                each[c, i : 30 + i, j : 30 + j] * weights[c, i, j] for c in range(3) for i in range(3) for j in range(3)
+            )
+            responses[k, label] = np.abs(answer).mean()
+    assert (responses.argmin(1) == labels.numpy()).all()
+    own = responses[np.arange(20), labels.numpy()]
+    # all that is left of the own filter's answer is the rounding to whole grey levels
+    assert own.max() < 1.5 < np.sort(responses, 1)[:, 1].min()
+
+
+def test_the_two_norms_of_the_textures():
+    """l2 norm 1 at 32 px is what others publish; only within rho_u is it comparable with SEM."""
+    images, labels = grey()
+    linf, l2 = (fit(config, (images, labels)).noise(images, labels).float() / 255 for config in (AR_LINF, AR_L2))
+    assert (linf.abs().amax((1, 2, 3)) * 255).numpy() == pytest.approx(np.full(40, 8.0))
+    assert l2.flatten(1).norm(dim=1).numpy() == pytest.approx(np.ones(40), abs=0.05)
+
+
+def test_the_textures_of_an_image_do_not_depend_on_its_batch():
+    """As for SC: stored noise is made again elsewhere."""
+    images, labels = grey(20)
+    generator = fit(AR_L2, (images, labels))
+    alone = torch.cat([generator.noise(images[i : i + 1], labels[i : i + 1]) for i in range(20)])
+    together = generator.noise(images, labels)
+    assert torch.equal(together, alone)
+    assert not torch.equal(together[0], together[10])
+
+
+def test_a_hundred_classes_have_processes_too():
+    """CIFAR-100 has too many for a response of 10 between any two: without giving way there is no noise for it."""
+    assert len({tuple(process.flatten().tolist()) for process in class_processes(100, seed=0)}) == 100
