@@ -10,6 +10,7 @@ in ``--work`` as they end: started again, the script goes on with what is missin
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +74,7 @@ TRICKS = (
 INFORMED = ("informed-same-seed", "informed-other-seed")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--data", type=Path, required=True)
@@ -81,11 +82,12 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, default=ROOT / "pretrained")
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the victims")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
 
     recipe = RECIPES[arguments.name]
     dataset = recipe.facts["data"]
     folder = arguments.pretrained / arguments.name
+    arguments.results.mkdir(parents=True, exist_ok=True)
     if not (folder / "model.safetensors").exists():
         data, _ = read_data(dataset, arguments.data, 10**9, download=False)
         generator = fit_generator(
@@ -97,6 +99,7 @@ def main() -> None:
         )
         generator.save_pretrained(folder)
     generator = NoiseGenerator.from_pretrained(folder)
+    generator.name = arguments.name  # in the records
     data, tests = read_data(dataset, arguments.data, ROWS, download=False)
     trainers = by_trainer(measure(generator, data, tests, arguments.seeds, arguments.work / dataset))
     file = arguments.results / f"{arguments.name}.json"
@@ -115,7 +118,7 @@ def main() -> None:
         "fitted_by": command,
         "measured_by": command,
         "measured_on": f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}",
-        "measured": measured(trainers, file.resolve().relative_to(ROOT).as_posix()),
+        "measured": measured(trainers, Path(os.path.relpath(file, ROOT)).as_posix()),
     }
     print(generator.save_pretrained(folder))
 
@@ -155,8 +158,9 @@ def measure(
 
 def by_trainer(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
     """Trainer, in words, to the records of the clean and of the protected copy."""
+    order = [(NONE, victim) for victim in VICTIMS] + [(trick, "standard") for trick in (*TRICKS, *INFORMED)]
     trainers: dict[str, dict[str, list[Record]]] = {}
-    for record in sorted(records, key=lambda record: record.seed):
+    for record in sorted(records, key=lambda r: (order.index((r.countermeasure, r.victim)), r.seed)):
         words = _words(record)
         copies = trainers.setdefault(words, {"clean": [], "protected": []})
         copies["clean" if record.copy == CLEAN else "protected"].append(record)

@@ -10,7 +10,7 @@ Every training is kept in ``--work`` as it ends. The figures go to ``examples/re
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ TRAINERS = ("standard", "adversarial-2")
 MODULO, PREDICTED = "k mod C", "the surrogate's own"
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generator", help="folder, org/name or short name")
     parser.add_argument("--data", type=Path, required=True, help="holds tiny-imagenet-100/")
@@ -40,8 +40,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
     parser.add_argument("--trainers", nargs="+", choices=VICTIMS, default=TRAINERS)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
 
+    arguments.results.mkdir(parents=True, exist_ok=True)
     generator = NoiseGenerator.from_pretrained(arguments.generator)
     parts = read_data("tiny-imagenet-100", arguments.data, 10**9, download=False)
     rows: list[dict[str, Any]] = []
@@ -51,7 +52,7 @@ def main() -> None:
             for record in judge(generator, data, tests, arguments.trainers, arguments.work / f"{classes}-{side}"):
                 print(f"{classes} classes, {side} px, {record.victim}, {record.copy}: {100 * record.test_accuracy:.1f}")
                 rows.append({"classes": classes, "side": side, "labels": record.copy, "record": record.to_dict()})
-    found = {"generator": generator.name, "fingerprint": generator.fingerprint, "rows": rows}
+    found = {"generator": Path(arguments.generator).name, "fingerprint": generator.fingerprint, "rows": rows}
     write_json(arguments.results / "other_data.json", found)
 
 
