@@ -15,7 +15,7 @@ from semtransforms.loading import Labelled
 
 sys.path.append(str(Path(__file__).parents[1]))  # examples/ is no part of the package
 
-from examples import fit_pretrained, other_data
+from examples import fit_pretrained, other_data, search_plus
 from examples.publish_pretrained import check
 
 
@@ -108,3 +108,54 @@ def test_other_data_get_the_label_that_the_figures_say(tmp_path, small):
         (classes, victim, way) for classes in (10, 20) for victim in other_data.TRAINERS for way in ways
     ]
     assert {(row["classes"], row["record"]["classes"]) for row in rows} == {(10, 10), (20, 20)}
+
+
+def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
+    """Chosen by README's test images, the preset's figures on them would be the best of many draws."""
+    monkeypatch.setattr(search_plus, "ROWS", 30)
+    monkeypatch.setattr(search_plus, "TRICKS", ("greyscale",))
+    monkeypatch.setattr(search_plus, "STANDARD", {"standard": fit_pretrained.VICTIMS["standard"]})
+    monkeypatch.setattr(search_plus, "ADVERSARIAL", {"adversarial-2": fit_pretrained.VICTIMS["adversarial-2"]})
+    tiny = replace(fit_pretrained.RECIPES["tiny"].config, num_classes=None)
+    monkeypatch.setattr(search_plus, "TRIALS", {"clean": None, "sem": tiny})
+    judge, tests = search_plus.evaluate, []
+
+    def watched(train, generator, *, test, **options):
+        tests.append((train, test))
+        return judge(train, generator, test=test, **options)
+
+    monkeypatch.setattr(search_plus, "evaluate", watched)
+    everything = []
+
+    def read(name, root, rows, download):
+        everything.append(photographs(rows, 4, 1))
+        return everything[-1], None  # nobody asks for the test images
+
+    monkeypatch.setattr(search_plus, "read_data", read)
+    words = ["--data", "x", f"--work={tmp_path / 'work'}", f"--results={tmp_path}"]
+    search_plus.main(["clean", *words])
+    search_plus.main(["sem", *words])
+    for train, test in tests:
+        assert torch.equal(torch.cat([train[0], test[0]]), everything[0].images)
+        assert len(test[0]) == 15
+    found = json.loads((tmp_path / "search_plus.json").read_text())
+    assert sorted(found) == ["clean", "sem"]
+    assert all(sorted(each["accuracy"]) == ["adversarial-2", "greyscale", "none"] for each in found.values())
+    assert (found["clean"]["passes"], found["sem"]["passes"]) == (0, 2 * 8 * (1 * 1 + 1 + 1))
+    before = len(small)
+    search_plus.main(["sem", *words])  # all of it was kept
+    assert len(small) == before == 6
+
+
+def test_the_table_of_the_search_begins_with_the_best(capsys, tmp_path, monkeypatch):
+    """The first line is the one that is taken; it must be the one with the lowest worst case."""
+    columns = ("none", "adversarial-2", *search_plus.TRICKS)
+    trials = {
+        "good at most": {"passes": 2_000_000, "accuracy": dict.fromkeys(columns, 20.0) | {"ueraser": 60.0}},
+        "even": {"passes": 1_500_000, "accuracy": dict.fromkeys(columns, 40.0)},
+    }
+    (tmp_path / "search_plus.json").write_text(json.dumps(trials))
+    search_plus.main(["--table", f"--results={tmp_path}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| even | 1.50 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 |"
+    assert lines[3] == "| good at most | 2.00 | 20.0 | 20.0 | 20.0 | 20.0 | 20.0 | 60.0 | 60.0 |"
