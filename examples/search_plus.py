@@ -30,10 +30,11 @@ ROOT = Path(__file__).parents[1]
 ROWS = 10_000  # that are protected; half as many behind them are the test
 STANDARD = {"standard": replace(TRAINER, train_steps=600)}
 ADVERSARIAL = {"adversarial-2": replace(TRAINER, train_steps=300, rho_a=2 / 255, steps_a=3)}
-TRICKS = ("greyscale", "jpeg-10", "jpeg-50", "ueraser")
+TRICKS = ("greyscale", "jpeg-10", "jpeg-50", "mean", "ueraser")
 
 GREY = Transformation("greyscale")
 JPEG = Transformation("jpeg", {"quality": [10, 60]})
+MEAN, GAUSSIAN = Transformation("mean"), Transformation("gaussian")
 
 
 def one_of(*members: tuple[Transformation, float]) -> Transformation:
@@ -52,13 +53,16 @@ def wider(*more: Transformation, **changes: Any) -> GeneratorConfig:
     return replace(SMALL, eot=(*SEM.eot, *more), **changes)
 
 
+# one choice behind the other: greyscale pictures are compressed and filtered too
+BOTH = (one_of((GREY, 0.35)), one_of((JPEG, 0.25), (MEAN, 0.1), (GAUSSIAN, 0.1)))
+
 TRIALS: Mapping[str, GeneratorConfig | None] = {
     "clean": None,
     "sem": SMALL,
     "grey-35-jpeg-35": wider(one_of((GREY, 0.35), (JPEG, 0.35))),
     "grey-always-jpeg-50": wider(GREY, one_of((JPEG, 0.5))),
-    "grey-25-jpeg-25-J4": wider(one_of((GREY, 0.25), (JPEG, 0.25)), num_samples=4),
-    "grey-30-jpeg-30-M900": wider(one_of((GREY, 0.3), (JPEG, 0.3)), train_steps=900, decay_every=450),
+    "grey-35+jpeg-25-blur-20-M900": wider(*BOTH, train_steps=900, decay_every=450),
+    "grey-35+jpeg-25-blur-20-width16-M600": wider(*BOTH, width=16, train_steps=600, decay_every=300),
 }
 
 
