@@ -21,6 +21,9 @@ _EFFORT = {"alpha_u", "steps_u", "alpha_a", "steps_a", "train_steps", "decay_eve
 # 10,000 images); a fifth of their noise steps, of five times the size
 _ON_CLEAN = {"train_steps": 3_120, "decay_every": 1_200, "steps_u": 50, "alpha_u": 0.32 * LEVEL}
 
+# by the name that a miniature row calls them
+_TRAINERS = {**VICTIMS, "without-augmentation": replace(VICTIMS["standard"], augmentation=())}
+
 # what to protect with (None: the clean copy); the trainer, by a name that no other settings have, and in full
 Plan = tuple[GeneratorConfig | None, str, VictimConfig]
 
@@ -75,7 +78,8 @@ def miniature(name: str) -> GeneratorConfig:
 def plan_paper(row: Row) -> Plan:
     """The paper's own setting."""
     trainer = paper(rho_a=row.rho_a * LEVEL, **row.trainer)
-    others = [f"{key.replace('_', ' ')} {value}" for key, value in row.trainer.items() if key != "network"]
+    changes = {key.replace("_", " "): "none" if value == () else value for key, value in row.trainer.items()}
+    others = [f"{key} {value}" for key, value in changes.items() if key != "network"]
     generator = None if row.method == "clean" else changed(method(row.method), row.generator)
     return generator, ", ".join([f"paper {trainer.network} rho_a {row.rho_a}", *others]), trainer
 
@@ -84,7 +88,7 @@ def plan_cpu(row: Row) -> Plan:
     """The miniature of a row that has one."""
     assert row.cpu is not None  # no seeds are wanted of the others
     generator = None if row.method == "clean" else changed(miniature(row.method), row.cpu.generator)
-    return generator, row.cpu.victim, VICTIMS[row.cpu.victim]
+    return generator, row.cpu.victim, _TRAINERS[row.cpu.victim]
 
 
 SCALES = {
