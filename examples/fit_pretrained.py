@@ -10,7 +10,7 @@ in ``--work`` as they end: started again, the script goes on with what is missin
 from __future__ import annotations
 
 import argparse
-import os
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,6 @@ from examples.protect_photographs import VICTIMS, read_data
 from semtransforms import EM, REM, SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.runs import write_json
-from semtransforms.hardware import describe_machine
 from semtransforms.loading import Labelled
 
 ROOT = Path(__file__).parents[1]
@@ -87,8 +86,13 @@ def main(words: Sequence[str] | None = None) -> None:
     recipe = RECIPES[arguments.name]
     dataset = recipe.facts["data"]
     folder = arguments.pretrained / arguments.name
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    if not (folder / "model.safetensors").exists():
+    file = (arguments.results / f"{arguments.name}.json").resolve()
+    if not file.is_relative_to(ROOT):
+        parser.error(f"--results must lie in {ROOT}: the card names the file of its figures, got {arguments.results}")
+    if missing := _kept_seeds(file) - set(arguments.seeds):
+        parser.error(f"--seeds: {file.name} has figures of {sorted(missing)} too. Give them too, or remove the file.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.json").exists():
         data, _ = read_data(dataset, arguments.data, 10**9, download=False)
         generator = fit_generator(
             (data.images, data.labels),
@@ -99,28 +103,38 @@ def main(words: Sequence[str] | None = None) -> None:
         )
         generator.save_pretrained(folder)
     generator = NoiseGenerator.from_pretrained(folder)
+    if replace(generator.config, num_classes=None, image_size=None) != recipe.config:
+        parser.error(f"{folder} was fitted with another recipe. Remove it to fit it anew.")
     generator.name = arguments.name  # in the records
     data, tests = read_data(dataset, arguments.data, ROWS, download=False)
-    trainers = by_trainer(measure(generator, data, tests, arguments.seeds, arguments.work / dataset))
-    file = arguments.results / f"{arguments.name}.json"
+    records = measure(generator, data, tests, arguments.seeds, arguments.work / dataset)
+    trainers = by_trainer(records)
     rows = [
         {"trainer": name, **{copy: [record.to_dict() for record in some] for copy, some in copies.items()}}
         for name, copies in trainers.items()
     ]
     write_json(file, {"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
-    machine = describe_machine()
     command = f"python -m examples.fit_pretrained {arguments.name} --data DATA"
+    machines = {f"{record.processor}, {record.threads} thread(s), torch {record.torch}" for record in records}
     generator.classes = data.classes
     generator.card = {
         **recipe.facts,
         "notes": f"Trained on the first {len(data.labels):,} rows, tested on {len(tests.labels):,} other images; "
         "trainers and countermeasures are those of the package's README.",
         "fitted_by": command,
-        "measured_by": command,
-        "measured_on": f"{machine['processor']}, {machine['threads']} thread(s), torch {machine['torch']}",
-        "measured": measured(trainers, Path(os.path.relpath(file, ROOT)).as_posix()),
+        "measured_by": f"{command} --seeds {' '.join(map(str, arguments.seeds))}",
+        "measured_on": "; ".join(sorted(machines)),
+        "measured": measured(trainers, file.relative_to(ROOT).as_posix()),
     }
     print(generator.save_pretrained(folder))
+
+
+def _kept_seeds(file: Path) -> set[int]:
+    """The seeds that an earlier run wrote figures of."""
+    if not file.exists():
+        return set()
+    rows = json.loads(file.read_text(encoding="utf-8"))["trainers"]
+    return {record["seed"] for row in rows for copy in ("clean", "protected") for record in row[copy]}
 
 
 def measure(

@@ -4,16 +4,17 @@
 
 The first 10 and the first 20 classes of ``tiny-imagenet-100``, at 32 and at 64 px, protected by label ``k mod C`` of
 the generator's C, and by the label that its own surrogate gives each clean image, as one would who has no labels.
-Every training is kept in ``--work`` as it ends. The figures go to ``examples/reproduce/results/other_data.json``.
+Every training is kept in ``--work`` as it ends. The figures go to ``examples/reproduce/results/other_data-NAME.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,18 +43,29 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     arguments = parser.parse_args(words)
 
-    arguments.results.mkdir(parents=True, exist_ok=True)
+    name = Path(arguments.generator).name
+    file = arguments.results / f"other_data-{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     generator = NoiseGenerator.from_pretrained(arguments.generator)
     parts = read_data("tiny-imagenet-100", arguments.data, 10**9, download=False)
-    rows: list[dict[str, Any]] = []
     for side in arguments.sides:
         for classes in CLASSES:
             data, tests = (first_classes(part, classes, side) for part in parts)
-            for record in judge(generator, data, tests, arguments.trainers, arguments.work / f"{classes}-{side}"):
+            out = arguments.work / name / f"{classes}-{side}"
+            for record in judge(generator, data, tests, arguments.trainers, out):
                 print(f"{classes} classes, {side} px, {record.victim}, {record.copy}: {100 * record.test_accuracy:.1f}")
-                rows.append({"classes": classes, "side": side, "labels": record.copy, "record": record.to_dict()})
-    found = {"generator": Path(arguments.generator).name, "fingerprint": generator.fingerprint, "rows": rows}
-    write_json(arguments.results / "other_data.json", found)
+                keep(file, name, generator.fingerprint, record)
+
+
+def keep(file: Path, name: str, fingerprint: str, record: Record) -> None:
+    """Put a record in the file, in the place of an earlier one of the same run."""
+    found = {"generator": name, "fingerprint": fingerprint}
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {**found, "records": []}
+    if kept["fingerprint"] != fingerprint:
+        raise ValueError(f"{file} was measured with another generator of this name. Remove it to measure anew.")
+    run = operator.itemgetter("classes", "height", "victim", "copy")
+    records = {run(each): each for each in (*kept["records"], record.to_dict())}
+    write_json(file, {**found, "records": [records[key] for key in sorted(records)]})
 
 
 def first_classes(data: Labelled, classes: int, side: int) -> Labelled:
@@ -76,7 +88,7 @@ def protections(generator: NoiseGenerator, data: Labelled) -> Iterator[tuple[str
 def predict(generator: NoiseGenerator, images: Tensor) -> Tensor:
     """What the surrogate takes images for, int64 (N,)."""
     surrogate = generator.surrogate.eval()
-    return torch.cat([surrogate(to_float(some)).argmax(1) for some in images.split(500)])
+    return torch.cat([surrogate(to_float(some.to(generator.device))).argmax(1).cpu() for some in images.split(500)])
 
 
 def judge(

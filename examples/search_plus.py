@@ -3,9 +3,9 @@
     python -m examples.search_plus grey-35-jpeg-35 --data DATA
 
 Each trial is SEM at the size of ``protect_photographs.py`` with another T. It is judged by victims that are trained for
-less than those of README, and on rows 10,000 to 14,999 of the training images, which nothing else here uses: README's
-test images are kept for the one that is chosen. The figures go to ``examples/reproduce/results/search_plus.json``, a
-line for each trial, best last resort first; ``--table`` prints them.
+less than those of README, and on rows 10,000 to 14,999 of the training images, by which that size was chosen too:
+README's test images are kept for the trial that is taken. The figures go to
+``examples/reproduce/results/search_plus.json``; ``--table`` prints them, the lowest worst case first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from semtransforms import SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_ge
 from semtransforms.config import Transformation
 from semtransforms.evaluation.records import NONE
 from semtransforms.evaluation.runs import write_json
-from semtransforms.hardware import describe_machine
 
 ROOT = Path(__file__).parents[1]
 ROWS = 10_000  # that are protected; half as many behind them are the test
@@ -86,18 +85,22 @@ def run(name: str, data: Path, work: Path) -> dict[str, Any]:
             train, generator, test=test, victims=victims, countermeasures=countermeasures, seeds=(0,),
             copy_name=generator and name, out=work / "report", cache_dir=work / "cache",
         )  # fmt: skip
+    records = [record for record in report.records if record.copy == name]
     found = {
         record.countermeasure if record.victim == "standard" else record.victim: round(100 * record.test_accuracy, 1)
-        for record in report.records
-        if record.copy == name
+        for record in records
     }
-    return {"passes": passes(config), "accuracy": found, "config": config and config.to_dict(), **describe_machine()}
+    machines = sorted({f"{record.processor}, {record.threads} thread(s), torch {record.torch}" for record in records})
+    return {"passes": passes(config), "accuracy": found, "config": config and config.to_dict(), "machines": machines}
 
 
 def _fitted(config: GeneratorConfig, train: tuple[Tensor, Tensor], checkpoints: Path, folder: Path) -> NoiseGenerator:
     if not (folder / "config.json").exists():
         fit_generator(train, config, checkpoint_dir=checkpoints, resume=True).save_pretrained(folder)
-    return NoiseGenerator.from_pretrained(folder)
+    generator = NoiseGenerator.from_pretrained(folder)
+    if replace(generator.config, num_classes=None, image_size=None) != config:
+        raise ValueError(f"{folder} was fitted when the trial was another. Remove it, or give the trial a new name.")
+    return generator
 
 
 def table(trials: Mapping[str, Mapping[str, Any]]) -> str:
@@ -112,12 +115,16 @@ def table(trials: Mapping[str, Mapping[str, Any]]) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trials", nargs="*", choices=[*TRIALS, []], help="default: none, for --table alone")
+    parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(TRIALS)}")
     parser.add_argument("--data", type=Path, help="holds cifar10-jpeg/")
     parser.add_argument("--work", type=Path, default=Path("runs/search-plus"))
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
     parser.add_argument("--table", action="store_true", help="print all that were measured")
     arguments = parser.parse_args(words)
+    if unknown := [name for name in arguments.trials if name not in TRIALS]:
+        parser.error(f"unknown trial {unknown[0]!r}; known: {', '.join(TRIALS)}")
+    if not arguments.trials and not arguments.table:
+        parser.error("give trials to run, or --table")
     if arguments.trials and not arguments.data:
         parser.error("--data is needed for trials")
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -127,6 +134,8 @@ def main(words: Sequence[str] | None = None) -> None:
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         write_json(file, {**kept, name: found})
     if arguments.table:
+        if not file.exists():
+            parser.error(f"--table: nothing was measured yet, there is no {file}")
         print(table(json.loads(file.read_text(encoding="utf-8"))))
 
 

@@ -21,8 +21,10 @@ CLASS_SEPARATION = 10.0  # distance of a class's centre from 0 along every axis,
 
 WINDOW = 3  # px, of an autoregressive process
 MARGIN = 4  # rows and columns that are cut off at its start, where it is still the noise it started from
-CANDIDATES = 40  # processes of a channel that are drawn for each class, of which a tenth lasts and three are needed
-FADES, GROWS = 0.3, 3.0  # what becomes of a unit start in a process that lasts: root mean square
+TILE = 32  # px, after which a process starts anew: left to itself, hardly one neither fades nor explodes
+CANDIDATES = 20  # processes of a channel that are drawn for each class; about a quarter lasts, and three are needed
+FADES, GROWS = 0.1, 0.9  # root mean square of a tile that began with 1; above 0.9 the authors refuse it too
+TRIALS = 3  # tiles that must all be so
 RESPONSE = 10.0  # of one class's filter to another's noise of norm 1, in their data set of 10 classes
 
 # what a key is folded with
@@ -157,10 +159,14 @@ class Autoregressive(ClosedForm):
         """The noise of these images; the key draws what each one's process starts from."""
         assert self.config.num_classes is not None
         count, _, height, width = images.shape
+        rows, columns = -(-height // TILE), -(-width // TILE)
         own = class_processes(self.config.num_classes, self.config.seed)[labels.cpu()].to(keys.device)
-        start = _normal(keys, (3, height + MARGIN, width + MARGIN))
-        painted = run_processes(own.flatten(0, 1), start.flatten(0, 1)).view(count, 3, *start.shape[2:])
-        return _to_size(painted[..., MARGIN:, MARGIN:], images, self.config)
+        starts = _normal(keys, (rows * columns, 3, TILE + MARGIN, TILE + MARGIN))
+        each = own[:, None].expand(-1, rows * columns, -1, -1, -1)
+        tiles = run_processes(each.flatten(0, 2), starts.flatten(0, 2))[:, MARGIN:, MARGIN:]
+        grid = tiles.view(count, rows, columns, 3, TILE, TILE).permute(0, 3, 1, 4, 2, 5)
+        painted = grid.reshape(count, 3, rows * TILE, columns * TILE)[..., :height, :width]
+        return _to_size(painted, images, self.config)
 
 
 def run_processes(coefficients: Tensor, start: Tensor) -> Tensor:
@@ -195,11 +201,13 @@ def class_processes(num_classes: int, seed: int) -> Tensor:
     drawn = _normal(keys, (WINDOW, WINDOW))
     drawn[:, -1, -1] = 0
     drawn /= drawn.sum((1, 2), keepdim=True)
-    side = 32 + MARGIN
-    fields = run_processes(drawn, _normal(fold(keys, 1), (side, side)))[:, MARGIN:, MARGIN:]
-    half = fields.shape[1] // 2
-    sizes = torch.stack([part.square().mean((1, 2)).sqrt() for part in (fields, fields[:, half:, half:])])
-    lasting = ((sizes > FADES) & (sizes < GROWS)).all(0).nonzero().flatten()
+    lasts = torch.ones(len(keys), dtype=torch.bool)
+    for trial in range(1, TRIALS + 1):
+        starts = _normal(fold(keys, trial), (TILE + MARGIN, TILE + MARGIN))
+        fields = run_processes(drawn, starts)[:, MARGIN:, MARGIN:]
+        size = fields.square().mean((1, 2)).sqrt()
+        lasts &= (size > FADES) & (size < GROWS)
+    lasting = lasts.nonzero().flatten()
     three = lasting[: len(lasting) // 3 * 3].view(-1, 3)  # a process for each channel
     processes, noise = drawn[three], fields[three]
     noise = noise / noise.flatten(1).norm(dim=1)[:, None, None, None]

@@ -126,7 +126,7 @@ def fit(
         for radius, text, step in (("rho_u", rho_u, "alpha_u"), ("rho_a", rho_a, "alpha_a")):
             if text is not None:
                 given[radius] = _radius(radius, text)
-                # the step keeps its share of the radius, a fifth in every preset
+                # the step keeps its share of the radius, in most presets a fifth
                 given[step] = given[radius] * getattr(preset, step) / getattr(preset, radius)
         config = replace(preset, **{name: value for name, value in given.items() if value is not None})
         if size is not None:

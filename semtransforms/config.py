@@ -189,7 +189,7 @@ class GeneratorConfig:
                 raise ValueError(
                     f"root_mean_square must be above 0 and at most rho_u / 2 = {self.rho_u / 2 * 255:g}/255, got "
                     f"{self.root_mean_square * 255:g}/255: cut at rho_u, the noise would keep to neither. Raise rho_u, "
-                    "or set root_mean_square=None and let the noise reach rho_u."
+                    "or set root_mean_square=None and let the noise reach rho_u (sc-linf, ar-linf)."
                 )
         for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
             value = getattr(self, name)

@@ -40,7 +40,7 @@ class NoiseGenerator(ModelHubMixin):
 
     Args:
         surrogate: network, float (N, 3, H, W) in [0, 1] to logits (N, num_classes); or the closed form of a method
-            that has no network (SC, NTGA).
+            that has no network (SC, AR, NTGA).
         config: how it was fitted and how it makes noise; ``num_classes`` and ``image_size`` must be set.
         classes: label names in order, where they are known.
         name: what it is called, for messages and published records.

@@ -86,8 +86,12 @@ class Layer:
 
     def _weight_gradients(self, inputs: Tensor, signals: Tensor) -> Tensor:
         size = self.weight.shape[-1]
-        windows = F.unfold(inputs, size, padding=size // 2, stride=self.stride)  # (N, in k k, positions)
-        return (signals.flatten(2) @ windows.transpose(1, 2)).flatten(1)
+        gradients = []
+        # some images at a time: their windows are many times as large as they are
+        for some, own in zip(torch.split(inputs, 64), torch.split(signals, 64), strict=True):
+            windows = F.unfold(some, size, padding=size // 2, stride=self.stride)  # (N, in k k, positions)
+            gradients.append((own.flatten(2) @ windows.transpose(1, 2)).flatten(1))
+        return torch.cat(gradients)
 
 
 Network = Sequence[Layer]

@@ -60,7 +60,9 @@ def record_noise(
     judges = batch_rows(1, count, count, config.seed)[: max(JUDGES, 2 * config.batch_size)]
     blocks = order.tensor_split(max(2, -(-count // config.batch_size)))
     recorded = RecordedNoise(count, data.images.shape[2:])
-    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
+    # the judges are no part of the config, and decide the noise as much
+    decisive = {**config.to_dict(), "judges": JUDGES}
+    description = {"config": json.dumps(decisive, sort_keys=True), "data": data.sha256()}
     first = 0
     if checkpoint is not None and checkpoint.exists():
         found = load_checkpoint(checkpoint)

@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import make_classification
 from sklearn.neighbors import NearestCentroid
 
+from semtransforms import classwise
 from semtransforms.classwise import class_corners, class_processes, cluster_points, run_processes
 from semtransforms.fitting import fit_generator
 from semtransforms.functional import index_keys
@@ -176,6 +177,58 @@ def test_each_class_has_a_filter_that_is_blind_to_its_own_noise_alone():
     own = responses[np.arange(20), labels.numpy()]
     # all that is left of the own filter's answer is the rounding to whole grey levels
     assert own.max() < 1.5 < np.sort(responses, 1)[:, 1].min()
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 40)])
+def test_an_images_textures_are_its_processes_run_anew_in_each_tile(height, width):
+    """Begun at the wrong place, or of another seed's processes, the noise is that of another generator."""
+    images, labels = torch.full((3, 3, height, width), 128, dtype=torch.uint8), torch.tensor([2, 0, 2])
+    for seed in (0, 5):
+        config = replace(AR_L2, num_classes=3, seed=seed)
+        noise = fit(config, (images, labels)).noise(images, labels, ids=torch.arange(3), seed=3).numpy()
+        processes = class_processes(3, seed).numpy().astype(float)
+        filters = processes.copy()
+        filters[..., 2, 2] = -1
+        for levels, label in zip(noise.astype(float), labels.tolist(), strict=True):
+            assert np.sqrt((levels**2).mean()) == pytest.approx(4.6, abs=0.06)
+            for left in range(0, width, 32):
+                tile = levels[:, :, left : left + 32]
+                rows, columns = tile.shape[1] - 2, tile.shape[2] - 2
+                for channel in range(3):
+                    answer = sum(
+                        tile[channel, i : rows + i, j : columns + j] * filters[label, channel, i, j]
+                        for i in range(3) for j in range(3)
+                    )  # fmt: skip
+                    # nine roundings by at most half a level each
+                    assert np.abs(answer).max() <= 0.5 * np.abs(filters[label, channel]).sum() + 1e-3
+
+
+def test_the_start_is_cut_off_the_textures(monkeypatch):
+    """In the first rows and columns the noise is white, whatever the class: a trainer could learn from there."""
+    images, labels = grey(10, side=8)
+    generator = fit(AR_L2, (images, labels))
+    seen = []
+    run = classwise.run_processes
+
+    def watched(coefficients, start):
+        seen.append(run(coefficients, start))
+        return seen[-1]
+
+    class_processes(10, 0)  # kept, so that the next run is the images'
+    monkeypatch.setattr(classwise, "run_processes", watched)
+    noise = generator.noise(images, labels).double()
+    whole = seen[0].view(10, 3, 36, 36)[:, :, 4:12, 4:12].double()
+    scaled = whole * (255 * AR_L2.root_mean_square / whole.square().mean((1, 2, 3), keepdim=True).sqrt())
+    assert (noise - scaled).abs().max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("side", [64, 224])
+def test_the_textures_do_not_grow_with_the_image(side):
+    """Most processes explode in the long run: the far corner took all of the noise, and the rest of an image none."""
+    images, labels = grey(10, side=side)
+    noise = fit(AR_L2, (images, labels)).noise(images, labels).float()
+    for quarter in (noise[..., :32, :32], noise[..., -32:, -32:]):
+        assert quarter.square().mean((1, 2, 3)).sqrt().min() > 2  # of 4.6
 
 
 def test_the_two_norms_of_the_textures():

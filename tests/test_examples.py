@@ -15,7 +15,7 @@ from semtransforms.loading import Labelled
 
 sys.path.append(str(Path(__file__).parents[1]))  # examples/ is no part of the package
 
-from examples import fit_pretrained, other_data, search_plus
+from examples import fit_pretrained, other_data, publish_pretrained, search_plus
 from examples.publish_pretrained import check
 
 
@@ -26,8 +26,8 @@ def photographs(count, classes, seed, side=16):
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Tiny data, generators and trainers; returns the list of the trainings that are run."""
+def small(monkeypatch, tmp_path):
+    """Tiny data, generators and trainers; returns the list of the fits and trainings that are run."""
 
     def read(name, root, rows, download):
         classes = 20 if name == "tiny-imagenet-100" else 4
@@ -44,10 +44,19 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "VICTIMS", victims)
     monkeypatch.setattr(fit_pretrained, "RECIPES", {"tiny": recipe})
     monkeypatch.setattr(fit_pretrained, "TRICKS", ("greyscale",))
+    for module in (fit_pretrained, publish_pretrained):  # where the file of a card's figures must lie
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    fit = fit_pretrained.fit_generator
+
+    def counted(*arguments, **options):
+        trained.append("fit")
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(fit_pretrained, "fit_generator", counted)
     train, trained = protocol.train_victim, []
 
     def watched(*arguments, **options):
-        trained.append(1)
+        trained.append("victim")
         return train(*arguments, **options)
 
     monkeypatch.setattr(protocol, "train_victim", watched)
@@ -74,10 +83,30 @@ def test_a_card_says_what_was_measured(tmp_path, small):
     assert "class 3" in (folder / "README.md").read_text(encoding="utf-8")
 
     # an hour of fitting and one of training are not to be spent again for a word in the card
-    before, weights = len(small), (folder / "model.safetensors").read_bytes()
+    assert (small.count("fit"), small.count("victim")) == (1, 16)
     fit_pretrained.main(words)
-    assert len(small) == before == 16
-    assert (folder / "model.safetensors").read_bytes() == weights
+    assert len(small) == 17
+
+
+def test_a_card_does_not_lose_figures_or_change_its_generator(tmp_path, small, monkeypatch, capsys):
+    """With fewer seeds, another recipe or results elsewhere the card would say less, or another thing, than it did."""
+    places = [f"--{name}={tmp_path / name}" for name in ("work", "pretrained", "results")]
+    fit_pretrained.main(["tiny", "--data", "x", *places, "--seeds", "0", "1"])
+    before = (tmp_path / "pretrained" / "tiny" / "config.json").read_bytes()
+
+    def refused(*words):
+        with pytest.raises(SystemExit):
+            fit_pretrained.main(["tiny", "--data", "x", *places, *words])
+        return capsys.readouterr().err
+
+    assert "has figures of [1] too" in refused("--seeds", "0")
+    assert "--results must lie in" in refused("--seeds", "0", "1", "--results=/elsewhere")
+    recipe = fit_pretrained.RECIPES["tiny"]
+    other = replace(recipe, config=replace(recipe.config, rho_a=1 / 255))
+    monkeypatch.setattr(fit_pretrained, "RECIPES", {"tiny": other})
+    assert "was fitted with another recipe" in refused("--seeds", "0", "1")
+    assert (tmp_path / "pretrained" / "tiny" / "config.json").read_bytes() == before
+    assert str(tmp_path) not in before.decode()
 
 
 def test_other_data_get_the_label_that_the_figures_say(tmp_path, small):
@@ -98,16 +127,16 @@ def test_other_data_get_the_label_that_the_figures_say(tmp_path, small):
     assert np.array_equal(
         copies[other_data.PREDICTED].numpy(), np.clip(data.images.numpy().astype(int) + noise.numpy(), 0, 255)
     )
-    other_data.main(
-        [str(tmp_path / "pretrained" / "tiny"), "--data", "x", "--sides", "16", f"--work={tmp_path / 'other'}",
-         f"--results={tmp_path / 'results'}"]
-    )  # fmt: skip
-    rows = json.loads((tmp_path / "results" / "other_data.json").read_text())["rows"]
+    words = [str(tmp_path / "pretrained" / "tiny"), "--data", "x", "--sides", "16"]
+    for trainers in (["standard"], ["adversarial-2"], ["standard"]):  # a part of it leaves the other part as it was
+        places = [f"--work={tmp_path / 'other'}", f"--results={tmp_path / 'results'}"]
+        other_data.main([*words, *places, "--trainers", *trainers])
+    records = json.loads((tmp_path / "results" / "other_data-tiny.json").read_text())["records"]
     ways = ("clean", other_data.MODULO, other_data.PREDICTED)
-    assert [(row["classes"], row["record"]["victim"], row["labels"]) for row in rows] == [
+    assert {(each["classes"], each["victim"], each["copy"]) for each in records} == {
         (classes, victim, way) for classes in (10, 20) for victim in other_data.TRAINERS for way in ways
-    ]
-    assert {(row["classes"], row["record"]["classes"]) for row in rows} == {(10, 10), (20, 20)}
+    }
+    assert len(records) == 12
 
 
 def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
@@ -142,14 +171,18 @@ def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
     assert sorted(found) == ["clean", "sem"]
     assert all(sorted(each["accuracy"]) == ["adversarial-2", "greyscale", "none"] for each in found.values())
     assert (found["clean"]["passes"], found["sem"]["passes"]) == (0, 2 * 8 * (1 * 1 + 1 + 1))
-    before = len(small)
+    assert small.count("victim") == 6
     search_plus.main(["sem", *words])  # all of it was kept
-    assert len(small) == before == 6
+    assert small.count("victim") == 6
+    monkeypatch.setattr(search_plus, "TRIALS", {"sem": replace(tiny, steps_u=2)})
+    with pytest.raises(ValueError, match="was fitted when the trial was another"):
+        search_plus.main(["sem", *words])
 
 
 def test_the_table_of_the_search_begins_with_the_best(capsys, tmp_path, monkeypatch):
     """The first line is the one that is taken; it must be the one with the lowest worst case."""
-    columns = ("none", "adversarial-2", *search_plus.TRICKS)
+    monkeypatch.setattr(search_plus, "TRICKS", ("ueraser",))
+    columns = ("none", "adversarial-2", "ueraser")
     trials = {
         "good at most": {"passes": 2_000_000, "accuracy": dict.fromkeys(columns, 20.0) | {"ueraser": 60.0}},
         "even": {"passes": 1_500_000, "accuracy": dict.fromkeys(columns, 40.0)},
@@ -157,5 +190,5 @@ def test_the_table_of_the_search_begins_with_the_best(capsys, tmp_path, monkeypa
     (tmp_path / "search_plus.json").write_text(json.dumps(trials))
     search_plus.main(["--table", f"--results={tmp_path}"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| even | 1.50 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 |"
-    assert lines[3] == "| good at most | 2.00 | 20.0 | 20.0 | 20.0 | 20.0 | 20.0 | 60.0 | 60.0 |"
+    assert lines[2] == "| even | 1.50 | 40.0 | 40.0 | 40.0 | 40.0 |"
+    assert lines[3] == "| good at most | 2.00 | 20.0 | 20.0 | 60.0 | 60.0 |"
