@@ -55,13 +55,18 @@ def wider(*more: Transformation, **changes: Any) -> GeneratorConfig:
 # one choice behind the other: greyscale pictures are compressed and filtered too
 BOTH = (one_of((GREY, 0.35)), one_of((JPEG, 0.25), (MEAN, 0.1), (GAUSSIAN, 0.1)))
 
+MORE: Mapping[str, Any] = {
+    "width": 32, "steps_u": 10, "alpha_u": SEM.alpha_u, "train_steps": 1000, "decay_every": 400
+}  # fmt: skip
+
 TRIALS: Mapping[str, GeneratorConfig | None] = {
     "clean": None,
     "sem": SMALL,
     "grey-35-jpeg-35": wider(one_of((GREY, 0.35), (JPEG, 0.35))),
     "grey-always-jpeg-50": wider(GREY, one_of((JPEG, 0.5))),
     "grey-35+jpeg-25-blur-20-M900": wider(*BOTH, train_steps=900, decay_every=450),
-    "grey-35+jpeg-25-blur-20-width16-M600": wider(*BOTH, width=16, train_steps=600, decay_every=300),
+    "grey-35+jpeg-25-blur-20-width32-M1000": wider(*BOTH, **MORE),
+    "sem-width32-M1000": replace(SMALL, **MORE),
 }
 
 
