@@ -173,6 +173,18 @@ def in_words(figures: Sequence[float]) -> str:
     return f"{fmean(figures):.1f} ± {stdev(figures):.1f} (n={len(figures)})"
 
 
+def in_short(measured: Sequence[Mapping[str, Any]]) -> str:
+    """The first row of ``measured``, and the one of the trainer who learns most: protected (clean), in %."""
+    known = [row for row in measured if row.get("protected")]
+    if not known:
+        return UNMEASURED
+    worst = max(known, key=lambda row: fmean(row["protected"]))
+    rows = [("", known[0])] if worst is known[0] else [("", known[0]), ("most: ", worst)]
+    return "; ".join(
+        f"{most}{row['trainer']} {in_words(row['protected'])} ({in_words(row.get('clean', ()))})" for most, row in rows
+    )
+
+
 def _table(measured: Sequence[Mapping[str, Any]]) -> str:
     if not measured:
         return f"**{UNMEASURED}**"

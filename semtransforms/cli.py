@@ -279,22 +279,18 @@ def evaluate(
 def list_generators() -> None:
     """List the generators that have a short name."""
     with one_line_errors():
-        from semtransforms.card import in_words
+        from semtransforms.card import in_short
         from semtransforms.functional import levels
         from semtransforms.hub import available
 
         rows = [["name", "method", "data", "classes", "size", "surrogate", "rho_u", "rho_a", "KiB", "place",
-                 "trainer: protected (clean), in %"]]  # fmt: skip
+                 "trainer protected (clean), in %"]]  # fmt: skip
         for row in available():
-            measured = [
-                f"{each['trainer']}: {in_words(each.get('protected', ()))} ({in_words(each.get('clean', ()))})"
-                for each in row["measured"]
-            ]
             facts = [
                 row["name"], row["method"], row["data"], row["num_classes"], row["image_size"] and
                 "x".join(map(str, row["image_size"])), row["surrogate"],
                 *(row[rho] is not None and f"{levels(row[rho])}/255" for rho in ("rho_u", "rho_a")),
-                row["bytes"] and f"{row['bytes'] / 1024:.0f}", row["place"], "; ".join(measured) or "not measured",
+                row["bytes"] and f"{row['bytes'] / 1024:.0f}", row["place"], in_short(row["measured"]),
             ]  # fmt: skip
             rows.append([str(fact or "?") for fact in facts])
         typer.echo(_table(rows))

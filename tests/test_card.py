@@ -8,7 +8,7 @@ from statistics import stdev
 import yaml
 from huggingface_hub import ModelCard
 
-from semtransforms.card import CITATION, TEXT, in_words, write_card
+from semtransforms.card import CITATION, TEXT, in_short, in_words, write_card
 from semtransforms.methods import NTGA, REM, SEM
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +42,17 @@ def test_figures_are_those_of_the_card():
     assert "| label names | a, b, c |" in text
     assert "Chosen among nine. A trainer who" in write_card(CONFIG, None, {"notes": "Chosen among nine."})
     assert in_words([]) == "not measured"
+
+
+def test_a_line_holds_the_first_and_the_worst():
+    """A card has a dozen countermeasures; of these a list must not show the kind ones alone."""
+    first = {"trainer": "standard", "clean": [75.1], "protected": [12.0]}
+    others = [
+        {"trainer": "mean", "protected": [11.0]}, {"trainer": "greyscale", "clean": [73.0, 74.0], "protected": [72.0]}
+    ]  # fmt: skip
+    assert in_short([first, *others]) == "standard 12.0 (75.1); most: greyscale 72.0 (73.5 ± 0.7 (n=2))"
+    assert in_short([first, others[0]]) == "standard 12.0 (75.1)"
+    assert in_short([{"trainer": "x"}]) == in_short([]) == "not measured"
 
 
 def test_facts_of_the_config():

@@ -313,7 +313,7 @@ def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert heading.split()[:3] == ["name", "method", "data"]
     kib = f"{(folder / 'model.safetensors').stat().st_size / 1024:.0f}"
     facts = ["sem", "shapes", "3", "8x8", "convnet", "8/255", "4/255", kib]
-    measured = ["standard:", "31.0", "±", "1.4", "(n=2)", "(90.0)"]
+    measured = ["standard", "31.0", "±", "1.4", "(n=2)", "(90.0)"]
     assert [row.split() for row in rows] == [
         ["em-2", *facts, "em-shapes", *measured],
         ["em-shapes", *facts, "bundled", *measured],

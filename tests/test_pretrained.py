@@ -131,4 +131,6 @@ def test_the_wheel_carries_them(tmp_path: Path):
         cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {folder.name: check(folder).fingerprint for folder in FOLDERS}
+    loaded, expected = json.loads(done.stdout), {folder.name: check(folder).fingerprint for folder in FOLDERS}
+    # until the ResNet-18 is fitted, its name leads to the small one
+    assert loaded == expected | {"sem-cifar10": expected["sem-cifar10-small"]}
