@@ -22,10 +22,9 @@ CLASS_SEPARATION = 10.0  # distance of a class's centre from 0 along every axis,
 WINDOW = 3  # px, of an autoregressive process
 MARGIN = 4  # rows and columns that are cut off at its start, where it is still the noise it started from
 TILE = 32  # px, after which a process starts anew: left to itself, hardly one neither fades nor explodes
-CANDIDATES = 20  # processes of a channel that are drawn for each class; about a quarter lasts, and three are needed
+CANDIDATES = 10_000  # processes of a channel that are drawn, or 20 for each class; a quarter lasts, a class needs three
 FADES, GROWS = 0.1, 0.9  # root mean square of a tile that began with 1; above 0.9 the authors refuse it too
 TRIALS = 3  # tiles that must all be so
-RESPONSE = 10.0  # of one class's filter to another's noise of norm 1, in their data set of 10 classes
 
 # what a key is folded with
 _LENGTH, _ANGLE = range(2)
@@ -194,10 +193,10 @@ def class_processes(num_classes: int, seed: int) -> Tensor:
     """The processes of each class: float32 (C, 3 channels, 3, 3), not to be written.
 
     They are drawn, coefficients of N(0, 1) that are made to sum to 1, and kept if they neither fade nor grow out of
-    all proportion and if each class's filter responds to the noise of every other: by ``RESPONSE`` or, where that
-    leaves too few, by as much as leaves enough.
+    all proportion. Of these the classes get the ones that are furthest apart, by how much the filter of either responds
+    to the noise of the other, of norm 1 (the authors take those drawn that respond by 10).
     """
-    keys = index_keys(torch.arange(CANDIDATES * max(100, num_classes)), seed)
+    keys = index_keys(torch.arange(max(CANDIDATES, 20 * num_classes)), seed)
     drawn = _normal(keys, (WINDOW, WINDOW))
     drawn[:, -1, -1] = 0
     drawn /= drawn.sum((1, 2), keepdim=True)
@@ -215,21 +214,13 @@ def class_processes(num_classes: int, seed: int) -> Tensor:
     filters[..., -1, -1] = -1
     # of each filter (columns) to each noise (rows), some at a time for the memory's sake
     responses = torch.cat([F.conv2d(some, filters).relu_().sum((2, 3)) for some in noise.split(32)])
-    apart, wanted = torch.minimum(responses, responses.T), RESPONSE
-    chosen = _mutually_apart(apart >= wanted, num_classes)
-    while len(chosen) < num_classes:
-        wanted *= 0.8
-        chosen = _mutually_apart(apart >= wanted, num_classes)
+    apart = torch.minimum(responses, responses.T).fill_diagonal_(0)
+    chosen = [int(apart.max(1).values.argmax())]
+    nearest = apart[chosen[0]].clone()
+    while len(chosen) < num_classes:  # the one that is furthest from those chosen before it
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, apart[chosen[-1]])
     return processes[chosen]
-
-
-def _mutually_apart(apart: Tensor, count: int) -> list[int]:
-    """The first ones, up to a number, of which each pair is apart: bool (N, N) to rows."""
-    chosen: list[int] = []
-    for candidate, row in enumerate(apart):
-        if len(chosen) < count and bool(row[chosen].all()):
-            chosen.append(candidate)
-    return chosen
 
 
 PAINTERS: Mapping[str, type[ShortcutPatches] | type[Autoregressive]] = {
