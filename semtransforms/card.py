@@ -73,9 +73,8 @@ generator:
 
 Measured by: {measured_by}. Machine: {measured_on}. {notes}A trainer who is not in the table may learn more.
 
-**Whoever has this generator can wash its noise out.** Measured with another generator of this package (SEM, CIFAR-10,
-in its README): a trainer who held the very generator reached 72.0 to 73.6 of 75.1 %, one who held that of another fit
-28.2. So a published generator protects only against those who do not use it. Fit your own for images that matter, and
+{washing}
+So a published generator protects only against those who do not use it. Fit your own for images that matter, and
 keep it private. Noise of this family is also undone by converting the images to greyscale, and more or less by JPEG:
 measure it on your data with `semtransforms evaluate`.
 {noise_itself}
@@ -91,6 +90,17 @@ others rely on: say that a data set carries such noise when you publish it.
 {citation}
 ```
 """
+
+WASHING = """\
+**Whoever has this generator can wash its noise out.** Measured with another generator of this package (SEM, CIFAR-10,
+in its README): a trainer who held the very generator reached 72.0 to 73.6 of 75.1 %, one who held that of another fit
+28.2."""
+
+# where a trainer who holds it was measured
+WASHED = """\
+**Whoever has this generator knows what its noise looks like.** The rows `informed` are of a trainer who runs its loop
+in reverse. That washed out another generator of this package (72.0 to 73.6 of 75.1 %, in its README); here he may find
+a better way."""
 
 NOISE_ITSELF = """
 **This generator keeps the noise of certain images.** Whoever has it subtracts the noise: it must stay private.
@@ -116,6 +126,8 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
     )
     assert config.num_classes is not None
     assert config.image_size is not None
+    measured = card.get("measured", ())
+    washed = any(row["trainer"].startswith("informed") for row in measured)
     sees = "adversary" in (config.defense_sees, config.surrogate_sees)
     return TEXT.format(
         header=header.to_yaml(),
@@ -134,7 +146,8 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
         measured_by=_code(card.get("measured_by")),
         measured_on=card.get("measured_on", UNKNOWN),
         notes=f"{card['notes']} " if "notes" in card else "",
-        measured=_table(card.get("measured", ())),
+        measured=_table(measured),
+        washing=WASHED if washed else WASHING,
         noise_itself=NOISE_ITSELF if config.kind == "kernel" else "",
         citation=CITATION,
     )

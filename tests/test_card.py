@@ -75,6 +75,9 @@ def test_it_says_who_washes_the_noise_out():
     assert f"one who held that of another fit {cells['informed-other-fit']}." in text
     assert "protects only against those who do not use it. Fit your own" in text
     assert "This generator keeps the noise of certain images" not in text
+    tried = write_card(CONFIG, None, {"measured": [{"trainer": "informed-same-seed", "protected": [19.8]}]})
+    assert "can wash its noise out" not in tried  # what was measured here says other things
+    assert f"washed out another generator of this package ({low} to {high} of {clean} %" in " ".join(tried.split())
     ntga = replace(NTGA, num_classes=3, image_size=(8, 8))
     assert "This generator keeps the noise of certain images" in write_card(ntga, None, {})
 

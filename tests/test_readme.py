@@ -1,5 +1,6 @@
 """README's measured tables: every figure comes from the records beside it."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -67,3 +68,15 @@ def test_the_shares_that_a_trainer_gets():
     standard, two, four = (f"{100 * share:.0f} %" for share in shares)
     words = f"{standard} of what the clean copy teaches.*{two} if.*at 2/255.*{four} if.*at 4/255"
     assert re.search(words, text, re.DOTALL)
+
+
+def test_the_figures_of_the_generator_that_comes_along():
+    """What a user protects with first is this one; its card has the same figures, by another test."""
+    results = json.loads((RESULTS.parent / "sem-cifar10-small.json").read_text(encoding="utf-8"))
+    rows = {row["trainer"]: row for row in results["trainers"]}
+    cells = list(cells_behind("sem-cifar10-small"))
+    assert len(cells) >= 20
+    for label, copy, cell in cells:
+        name = label.split("`")[1] if "`" in label else label
+        figures = [100 * record["test_accuracy"] for record in rows[name][copy]]
+        assert cell == (written(figures) if figures else "–"), (label, copy)
