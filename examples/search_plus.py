@@ -6,6 +6,8 @@ Each trial is SEM at the size of ``protect_photographs.py`` with another T. It i
 less than those of README, and on rows 10,000 to 14,999 of the training images, by which that size was chosen too:
 README's test images are kept for the trial that is taken. The figures go to
 ``examples/reproduce/results/search_plus.json``; ``--table`` prints them, the lowest worst case first.
+
+No T here has the median filter or UEraser's augmentations: they are left for the honest test.
 """
 
 from __future__ import annotations
