@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # examples/ is no part of the package
 
+from examples import search_plus  # noqa: E402
 from examples.reproduce.rows import ROWS  # noqa: E402
 from examples.reproduce.scales import SCALES  # noqa: E402
 from examples.reproduce.work import differing, read_result  # noqa: E402
@@ -80,3 +81,28 @@ def test_the_figures_of_the_generator_that_comes_along():
         name = label.split("`")[1] if "`" in label else label
         figures = [100 * record["test_accuracy"] for record in rows[name][copy]]
         assert cell == (written(figures) if figures else "–"), (label, copy)
+
+
+def test_the_figures_on_other_data():
+    """Whoever protects data of other classes decides by these whether he may."""
+    found = json.loads((RESULTS.parent / "other_data-sem-cifar10-small.json").read_text(encoding="utf-8"))["records"]
+    victims = {"standard": "standard", "at 2/255": "adversarial-2"}
+    ways = {"clean": "clean", "k mod 10": "k mod C", "the surrogate's own": "the surrogate's own"}
+    cells = list(cells_behind("other-data"))
+    assert len(cells) >= 12
+    for label, column, cell in cells:
+        classes, side, trainer = re.fullmatch(r"(\d+) classes, (\d+) px, (.+)", label).groups()
+        run = (int(classes), int(side), victims[trainer], ways[column])
+        (accuracy,) = [
+            100 * each["test_accuracy"]
+            for each in found
+            if (each["classes"], each["height"], each["victim"], each["copy"]) == run
+        ]
+        assert cell == f"{accuracy:.1f}", (label, column)
+
+
+def test_the_table_of_the_search_is_the_records():
+    """A trial measured anew would stand beside the old ones' figures."""
+    text = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8").split("<!-- results: search_plus -->\n")[1]
+    trials = json.loads((RESULTS.parent / "search_plus.json").read_text(encoding="utf-8"))
+    assert text.startswith(search_plus.table(trials) + "\n")
