@@ -49,7 +49,20 @@ class ClosedForm(nn.Module, ABC):
         """
 
 
-class ShortcutPatches(ClosedForm):
+class Painter(ClosedForm):
+    """A closed form that needs nothing but the label and the key.
+
+    Args:
+        config: ``seed`` and ``num_classes`` decide what is drawn for each class; ``rho_u`` is the radius, and
+            ``root_mean_square`` the size where the authors' l2 norm is wanted.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+
+
+class ShortcutPatches(Painter):
     """SC: a point of the label's cluster, each of its coordinates painted as a square of one colour channel.
 
     Each class is a Gaussian cluster around a corner of a hypercube, stretched by a random matrix of its own
@@ -57,17 +70,9 @@ class ShortcutPatches(ClosedForm):
 
     Patches are squares of 8 px, and grow with the image once 7 of them no longer span its longer side: 4 x 4 of 8 px
     at 32 px, 7 x 7 of 32 px at 224. So a point has at most 3 x 49 coordinates, and a class's matrix 86 KB.
-
-    Args:
-        config: ``seed`` draws the clusters, ``num_classes`` says how many; ``rho_u`` is the radius, and
-            ``root_mean_square`` the size where the original's l2 norm is wanted.
     """
 
     smallest = PATCH
-
-    def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
 
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         """The patches of these images; the key says which point of the cluster an image gets."""
@@ -138,21 +143,14 @@ def class_corners(axes: int, num_classes: int, seed: int) -> Tensor:
     return torch.tensor([[2.0 * (corner >> axis & 1) - 1 for axis in range(axes)] for corner in corners])
 
 
-class Autoregressive(ClosedForm):
+class Autoregressive(Painter):
     """AR: each pixel is a linear function of the eight before it in its 3 x 3 window, by coefficients of its class.
 
     A convolution whose filter holds these eight numbers, and -1 for the ninth, is 0 everywhere on the noise of its
     class: this is the shortcut. Each channel has coefficients of its own.
-
-    Args:
-        config: as for :class:`ShortcutPatches`; ``seed`` draws the processes.
     """
 
     smallest = WINDOW
-
-    def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
 
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         """The noise of these images; the key draws what each one's process starts from."""
@@ -223,7 +221,4 @@ def class_processes(num_classes: int, seed: int) -> Tensor:
     return processes[chosen]
 
 
-PAINTERS: Mapping[str, type[ShortcutPatches] | type[Autoregressive]] = {
-    PATCHES: ShortcutPatches,
-    AUTOREGRESSIVE: Autoregressive,
-}
+PAINTERS: Mapping[str, type[Painter]] = {PATCHES: ShortcutPatches, AUTOREGRESSIVE: Autoregressive}
