@@ -115,7 +115,6 @@ def main(words: Sequence[str] | None = None) -> None:
     ]
     write_json(file, {"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
     command = f"python -m examples.fit_pretrained {arguments.name} --data DATA"
-    machines = {f"{record.processor}, {record.threads} thread(s), torch {record.torch}" for record in records}
     generator.classes = data.classes
     generator.card = {
         **recipe.facts,
@@ -123,10 +122,15 @@ def main(words: Sequence[str] | None = None) -> None:
         "trainers and countermeasures are those of the package's README.",
         "fitted_by": command,
         "measured_by": f"{command} --seeds {' '.join(map(str, arguments.seeds))}",
-        "measured_on": "; ".join(sorted(machines)),
+        "measured_on": "; ".join(machines(records)),
         "measured": measured(trainers, file.relative_to(ROOT).as_posix()),
     }
     print(generator.save_pretrained(folder))
+
+
+def machines(records: Sequence[Record]) -> list[str]:
+    """Where they were measured."""
+    return sorted({f"{record.processor}, {record.threads} thread(s), torch {record.torch}" for record in records})
 
 
 def _kept_seeds(file: Path) -> set[int]:

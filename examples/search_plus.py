@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
+from examples.fit_pretrained import machines
 from examples.protect_photographs import SMALL, TRAINER, read_data
 from semtransforms import SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
 from semtransforms.config import Transformation
@@ -97,8 +98,8 @@ def run(name: str, data: Path, work: Path) -> dict[str, Any]:
         record.countermeasure if record.victim == "standard" else record.victim: round(100 * record.test_accuracy, 1)
         for record in records
     }
-    machines = sorted({f"{record.processor}, {record.threads} thread(s), torch {record.torch}" for record in records})
-    return {"passes": passes(config), "accuracy": found, "config": config and config.to_dict(), "machines": machines}
+    settings = config and config.to_dict()
+    return {"passes": passes(config), "accuracy": found, "config": settings, "machines": machines(records)}
 
 
 def _fitted(config: GeneratorConfig, train: tuple[Tensor, Tensor], checkpoints: Path, folder: Path) -> NoiseGenerator:

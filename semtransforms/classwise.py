@@ -177,7 +177,8 @@ def run_processes(coefficients: Tensor, start: Tensor) -> Tensor:
         float (N, H, W): these rows and columns, then the processes.
     """
     # pixel by pixel, since each needs the one before it; all images at once, in memory side by side
-    weights, field = coefficients.permute(1, 2, 0).contiguous(), start.permute(1, 2, 0).contiguous()
+    weights = coefficients.permute(1, 2, 0).contiguous()
+    field = start.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)  # one image alone would be written to
     last = WINDOW - 1
     for row in range(field.shape[0] - last):
         for column in range(field.shape[1] - last):
