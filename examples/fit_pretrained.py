@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from examples.protect_photographs import VICTIMS, read_data
-from semtransforms import EM, REM, SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
+from semtransforms import EM, REM, SEM, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.runs import write_json
 from semtransforms.loading import Labelled
 
 ROOT = Path(__file__).parents[1]
-ROWS = 10_000  # that victims are trained on: the first ones
 
 CIFAR10 = {
     "data": "cifar10-jpeg",
@@ -47,21 +49,28 @@ class Recipe:
     Args:
         config: of the fit.
         facts: of its card; ``data`` names the folder of the images.
+        victims: that it is judged by, one of them ``"standard"``, which the countermeasures are for.
+        rows: that they are trained on: the first ones.
     """
 
     config: GeneratorConfig
     facts: Mapping[str, Any]
+    victims: Mapping[str, VictimConfig] = field(default_factory=lambda: VICTIMS)
+    rows: int = 10_000
 
 
 # the paper's noise on a surrogate that two cores fit in an hour or two; the learning rate falls where the paper's does
 SMALL = replace(SEM, surrogate="convnet", width=32, train_steps=3000, decay_every=1200)
+# four times the pixels: half the width, and no more updates than the two dozen trainers of a card can have in two hours
+AT_64_PX = {name: replace(each, width=16, train_steps=min(each.train_steps, 1000)) for name, each in VICTIMS.items()}
+IMAGENET = {"facts": TINY_IMAGENET, "victims": AT_64_PX, "rows": 20_000}
 RECIPES = {
     "sem-cifar10": Recipe(SEM, CIFAR10),
     "rem-cifar10": Recipe(REM, CIFAR10),
     "em-cifar10": Recipe(EM, CIFAR10),
     "sem-cifar10-small": Recipe(SMALL, CIFAR10),
-    "sem-imagenet100": Recipe(SEM, TINY_IMAGENET),
-    "sem-imagenet100-small": Recipe(replace(SMALL, width=16, train_steps=1000, decay_every=400), TINY_IMAGENET),
+    "sem-imagenet100": Recipe(SEM, **IMAGENET),
+    "sem-imagenet100-small": Recipe(replace(SMALL, width=16, train_steps=1000, decay_every=400), **IMAGENET),
 }
 
 # of a standard trainer: all that is known, but shares of clean images, which say nothing about a generator
@@ -106,9 +115,10 @@ def main(words: Sequence[str] | None = None) -> None:
     if replace(generator.config, num_classes=None, image_size=None) != recipe.config:
         parser.error(f"{folder} was fitted with another recipe. Remove it to fit it anew.")
     generator.name = arguments.name  # in the records
-    data, tests = read_data(dataset, arguments.data, ROWS, download=False)
-    records = measure(generator, data, tests, arguments.seeds, arguments.work / dataset)
-    trainers = by_trainer(records)
+    data, tests = read_data(dataset, arguments.data, recipe.rows, download=False)
+    kept = without(data.images, tests)
+    records = measure(generator, data, kept, recipe.victims, arguments.seeds, arguments.work / dataset)
+    trainers = by_trainer(records, recipe.victims)
     rows = [
         {"trainer": name, **{copy: [record.to_dict() for record in some] for copy, some in copies.items()}}
         for name, copies in trainers.items()
@@ -118,8 +128,7 @@ def main(words: Sequence[str] | None = None) -> None:
     generator.classes = data.classes
     generator.card = {
         **recipe.facts,
-        "notes": f"Trained on the first {len(data.labels):,} rows, tested on {len(tests.labels):,} other images; "
-        "trainers and countermeasures are those of the package's README.",
+        "notes": notes(recipe, len(kept.labels), len(tests.labels) - len(kept.labels)),
         "fitted_by": command,
         "measured_by": f"{command} --seeds {' '.join(map(str, arguments.seeds))}",
         "measured_on": "; ".join(machines(records)),
@@ -141,23 +150,46 @@ def _kept_seeds(file: Path) -> set[int]:
     return {record["seed"] for row in rows for copy in ("clean", "protected") for record in row[copy]}
 
 
+def without(known: Tensor, tests: Labelled) -> Labelled:
+    """The test images that are not among the training images too, which ImageNet has a few of."""
+    seen = {image.numpy().tobytes() for image in known}
+    new = torch.tensor([image.numpy().tobytes() not in seen for image in tests.images])
+    return replace(tests, images=tests.images[new], labels=tests.labels[new])
+
+
+def notes(recipe: Recipe, tested: int, left_out: int) -> str:
+    """What a reader of a card's table must know."""
+    victim = recipe.victims["standard"]
+    also = "1 that is in both is" if left_out == 1 else f"{left_out} that are in both are"
+    return (
+        f"Victims: a {victim.network} of width {victim.width}, trained on the first {recipe.rows:,} rows, tested on "
+        f"{tested:,} other images{f' ({also} left out)' if left_out else ''}; trainers and countermeasures are those "
+        "of the package's README."
+    )
+
+
 def measure(
-    generator: NoiseGenerator, data: Labelled, tests: Labelled, seeds: Sequence[int], work: Path
+    generator: NoiseGenerator,
+    data: Labelled,
+    tests: Labelled,
+    victims: Mapping[str, VictimConfig],
+    seeds: Sequence[int],
+    work: Path,
 ) -> list[Record]:
     """Every trainer on the clean and on the protected copy, and a standard one with every countermeasure."""
-    name = generator.name
+    name, standard = generator.name, {"standard": victims["standard"]}
     runs = [
-        (None, VICTIMS, (NONE,)),
-        (generator, VICTIMS, (NONE,)),
-        (generator, {"standard": VICTIMS["standard"]}, (*TRICKS, *INFORMED)),
-        (None, {"standard": VICTIMS["standard"]}, TRICKS),
+        (generator, victims, (NONE,)),
+        (generator, standard, (*TRICKS, *INFORMED)),
+        (None, victims, (NONE,)),
+        (None, standard, TRICKS),
     ]
-    for source, victims, countermeasures in runs:
+    for source, trainers, countermeasures in runs:
         report = evaluate(
             (data.images, data.labels),
             source,
             test=(tests.images, tests.labels),
-            victims=victims,
+            victims=trainers,
             countermeasures=countermeasures,
             seeds=seeds,
             name=f"first {len(data.labels):,} rows",
@@ -166,7 +198,7 @@ def measure(
             cache_dir=work / "cache",
         )
     # the folder may hold other generators, and other trainers of earlier runs
-    wanted = {(NONE, victim) for victim in VICTIMS} | {(trick, "standard") for trick in (*TRICKS, *INFORMED)}
+    wanted = {(NONE, victim) for victim in victims} | {(trick, "standard") for trick in (*TRICKS, *INFORMED)}
     return [
         record
         for record in report.records
@@ -174,9 +206,9 @@ def measure(
     ]
 
 
-def by_trainer(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
+def by_trainer(records: Sequence[Record], victims: Iterable[str]) -> dict[str, dict[str, list[Record]]]:
     """Trainer, in words, to the records of the clean and of the protected copy."""
-    order = [(NONE, victim) for victim in VICTIMS] + [(trick, "standard") for trick in (*TRICKS, *INFORMED)]
+    order = [(NONE, victim) for victim in victims] + [(trick, "standard") for trick in (*TRICKS, *INFORMED)]
     trainers: dict[str, dict[str, list[Record]]] = {}
     for record in sorted(records, key=lambda r: (order.index((r.countermeasure, r.victim)), r.seed)):
         words = _words(record)

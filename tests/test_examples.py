@@ -31,17 +31,20 @@ def small(monkeypatch, tmp_path):
 
     def read(name, root, rows, download):
         classes = 20 if name == "tiny-imagenet-100" else 4
-        return photographs(40, classes, 1), photographs(20, classes, 2)
+        data, tests = photographs(40, classes, 1), photographs(20, classes, 2)
+        if name != "tiny-imagenet-100":  # as in ImageNet, one image is in both parts
+            tests.images[3] = data.images[7]
+        return data, tests
 
     config = replace(
         fit_pretrained.SMALL, width=4, train_steps=2, batch_size=8, steps_u=1, steps_a=1, num_samples=1
     )
-    recipe = fit_pretrained.Recipe(config, fit_pretrained.CIFAR10)
     trainer = replace(fit_pretrained.VICTIMS["standard"], width=4, train_steps=2, batch_size=8)
     victims = {"standard": trainer, "adversarial-2": replace(trainer, rho_a=2 / 255, steps_a=1)}
+    recipe = fit_pretrained.Recipe(config, fit_pretrained.CIFAR10, victims, rows=40)
     for module in (fit_pretrained, other_data):
         monkeypatch.setattr(module, "read_data", read)
-        monkeypatch.setattr(module, "VICTIMS", victims)
+    monkeypatch.setattr(other_data, "VICTIMS", victims)
     monkeypatch.setattr(fit_pretrained, "RECIPES", {"tiny": recipe})
     monkeypatch.setattr(fit_pretrained, "TRICKS", ("greyscale",))
     for module in (fit_pretrained, publish_pretrained):  # where the file of a card's figures must lie
@@ -81,6 +84,9 @@ def test_a_card_says_what_was_measured(tmp_path, small):
         assert len(row["clean"]) == (0 if row["trainer"].startswith("informed") else 2)
     assert "| greyscale |" in (folder / "README.md").read_text(encoding="utf-8")
     assert "class 3" in (folder / "README.md").read_text(encoding="utf-8")
+    # what a victim was trained on tells nothing of what he learned
+    assert "tested on 19 other images (1 that is in both is left out)" in card["notes"]
+    assert "convnet of width 4, trained on the first 40 rows" in card["notes"]
 
     # an hour of fitting and one of training are not to be spent again for a word in the card
     assert (small.count("fit"), small.count("victim")) == (1, 16)
@@ -143,8 +149,8 @@ def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
     """Chosen by README's test images, the preset's figures on them would be the best of many draws."""
     monkeypatch.setattr(search_plus, "ROWS", 30)
     monkeypatch.setattr(search_plus, "TRICKS", ("greyscale",))
-    monkeypatch.setattr(search_plus, "STANDARD", {"standard": fit_pretrained.VICTIMS["standard"]})
-    monkeypatch.setattr(search_plus, "ADVERSARIAL", {"adversarial-2": fit_pretrained.VICTIMS["adversarial-2"]})
+    for kind, victim in (("STANDARD", "standard"), ("ADVERSARIAL", "adversarial-2")):
+        monkeypatch.setattr(search_plus, kind, {victim: fit_pretrained.RECIPES["tiny"].victims[victim]})
     tiny = replace(fit_pretrained.RECIPES["tiny"].config, num_classes=None)
     monkeypatch.setattr(search_plus, "TRIALS", {"clean": None, "sem": tiny})
     judge, tests = search_plus.evaluate, []
