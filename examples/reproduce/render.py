@@ -10,6 +10,7 @@ from typing import Any
 from examples.reproduce.rows import NOTES, ROWS, TITLES, Row
 from examples.reproduce.scales import Scale
 from examples.reproduce.work import differing, read_result
+from examples.search_plus import passes
 
 NOTHING = "not measured"
 HEAD = ("row", "published", "its trainer", "ours", "our trainer", "seconds")
@@ -45,6 +46,7 @@ def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
         parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
         parts += [NOTES[table]] if table in NOTES else []
         parts += [_correlations([found[row.name] for row in own])] if table == "fig3" else []
+        parts += [_curve(own, scale, found)] if table == "passes" else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -112,6 +114,25 @@ def _machines(results: Iterable[Result]) -> list[str]:
             for each in measured
         }
     )
+
+
+def _curve(rows: Sequence[Row], scale: Scale, found: Mapping[str, Result]) -> str:
+    """Accuracy against the passes of the fit, the dearest fit first."""
+    fits: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        if row.seeds_at(scale.name):
+            fits.setdefault(row.setting[0], {})[row.rho_a] = row
+    lines = []
+    lines = []
+    for name, by_radius in fits.items():
+        config, _, _ = scale.plan(by_radius[0])
+        assert config is not None  # each of them is a fit
+        accuracies = (_accuracy(found[by_radius[rho_a].name].get("records", ())) for rho_a in (0, 2))
+        cells = name, f"{passes(config) / 1e6:.2f}", str(config.steps_u * config.num_samples), *accuracies
+        lines.append((passes(config), cells))
+    head = ("fit", "its passes, millions", "passes of an image's noise", "standard", "adversarial 2/255")
+    ordered = [cells for _, cells in sorted(lines, key=lambda line: line[0], reverse=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *ordered))
 
 
 def _correlations(results: Sequence[Result]) -> str:
