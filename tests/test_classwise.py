@@ -163,11 +163,11 @@ def test_the_processes_are_run_as_by_hand():
 
 def test_no_process_grows_out_of_its_tile():
     """A texture that grows leaves all of the radius to one corner of the image, and nothing to the rest."""
-    processes, draw = class_processes(10, seed=0), np.random.default_rng(1)
-    for start in draw.normal(size=(20, 40, 40)).astype(np.float32):
-        fields = run_processes(processes.flatten(0, 1), torch.from_numpy(start).expand(30, -1, -1)).numpy()
-        early, late = (np.sqrt((part**2).mean((1, 2))) for part in (fields[:, 8:16, 8:16], fields[:, -8:, -8:]))
-        assert (late / early).max() < 30  # 94 where they are taken as drawn
+    processes = class_processes(10, seed=0).flatten(0, 1).repeat(20, 1, 1)
+    starts = np.random.default_rng(1).normal(size=(len(processes), 40, 40)).astype(np.float32)
+    fields = run_processes(processes, torch.from_numpy(starts)).numpy()
+    early, late = (np.sqrt((part**2).mean((1, 2))) for part in (fields[:, 8:16, 8:16], fields[:, -8:, -8:]))
+    assert (late / early).max() < 30  # 107 where they are taken as drawn
 
 
 def test_each_class_has_a_filter_that_is_blind_to_its_own_noise_alone():
