@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent))  # benchmarks/ is no part of the package
+# benchmarks/ and examples/ are no parts of the package
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
 from benchmarks import floors, jobs, reference
+from benchmarks.warm import warm_starts
 from test_work import counted
 
-from semtransforms import REM, SEM, VictimConfig
+from semtransforms import REM, SEM, VictimConfig, fitting
 from semtransforms.evaluation.victims import paper
 from semtransforms.functional import index_keys
 from semtransforms.models import build_model
@@ -141,3 +145,28 @@ def test_zero_repeats_is_an_error(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command.main()
     assert "must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_a_warm_start_is_where_the_last_visit_ended(monkeypatch):
+    """With noise steps of no length noise stays where it starts: after each visit it must be that of the first."""
+    images, labels = torch.full((8, 3, 8, 8), 128, dtype=torch.uint8), torch.arange(8) % 2
+    config = replace(
+        SEM, surrogate="convnet", width=2, batch_size=4, train_steps=6, steps_u=1, alpha_u=0, steps_a=1, num_samples=1
+    )
+    made, rounded = [], fitting.quantize
+
+    def watched(delta, rho):
+        made.append(rounded(delta, rho))
+        return made[-1]
+
+    monkeypatch.setattr(fitting, "quantize", watched)
+    first = fitting.pgd
+    for warm in (False, True):
+        made.clear()
+        with warm_starts() if warm else nullcontext():
+            fitting.fit_generator((images, labels), config, progress=False)
+        visits = [noise for batch in made for noise in batch]
+        distinct = {tuple(noise.flatten().tolist()) for noise in visits}
+        # 6 batches of 4 images: 3 visits of each of 8 images
+        assert (len(visits), len(distinct)) == (24, 8 if warm else 24)
+    assert fitting.pgd is first
