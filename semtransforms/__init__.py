@@ -14,7 +14,6 @@ __all__ = [
     "REM_DELTA_U",
     "REM_THETA",
     "SEM",
-    "SEM_FAST",
     "TAP",
     "EvaluationReport",
     "GeneratorConfig",
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from semtransforms.evaluation.victims import VictimConfig, train_victim
     from semtransforms.fitting import fit_generator
     from semtransforms.generator import NoiseGenerator
-    from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_FAST, TAP
+    from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, TAP
     from semtransforms.store import NoiseStore
     from semtransforms.transforms import SEMProtect
 else:  # hidden from type checkers, for which it would turn every misspelt import into an object
@@ -46,7 +45,6 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "REM_DELTA_U": "methods",
         "REM_THETA": "methods",
         "SEM": "methods",
-        "SEM_FAST": "methods",
         "TAP": "methods",
         "EvaluationReport": "evaluation.report",
         "GeneratorConfig": "config",

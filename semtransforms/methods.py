@@ -4,7 +4,6 @@
 method         noise step sees    surrogate sees   fitted on    direction of noise    J
 ============== ================== ================ ============ ===================== ====
 SEM            U(-rho_r, rho_r)   PGD(rho_a)       protected    descend               5
-SEM fast       U(-rho_r, rho_r)   PGD(rho_a)       protected    descend               1
 REM            PGD(rho_a)         PGD(rho_a)       protected    descend               5
 REM-du         PGD(rho_a)         nothing          protected    descend               5
 REM-theta      nothing            PGD(rho_a)       protected    descend               5
@@ -28,8 +27,6 @@ from dataclasses import replace
 from semtransforms.config import AUTOREGRESSIVE, KERNELS, PATCHES, GeneratorConfig
 
 SEM = GeneratorConfig(method="sem", defense_sees="uniform", surrogate_sees="adversary", num_samples=5)
-# a quarter of the passes, by one draw of T per gradient and seven tenths of the updates: the README says what it costs
-SEM_FAST = replace(SEM, method="sem-fast", num_samples=1, train_steps=3500, decay_every=1400)
 REM = replace(SEM, method="rem", defense_sees="adversary")
 REM_DELTA_U = replace(SEM, method="rem-delta-u", defense_sees="adversary", surrogate_sees=None)
 REM_THETA = replace(SEM, method="rem-theta", defense_sees=None)
@@ -62,10 +59,8 @@ AR_L2 = replace(AR_LINF, method="ar-l2", root_mean_square=(3 * 32 * 32) ** -0.5,
 
 METHODS = {
     preset.method: preset
-    for preset in (
-        SEM, SEM_FAST, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2
-    )
-}  # fmt: skip
+    for preset in (SEM, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2)
+}
 
 
 def method(name: str) -> GeneratorConfig:

@@ -56,7 +56,6 @@ PUBLIC = {
     "GeneratorConfig": "config",
     "NoiseStore": "store",
     "SEM": "methods",
-    "SEM_FAST": "methods",
     "REM": "methods",
     "EM": "methods",
     "REM_DELTA_U": "methods",

@@ -16,7 +16,6 @@ from semtransforms.methods import (
     SC_L2,
     SC_LINF,
     SEM,
-    SEM_FAST,
     TAP,
     TAP_UNTARGETED,
     check_surrogate,
@@ -40,7 +39,6 @@ def test_defaults_are_the_papers():
     ("preset", "defense_inner", "surrogate_view", "samples"),
     [
         (SEM, Uniform(4 / 255), PGDConfig(4 / 255, 0.8 / 255, 10), 5),
-        (SEM_FAST, Uniform(4 / 255), PGDConfig(4 / 255, 0.8 / 255, 10), 1),
         (REM, PGDConfig(4 / 255, 0.8 / 255, 10), PGDConfig(4 / 255, 0.8 / 255, 10), 5),
         (REM_DELTA_U, PGDConfig(4 / 255, 0.8 / 255, 10), None, 5),
         (REM_THETA, None, PGDConfig(4 / 255, 0.8 / 255, 10), 5),
@@ -53,16 +51,6 @@ def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
     assert preset.view(preset.surrogate_sees) == surrogate_view
     assert preset.defense.num_samples == samples
     assert METHODS[preset.method] is preset
-
-
-def test_the_fast_preset_is_sem_at_a_quarter_of_the_passes():
-    """Whoever takes it for the time trades that and nothing else: M x batch x (K_u J + K_a + 1), by hand."""
-    assert 3500 * 128 * (10 * 1 + 10 + 1) <= 5000 * 128 * (10 * 5 + 10 + 1) / 4
-    changed = {each.name for each in fields(SEM) if getattr(SEM_FAST, each.name) != getattr(SEM, each.name)}
-    assert changed == {"method", "num_samples", "train_steps", "decay_every"}
-    assert (SEM_FAST.train_steps, SEM_FAST.num_samples) == (3500, 1)
-    # the learning rate falls at the same share of the way
-    assert SEM_FAST.decay_every / SEM_FAST.train_steps == SEM.decay_every / SEM.train_steps
 
 
 @pytest.mark.parametrize(

@@ -423,13 +423,13 @@ def test_our_mean_stands_beside_the_published_figure(tmp_path):
 def test_the_curve_over_passes(tmp_path):
     """What a reader chooses a cheaper fit by: its price counted by hand, both trainers, the dearest first."""
     cpu = SCALES["cpu"]
-    write_result(BY_NAME["passes-fast-rho0"], cpu, tmp_path, [0.20, 0.24])
-    write_result(BY_NAME["passes-fast-rho2"], cpu, tmp_path, [0.31])
+    write_result(BY_NAME["passes-quarter-rho0"], cpu, tmp_path, [0.20, 0.24])
+    write_result(BY_NAME["passes-quarter-rho2"], cpu, tmp_path, [0.31])
     text = render(cpu, tmp_path)
     lines = [line.split(" | ") for line in text.split("## Not in the paper: what the passes")[1].splitlines()]
     curve = [line for line in lines if len(line) == 5][2:]
     # M 200, K_u 8, J 1, K_a 3, batches of 128; M 300, K_u 15, J 2
-    assert ["| fast", f"{200 * 128 * (8 + 3 + 1) / 1e6:.2f}", "8", "22.00 ± 2.83 (n=2)", "31.00 (n=1) |"] in curve
+    assert ["| quarter", f"{200 * 128 * (8 + 3 + 1) / 1e6:.2f}", "8", "22.00 ± 2.83 (n=2)", "31.00 (n=1) |"] in curve
     assert ["| default", f"{300 * 128 * (15 * 2 + 3 + 1) / 1e6:.2f}", "30", "not measured", "not measured |"] in curve
     prices = [float(line[1]) for line in curve]
     assert prices == sorted(prices, reverse=True)

@@ -46,7 +46,7 @@ def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
         parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
         parts += [NOTES[table]] if table in NOTES else []
         parts += [_correlations([found[row.name] for row in own])] if table == "fig3" else []
-        parts += [_curve(own, scale, found)] if table == "passes" else []
+        parts += [_curve(own, scale, found)] if table == "passes" and scale.name == "cpu" else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -120,8 +120,7 @@ def _curve(rows: Sequence[Row], scale: Scale, found: Mapping[str, Result]) -> st
     """Accuracy against the passes of the fit, the dearest fit first."""
     fits: dict[str, dict[int, Row]] = {}
     for row in rows:
-        if row.seeds_at(scale.name):
-            fits.setdefault(row.setting[0], {})[row.rho_a] = row
+        fits.setdefault(row.setting[0], {})[row.rho_a] = row
     lines = []
     lines = []
     for name, by_radius in fits.items():
