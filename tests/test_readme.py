@@ -71,15 +71,16 @@ def test_the_shares_that_a_trainer_gets():
     assert re.search(words, text, re.DOTALL)
 
 
-def test_the_figures_of_the_generator_that_comes_along():
-    """What a user protects with first is this one; its card has the same figures, by another test."""
-    results = json.loads((RESULTS.parent / "sem-cifar10-small.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "least"), [("sem-cifar10-small", 20), ("sem-imagenet100-small", 12)])
+def test_the_figures_of_a_generator_that_comes_along(name, least):
+    """What a user protects with first is one of these; their cards have the same figures, by another test."""
+    results = json.loads((RESULTS.parent / f"{name}.json").read_text(encoding="utf-8"))
     rows = {row["trainer"]: row for row in results["trainers"]}
-    cells = list(cells_behind("sem-cifar10-small"))
-    assert len(cells) >= 20
+    cells = list(cells_behind(name))
+    assert len(cells) >= least
     for label, copy, cell in cells:
-        name = label.split("`")[1] if "`" in label else label
-        figures = [100 * record["test_accuracy"] for record in rows[name][copy]]
+        trainer = label.split("`")[1] if "`" in label else label
+        figures = [100 * record["test_accuracy"] for record in rows[trainer][copy]]
         assert cell == (written(figures) if figures else "–"), (label, copy)
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.warm --data DATA --seeds 0 1 2
 
-Both ways fit the miniature with a quarter of its passes, and with the same draws otherwise. They are judged as the trials of
-``examples/search_plus.py``: short victims, tested on training rows that no generator here is fitted on.
+Both ways fit the miniature with a quarter of its passes, and with the same draws otherwise. They are judged as the
+trials of ``examples/search_plus.py``: short victims, tested on training rows that no generator here is fitted on.
 """
 
 from __future__ import annotations
