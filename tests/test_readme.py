@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # examples/ is no part of the package
 
 from examples import search_plus  # noqa: E402
+from examples.reproduce.render import render  # noqa: E402
 from examples.reproduce.rows import ROWS  # noqa: E402
 from examples.reproduce.scales import SCALES  # noqa: E402
 from examples.reproduce.work import differing, read_result  # noqa: E402
@@ -84,6 +85,22 @@ def test_the_figures_of_a_generator_that_comes_along(name, least):
         assert cell == (written(figures) if figures else "–"), (label, copy)
 
 
+def test_the_shares_that_a_trainer_gets_at_64_px():
+    """The sentence below that table: of what the clean copy teaches beyond guessing one of a hundred."""
+    results = json.loads((RESULTS.parent / "sem-imagenet100-small.json").read_text(encoding="utf-8"))
+    found = {
+        row["trainer"]: [100 * record["test_accuracy"] - 1 for copy in ("protected", "clean") for record in row[copy]]
+        for row in results["trainers"]
+    }
+    clean = found["standard, 1,000 updates"][1]
+    pairs = [found[name] for name in ("standard, 1,000 updates", "greyscale", "jpeg-10")]
+    pairs += [[found["informed-other-seed"][0], clean], found["adversarial at 4/255, 1,000 updates"]]
+    shares = [f"{100 * protected / taught:.0f} %" for protected, taught in pairs]
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = "nothing gets {}, after greyscale {}, after JPEG-10 {}, with the generator in his hands {}, and "
+    assert (told + "adversarially at 4/255 {}").format(*shares) in text
+
+
 def test_the_figures_on_other_data():
     """Whoever protects data of other classes decides by these whether he may."""
     found = json.loads((RESULTS.parent / "other_data-sem-cifar10-small.json").read_text(encoding="utf-8"))["records"]
@@ -100,6 +117,14 @@ def test_the_figures_on_other_data():
             if (each["classes"], each["height"], each["victim"], each["copy"]) == run
         ]
         assert cell == f"{accuracy:.1f}", (label, column)
+
+
+def test_the_curve_over_passes_is_the_records():
+    """A researcher chooses by it what to leave out of a fit."""
+    text = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8").split("<!-- results: passes -->\n")[1]
+    table = text.split("\n\n")[0]
+    assert table.count("\n") >= 6
+    assert f"\n{table}\n" in render(SCALES["cpu"], RESULTS)
 
 
 def test_the_table_of_the_search_is_the_records():

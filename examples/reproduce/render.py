@@ -46,7 +46,7 @@ def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
         parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
         parts += [NOTES[table]] if table in NOTES else []
         parts += [_correlations([found[row.name] for row in own])] if table == "fig3" else []
-        parts += [_curve(own, scale, found)] if table == "passes" and scale.name == "cpu" else []
+        parts += ["Against the passes:", _curve(own, scale, found)] if table == "passes" and scale.name == "cpu" else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -122,13 +122,12 @@ def _curve(rows: Sequence[Row], scale: Scale, found: Mapping[str, Result]) -> st
     for row in rows:
         fits.setdefault(row.setting[0], {})[row.rho_a] = row
     lines = []
-    lines = []
     for name, by_radius in fits.items():
-        config, _, _ = scale.plan(by_radius[0])
+        config, _, _ = scale.plan(next(iter(by_radius.values())))
         assert config is not None  # each of them is a fit
-        accuracies = (_accuracy(found[by_radius[rho_a].name].get("records", ())) for rho_a in (0, 2))
-        cells = name, f"{passes(config) / 1e6:.2f}", str(config.steps_u * config.num_samples), *accuracies
-        lines.append((passes(config), cells))
+        records = (found[by_radius[rho_a].name].get("records", ()) if rho_a in by_radius else () for rho_a in (0, 2))
+        noise = str(config.steps_u * config.num_samples)
+        lines.append((passes(config), (name, f"{passes(config) / 1e6:.2f}", noise, *map(_accuracy, records))))
     head = ("fit", "its passes, millions", "passes of an image's noise", "standard", "adversarial 2/255")
     ordered = [cells for _, cells in sorted(lines, key=lambda line: line[0], reverse=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *ordered))
