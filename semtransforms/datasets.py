@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 NoiseSource: TypeAlias = "str | os.PathLike[str] | NoiseGenerator | NoiseStore"
 
 GROUP_BYTES = 64 << 20  # images in memory at a time while noise is computed
+TURN = 16  # images that a batch reads before it adds noise to them: 4 keep half of the loss, 128 gain little more
 
 
 class ProtectedDataset(Dataset[Any]):
@@ -164,18 +165,31 @@ class ProtectedDataset(Dataset[Any]):
                 f"store={self.store!r})")
 
     def __getitem__(self, index: int) -> Any:
-        index = self._checked(index)
+        return self._samples([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """The samples of a batch, as a ``DataLoader`` asks for them.
+
+        Reading, adding and transforming take turns of a few images: image by image, each of them pushes the code of
+        the others out of the processor's cache, which costs more than the noise (``tests/benchmarks/README.md``).
+        """
+        groups = [indices[start:start + TURN] for start in range(0, len(indices), TURN)]
+        return [sample for group in groups for sample in self._samples(group)]
+
+    def _samples(self, indices: Sequence[int]) -> list[Any]:
+        rows = [self._checked(index) for index in indices]
+        noise = list(map(self._noise_of, rows))  # its warning counts frames, to which a comprehension would add one
         if self._cifar is not None:
-            image, label = self._cifar.read(index, self._noise_of(index))
-            return (image, label) if self.transforms is None else self.transforms(image, label)
-        sample = self._raw[index]
-        row = sample if isinstance(sample, Mapping) else None
-        image, label = sample if row is None else (row["image"], row["label"])
-        noise = self._noise_of(index)
-        image = _as_rgb(image) if noise is None else _with_noise(image, noise, index)
+            pairs: list[tuple[Any, Any]] = list(map(self._cifar.read, rows, noise))
+            return pairs if self.transforms is None else [self.transforms(*pair) for pair in pairs]
+        samples = [self._raw[row] for row in rows]
+        pairs = [(each["image"], each["label"]) if isinstance(each, Mapping) else each for each in samples]
+        pairs = [(_as_rgb(image) if levels is None else _with_noise(image, levels, row), label)
+                 for (image, label), levels, row in zip(pairs, noise, rows, strict=True)]
         if self.transforms is not None:
-            image, label = self.transforms(image, label)
-        return (image, label) if row is None else {**row, "image": image, "label": label}
+            pairs = [self.transforms(image, label) for image, label in pairs]
+        return [{**each, "image": pair[0], "label": pair[1]} if isinstance(each, Mapping) else pair
+                for each, pair in zip(samples, pairs, strict=True)]
 
     def noise(self, index: int) -> Tensor:
         """The noise of an image: int8 (3, H, W) in levels of 1/255, zero where the image is not protected."""
@@ -233,7 +247,7 @@ class ProtectedDataset(Dataset[Any]):
         except DamagedStoreError as error:
             if self._generator is None or get_worker_info() is not None:
                 raise
-            warnings.warn(str(error), stacklevel=3)
+            warnings.warn(str(error), stacklevel=4)
             self._build()
             return self.store.read(position)
 

@@ -200,7 +200,8 @@ class EOT(nn.Module):
 class OneOf(nn.Module):
     """One member for each image, or none.
 
-    Every member is computed for every image, since asking the device which images want it would keep it waiting.
+    On a CPU a member is computed for the images that drew it. On a device all are computed for all, since asking which
+    images want which would keep it waiting.
 
     Args:
         members: as for :class:`EOT`.
@@ -220,14 +221,15 @@ class OneOf(nn.Module):
         self.members, self.probabilities = nn.ModuleList(members), tuple(probabilities)
 
     def draw(self, keys: Tensor, shape: Sequence[int]) -> Parameters:
-        """Which member, int64 (N,), and the draws of each."""
+        """Which member, int64 (N,), and the draws of each for the images that it is computed for."""
         uniform = keyed_uniform(keys, ())
         chosen = torch.zeros_like(keys)
         for limit in accumulate(self.probabilities):  # numbers: a tensor of them would have to be copied to the device
             chosen += uniform >= limit
         drawn = {"chosen": chosen}
         for number, member in enumerate(self.members):
-            parameters = member.draw(fold(keys, number), shape)
+            own = keys[_computed(chosen == number)]
+            parameters = member.draw(fold(own, number), (len(own), *shape[1:]))
             drawn |= {f"{number} {name}": value for name, value in parameters.items()}
         return drawn
 
@@ -236,14 +238,24 @@ class OneOf(nn.Module):
         result = images
         for number, member in enumerate(self.members):
             own = {name.partition(" ")[2]: value for name, value in parameters.items() if name.startswith(f"{number} ")}
-            chosen = (parameters["chosen"] == number)[:, None, None, None]
-            # grey in the place of the others: where a derivative is infinite (gamma at black), their 0 would become NaN
-            changed = member(torch.where(chosen, images, 0.5), own)
-            result = torch.where(chosen, changed, result)
+            chosen = parameters["chosen"] == number
+            computed = _computed(chosen)
+            if isinstance(computed, slice):
+                chosen = chosen[:, None, None, None]
+                # grey in the place of the others: where a derivative is infinite (gamma at black), their 0 would
+                # become NaN
+                result = torch.where(chosen, member(torch.where(chosen, images, 0.5), own), result)
+            elif len(computed):
+                result = result.index_copy(0, computed, member(images[computed], own))
         return result
 
     def extra_repr(self) -> str:
         return f"probabilities={self.probabilities}"
+
+
+def _computed(chosen: Tensor) -> Tensor | slice:
+    """The images that a member is computed for: bool (N,) to the places of those that drew it, or everywhere."""
+    return chosen.nonzero().flatten() if chosen.device.type == "cpu" else slice(None)
 
 
 def build_eot(transformations: Sequence[Transformation]) -> EOT:

@@ -418,6 +418,32 @@ def test_damage_is_repaired_where_the_generator_is(tmp_path, monkeypatch):
         assert_noise(protect(cifar(), tmp_path))
 
 
+class Rows(Pairs):
+    """As ``datasets`` gives them."""
+
+    def __getitem__(self, index):
+        return {"image": self.images[index], "label": self.labels[index], "id": index}
+
+
+@pytest.mark.parametrize("make", [cifar, tensor_dataset, lambda: Rows(tensor_dataset().tensors[0], LABELS)])
+def test_a_batch_is_its_samples_one_by_one(make, tmp_path):
+    """A loader asks for a batch at once: it would get other noise, another order, or other random transforms."""
+    dataset = make()
+    dataset.transforms = lambda image, label: (np.rot90(channels_first(image), int(torch.randint(4, ())), (1, 2)),
+                                               int(label) + 1)
+    protected = protect(dataset, tmp_path, indices=[0, 2, 3, 5, 7, 11])
+    indices = [5, -1, 0, 4, 3] * 9  # two turns of 16, and a part of one
+    torch.manual_seed(0)
+    expected = [protected[index] for index in indices]
+    torch.manual_seed(0)
+    np.testing.assert_equal(protected.__getitems__(indices), expected)
+    bare = [np.rot90(PIXELS[index].transpose(2, 0, 1), turns, (1, 2)) for index, turns in zip(
+        indices, torch.manual_seed(0) and [int(torch.randint(4, ())) for _ in indices], strict=True)]
+    images = [each["image"] if isinstance(each, dict) else each[0] for each in expected]
+    changed = [not np.array_equal(*both) for both in zip(images, bare, strict=True)]
+    assert changed == [index in (5, -1, 0, 3) for index in indices]
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_loader_workers_only_read(context, tmp_path):
     """Workers compute noise of their own, need the generator, or give other bytes than the main process."""

@@ -16,7 +16,7 @@ from semtransforms import SEM, GeneratorConfig
 from semtransforms.config import PGDConfig, Transformation
 from semtransforms.distortions import DISTORTIONS
 from semtransforms.eot import WITHOUT_GRADIENT, build_eot
-from semtransforms.functional import index_keys
+from semtransforms.functional import fold, index_keys
 from semtransforms.jpeg import _constants, _Round, jpeg
 from semtransforms.pgd import pgd
 
@@ -128,6 +128,25 @@ def test_one_of_changes_each_image_by_one_member_or_none():
     counts = [int((value == other).flatten(1).all(1).sum()) for other in (grey, coarse, images[:1])]
     assert sum(counts) == 1000
     np.testing.assert_allclose(counts, [500, 200, 300], atol=50)
+
+
+def test_one_of_gives_the_same_on_a_device_that_cannot_be_asked(monkeypatch):
+    """A CPU computes a member for the images that drew it, a device for all: noise would depend on where it is made."""
+    members = [{"name": "jpeg", "arguments": {"quality": [10, 60]}}, {"name": "RandomGamma", "arguments": {"p": 0.5}}]
+    eot = build_eot([Transformation("one-of", {"members": members, "probabilities": [0.4, 0.3]})])
+    images, keys = photographs() / 255, index_keys(torch.arange(len(photographs())), 3)
+
+    def value_and_gradient():
+        leaf = images.clone().requires_grad_()
+        value = eot(leaf, keys)
+        return value.detach(), torch.autograd.grad(value.square().sum(), leaf)[0].nan_to_num()
+
+    here = value_and_gradient()
+    chosen = eot.members[0].draw(fold(keys, 0), images.shape)["chosen"].tolist()
+    assert set(chosen) == {0, 1, 2}
+    monkeypatch.setattr("semtransforms.eot._computed", lambda chosen: slice(None))
+    for mine, theirs in zip(here, value_and_gradient(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
 
 
 def test_a_gradient_goes_the_way_of_its_image():
