@@ -70,6 +70,7 @@ TRIALS: Mapping[str, GeneratorConfig | None] = {
     "grey-35+jpeg-25-blur-20-M900": wider(*BOTH, train_steps=900, decay_every=450),
     "grey-35+jpeg-25-blur-20-width32-M1000": wider(*BOTH, **MORE),
     "sem-width32-M1000": replace(SMALL, **MORE),
+    "grey-20+jpeg-20-width32-M1000": wider(one_of((GREY, 0.2)), one_of((JPEG, 0.2)), **MORE),
 }
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "REM_DELTA_U",
     "REM_THETA",
     "SEM",
+    "SEM_PLUS",
     "TAP",
     "EvaluationReport",
     "GeneratorConfig",
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from semtransforms.evaluation.victims import VictimConfig, train_victim
     from semtransforms.fitting import fit_generator
     from semtransforms.generator import NoiseGenerator
-    from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, TAP
+    from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_PLUS, TAP
     from semtransforms.store import NoiseStore
     from semtransforms.transforms import SEMProtect
 else:  # hidden from type checkers, for which it would turn every misspelt import into an object
@@ -45,6 +46,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "REM_DELTA_U": "methods",
         "REM_THETA": "methods",
         "SEM": "methods",
+        "SEM_PLUS": "methods",
         "TAP": "methods",
         "EvaluationReport": "evaluation.report",
         "GeneratorConfig": "config",

@@ -4,6 +4,7 @@
 method         noise step sees    surrogate sees   fitted on    direction of noise    J
 ============== ================== ================ ============ ===================== ====
 SEM            U(-rho_r, rho_r)   PGD(rho_a)       protected    descend               5
+SEM_PLUS       as SEM, and a wider T: greyscale and JPEG behind crop and flip
 REM            PGD(rho_a)         PGD(rho_a)       protected    descend               5
 REM-du         PGD(rho_a)         nothing          protected    descend               5
 REM-theta      nothing            PGD(rho_a)       protected    descend               5
@@ -24,9 +25,15 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from semtransforms.config import AUTOREGRESSIVE, KERNELS, PATCHES, GeneratorConfig
+from semtransforms.config import AUTOREGRESSIVE, KERNELS, PATCHES, GeneratorConfig, Transformation
 
 SEM = GeneratorConfig(method="sem", defense_sees="uniform", surrogate_sees="adversary", num_samples=5)
+# what trainers do to images, in T: the shares that lost least elsewhere; examples/reproduce/README.md has the search
+_GREYSCALE = {"members": [{"name": "greyscale", "arguments": {}}], "probabilities": [0.2]}
+_JPEG = {"members": [{"name": "jpeg", "arguments": {"quality": [10, 60]}}], "probabilities": [0.2]}
+SEM_PLUS = replace(
+    SEM, method="sem-plus", eot=(*SEM.eot, Transformation("one-of", _GREYSCALE), Transformation("one-of", _JPEG))
+)
 REM = replace(SEM, method="rem", defense_sees="adversary")
 REM_DELTA_U = replace(SEM, method="rem-delta-u", defense_sees="adversary", surrogate_sees=None)
 REM_THETA = replace(SEM, method="rem-theta", defense_sees=None)
@@ -59,7 +66,9 @@ AR_L2 = replace(AR_LINF, method="ar-l2", root_mean_square=(3 * 32 * 32) ** -0.5,
 
 METHODS = {
     preset.method: preset
-    for preset in (SEM, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2)
+    for preset in (
+        *(SEM, SEM_PLUS, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2),
+    )
 }
 
 

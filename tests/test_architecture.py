@@ -56,6 +56,7 @@ PUBLIC = {
     "GeneratorConfig": "config",
     "NoiseStore": "store",
     "SEM": "methods",
+    "SEM_PLUS": "methods",
     "REM": "methods",
     "EM": "methods",
     "REM_DELTA_U": "methods",

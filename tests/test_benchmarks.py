@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,10 +17,14 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
 from benchmarks import floors, jobs, reference
+from benchmarks.joins import CONFIG, WAYS, curriculum, luminance, stratified, worst
 from benchmarks.warm import warm_starts
 from test_work import counted
 
 from semtransforms import REM, SEM, VictimConfig, fitting
+from semtransforms import pgd as loop
+from semtransforms.config import PGDConfig, Transformation
+from semtransforms.eot import build_eot
 from semtransforms.evaluation.victims import paper
 from semtransforms.functional import index_keys
 from semtransforms.models import build_model
@@ -170,3 +175,66 @@ def test_a_warm_start_is_where_the_last_visit_ended(monkeypatch):
         # 6 batches of 4 images: 3 visits of each of 8 images
         assert (len(visits), len(distinct)) == (24, 8 if warm else 24)
     assert fitting.pgd is first
+
+
+class Colour(nn.Module):
+    """Class 0 is grey, and keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def forward(self, images):
+        self.shown.append(images.detach())
+        spread = 5 * (images[:, 0] - images[:, 1]).square().mean((1, 2))
+        return torch.stack([-spread, spread], 1)
+
+
+def joined(way, label):
+    """The gradient of 20 images through two views each, of which half are grey; and which views were."""
+    images = torch.rand(20, 3, 8, 8, generator=torch.manual_seed(0))
+    half = {"members": [{"name": "greyscale"}], "probabilities": [0.5]}
+    t, config, network = build_eot([Transformation("one-of", half)]), PGDConfig(1, 1, 1, num_samples=2), Colour()
+    labels, keys = torch.full((20,), label), index_keys(torch.arange(20), 0)
+    with way():
+        gradient = loop._mean_gradient(network, images, labels, config, keys, t, None, {})
+    views = torch.cat([shown for shown in network.shown if len(shown) > 1])  # one image is sent to see how many fit
+    return gradient, ((views[:, 0] - views[:, 1]).abs().amax((1, 2)) < 1e-6).view(2, 20)
+
+
+def test_stratified_draws_take_a_trick_once():
+    """Two draws that know nothing of each other would be compared with the mean as if they did."""
+    assert joined(stratified, 0)[1].sum(0).tolist() == [1] * 20
+    assert set(joined(nullcontext, 0)[1].sum(0).tolist()) == {0, 1, 2}
+
+
+def test_the_worst_sample_decides_alone():
+    """Under label 1 a grey view has the larger loss, and no gradient: the other sample's must not come through."""
+    gradient, grey = joined(worst, 1)
+    some = grey.any(0)
+    assert 10 <= int(some.sum()) < 20
+    assert gradient[some].abs().max() == 0
+    assert gradient[~some].abs().amax((1, 2, 3)).min() > 0
+
+
+def test_luminance_noise_moves_the_three_colours_alike():
+    """A step of each colour's own would be the usual noise under another name."""
+    gradient = joined(luminance, 0)[0]
+    np.testing.assert_allclose(gradient, joined(nullcontext, 0)[0].mean(1, keepdim=True).expand_as(gradient), atol=1e-7)
+
+
+def test_a_curriculum_widens_t_after_a_third(monkeypatch):
+    """The wide T all along would be compared with itself."""
+    seen, step = [], fitting.train_step
+
+    def watched(*arguments, **options):
+        seen.append(len(options["eot"].members))
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(fitting, "train_step", watched)
+    images, labels = torch.full((8, 3, 16, 16), 128, dtype=torch.uint8), torch.arange(8) % 2
+    config = replace(CONFIG, width=2, batch_size=4, train_steps=6, steps_u=1, steps_a=1)
+    with curriculum():
+        fitting.fit_generator((images, labels), config, progress=False)
+    assert seen == [2, 2, 4, 4, 4, 4]
+    assert set(WAYS) == {"mean", "stratified", "worst", "luminance", "curriculum"}

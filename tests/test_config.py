@@ -4,8 +4,11 @@ import json
 from dataclasses import fields, replace
 
 import pytest
+import torch
 
 from semtransforms.config import GeneratorConfig, PGDConfig, Transformation, Uniform, parse_radius
+from semtransforms.eot import build_eot
+from semtransforms.functional import index_keys
 from semtransforms.methods import (
     EM,
     METHODS,
@@ -16,6 +19,7 @@ from semtransforms.methods import (
     SC_L2,
     SC_LINF,
     SEM,
+    SEM_PLUS,
     TAP,
     TAP_UNTARGETED,
     check_surrogate,
@@ -39,6 +43,7 @@ def test_defaults_are_the_papers():
     ("preset", "defense_inner", "surrogate_view", "samples"),
     [
         (SEM, Uniform(4 / 255), PGDConfig(4 / 255, 0.8 / 255, 10), 5),
+        (SEM_PLUS, Uniform(4 / 255), PGDConfig(4 / 255, 0.8 / 255, 10), 5),
         (REM, PGDConfig(4 / 255, 0.8 / 255, 10), PGDConfig(4 / 255, 0.8 / 255, 10), 5),
         (REM_DELTA_U, PGDConfig(4 / 255, 0.8 / 255, 10), None, 5),
         (REM_THETA, None, PGDConfig(4 / 255, 0.8 / 255, 10), 5),
@@ -51,6 +56,19 @@ def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
     assert preset.view(preset.surrogate_sees) == surrogate_view
     assert preset.defense.num_samples == samples
     assert METHODS[preset.method] is preset
+
+
+def test_sem_plus_is_sem_with_more_in_t():
+    """Another difference would be taken for what a wider T does; other shares are not those that were searched."""
+    assert replace(SEM_PLUS, method="sem", eot=SEM.eot) == SEM
+    assert SEM_PLUS.eot[:2] == SEM.eot
+    images = torch.rand(5000, 3, 8, 8, generator=torch.manual_seed(0))
+    changed = build_eot(SEM_PLUS.eot[2:])(images, index_keys(torch.arange(5000), 0))
+    grey = (changed.amax(1) - changed.amin(1)).amax((1, 2)) < 1e-6
+    same = (changed == images).flatten(1).all(1)
+    # a fifth is grey and a fifth goes through JPEG, independently: the blocks of grey ones stay grey
+    assert float(grey.float().mean()) == pytest.approx(0.2, abs=0.02)
+    assert float(same.float().mean()) == pytest.approx(0.8 * 0.8, abs=0.02)
 
 
 @pytest.mark.parametrize(

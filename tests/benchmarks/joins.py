@@ -1,0 +1,153 @@
+"""Do the J gradients of a wide T protect better when they are joined in another way than by their mean?
+
+    python -m tests.benchmarks.joins --data DATA
+
+Every way fits and protects with the miniature and the T of SEM_PLUS, and is judged as the trials of
+``examples/search_plus.py``: short victims, tested on training rows that no generator here is fitted on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from examples.protect_photographs import SMALL, read_data
+from examples.search_plus import ADVERSARIAL, ROWS, STANDARD
+from semtransforms import SEM, SEM_PLUS, eot, evaluate, fit_generator, fitting, pgd
+from semtransforms.evaluation.records import NONE
+from semtransforms.functional import add_noise
+
+CONFIG = replace(SMALL, method="sem-plus", eot=SEM_PLUS.eot)
+TRICKS = (NONE, "greyscale", "jpeg-10")
+
+
+@contextmanager
+def instead(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Another function in a module's place of that name."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextmanager
+def stratified() -> Iterator[None]:
+    """An image's J draws of whether a trick is taken lie 1 / J apart: with J p <= 1 no two of them take the same."""
+    draw, gradient, samples = eot.keyed_uniform, pgd._mean_gradient, [1]
+
+    def apart(keys: Tensor, shape: Any) -> Tensor:
+        drawn = draw(keys, shape)
+        if shape != ():
+            return drawn
+        first = drawn.view(samples[0], -1)[:1]  # keys lie sample by sample
+        return ((first + torch.arange(samples[0])[:, None] / samples[0]) % 1).flatten()
+
+    def mean_gradient(*arguments: Any) -> Tensor:
+        samples[0] = arguments[3].num_samples
+        try:
+            return gradient(*arguments)
+        finally:
+            samples[0] = 1
+
+    with instead(eot, "keyed_uniform", apart), instead(pgd, "_mean_gradient", mean_gradient):
+        yield
+
+
+@contextmanager
+def worst() -> Iterator[None]:
+    """The gradient of the sample with the largest loss, image by image, in the place of the mean."""
+    kept: list[Tensor] = []
+
+    def gradient_at(network: Any, point: Tensor, labels: Tensor, dtype: Any) -> Tensor:
+        point = point.detach().to(memory_format=torch.channels_last).requires_grad_()
+        with torch.enable_grad():
+            losses = F.cross_entropy(pgd.forward(network, point, dtype), labels, reduction="none")
+        kept.append(losses.detach())
+        return torch.autograd.grad(losses.sum(), point)[0]
+
+    def largest(
+        network: Any, images: Tensor, labels: Tensor, config: Any, keys: Tensor, eot: Any, dtype: Any, fits: Any
+    ) -> Tensor:
+        losses, gradients = [], []
+        for j in range(config.num_samples):
+            gradients.append(pgd._gradient(network, images, labels, config.inner, pgd.fold(keys, j), eot, dtype))
+            losses.append(kept[-1])
+            kept.clear()
+        which = torch.stack(losses).argmax(0)
+        return torch.stack(gradients)[which, torch.arange(len(which))]
+
+    with instead(pgd, "_gradient_at", gradient_at), instead(pgd, "_mean_gradient", largest):
+        yield
+
+
+@contextmanager
+def luminance() -> Iterator[None]:
+    """The same step for the three colours of a pixel."""
+    gradient = pgd._mean_gradient
+
+    def grey(*arguments: Any) -> Tensor:
+        found = gradient(*arguments)
+        return found.mean(1, keepdim=True).expand_as(found).clone()
+
+    with instead(pgd, "_mean_gradient", grey):
+        yield
+
+
+@contextmanager
+def curriculum() -> Iterator[None]:
+    """Crop and flip alone for the first third of the fit."""
+    step, plain, steps = fitting.train_step, eot.build_eot(SEM.eot), count()
+
+    def later(*arguments: Any, **options: Any) -> Any:
+        early = next(steps) < options["config"].train_steps // 3
+        return step(*arguments, **(options | {"eot": plain} if early else options))
+
+    with instead(fitting, "train_step", later):
+        yield
+
+
+WAYS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+    "mean": nullcontext, "stratified": stratified, "worst": worst, "luminance": luminance, "curriculum": curriculum,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="holds cifar10-jpeg/")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments = parser.parse_args()
+    data, _ = read_data("cifar10-jpeg", arguments.data, ROWS + ROWS // 2, download=False)
+    train, test = ((data.images[part], data.labels[part]) for part in (slice(ROWS), slice(ROWS, None)))
+    kept = tempfile.TemporaryDirectory()  # so that the clean copy is trained on once
+    for seed in arguments.seeds:
+        for way in arguments.ways:
+            with WAYS[way]():
+                generator = fit_generator(train, replace(CONFIG, seed=seed))
+                noise = generator.noise(*train, seed=seed, progress=True)
+            protected = add_noise(train[0], noise), train[1]
+            for victims, tricks in ((STANDARD, TRICKS), (ADVERSARIAL, (NONE,))):
+                report = evaluate(
+                    train, protected=protected, test=test, victims=victims, countermeasures=tricks, seeds=(seed,),
+                    copy_name=way, pool=True, out=Path(kept.name) / "report",
+                )  # fmt: skip
+            for record in report.records:
+                if (record.copy, record.seed) == (way, seed):
+                    found = f"{record.victim}, {record.countermeasure}: {100 * record.test_accuracy:.1f}"
+                    print(f"seed {seed}, {way}, {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
