@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from semtransforms import NoiseGenerator
 from semtransforms.evaluation import protocol
@@ -15,7 +16,7 @@ from semtransforms.loading import Labelled
 
 sys.path.append(str(Path(__file__).parents[1]))  # examples/ is no part of the package
 
-from examples import fit_pretrained, other_data, publish_pretrained, search_plus
+from examples import fit_pretrained, other_data, picture, publish_pretrained, search_plus, worst_case
 from examples.publish_pretrained import check
 
 
@@ -198,3 +199,70 @@ def test_the_table_of_the_search_begins_with_the_best(capsys, tmp_path, monkeypa
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == "| even | 1.50 | 40.0 | 40.0 | 40.0 | 40.0 |"
     assert lines[3] == "| good at most | 2.00 | 20.0 | 20.0 | 60.0 | 60.0 |"
+
+
+def test_the_worst_case_is_over_trainers_not_seeds(tmp_path, small, monkeypatch, capsys):
+    """A figure of another generator, seed or trainer would stand in the table that decides which to recommend."""
+    images = photographs(40, 4, 1)
+    monkeypatch.setattr(worst_case, "read_data", lambda *arguments, **options: (images, photographs(20, 4, 2)))
+    victims = fit_pretrained.RECIPES["tiny"].victims
+    monkeypatch.setattr(worst_case, "VICTIMS", victims)
+    for name, tricks in (("IN_T", ("greyscale",)), ("NOT_IN_T", ("cutout",))):
+        monkeypatch.setattr(worst_case, name, tricks)
+    monkeypatch.setattr(worst_case, "TRAINERS", ("none", "adversarial-2", "greyscale", "cutout"))
+    config = fit_pretrained.RECIPES["tiny"].config
+    for number, name in enumerate(("one", "two")):
+        fitted = fit_pretrained.fit_generator((images.images, images.labels), replace(config, seed=number))
+        fitted.save_pretrained(tmp_path / name)
+        places = [f"--{kind}={tmp_path}/{kind}" for kind in ("data", "work", "results")]
+        worst_case.main([str(tmp_path / name), *places, "--seeds", "0", "1"])
+    kept = [json.loads((tmp_path / "results" / f"worst_case-{name}.json").read_text()) for name in ("one", "two")]
+    records = [json.loads(path.read_text()) for path in (tmp_path / "work" / "report" / "runs").glob("*.json")]
+    for found in kept:
+        assert list(found["accuracy"]) == ["none", "adversarial-2", "greyscale", "cutout"]
+        for trainer, accuracies in found["accuracy"].items():
+            victim, trick = (trainer, "none") if trainer in victims else ("standard", trainer)
+            wanted = {
+                each["seed"]: round(100 * each["test_accuracy"], 1) for each in records
+                if (each["copy"], each["victim"], each["countermeasure"]) == (found["generator"], victim, trick)
+            }  # fmt: skip
+            assert accuracies == [wanted[0], wanted[1]]
+    trained = len(small)
+    worst_case.main([str(tmp_path / "one"), *places, "--seeds", "0", "1"])  # all of it was kept
+    assert len(small) == trained
+
+    capsys.readouterr()
+    kept[0]["accuracy"] = {"none": [10, 20], "adversarial-2": [30, 30], "greyscale": [60, 20], "cutout": [35, 37]}
+    print(worst_case.table(kept[:1]))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    rows = dict(line[:2] for line in lines)
+    assert rows["none"] == "15.0 ± 7.1 (n=2)"
+    assert rows["**largest of all**"] == "**40.0**"  # not 60, which is one seed's
+    assert rows["mean of all"] == "30.2"  # 15, 30, 40, 36
+    assert rows["**largest of those that no T had**"] == "**36.0**"
+
+
+def test_the_picture_has_a_row_for_each_photograph_and_generator(tmp_path, small, monkeypatch):
+    """Rows under another generator's name would show the wrong noise."""
+    images = photographs(40, 4, 1)
+    config = fit_pretrained.RECIPES["tiny"].config
+    for number, name in enumerate(("one", "two")):
+        fitted = fit_pretrained.fit_generator((images.images, images.labels), replace(config, seed=number))
+        fitted.save_pretrained(tmp_path / name)
+    drawn, shown = [], Image.new("RGB", (1, 1))
+    names = [str(tmp_path / name) for name in ("one", "two")]
+    monkeypatch.setattr(picture, "SIDE", 16)
+    monkeypatch.setattr(picture, "side_by_side", lambda *rows: drawn.extend(zip(*rows, strict=True)) or shown)
+    monkeypatch.setattr("sys.argv", ["picture.py", *names, str(tmp_path / "p.png")])
+    picture.main()
+    both = [next(pixels for pixels, _, words in drawn if words.startswith(file)) for file in ("china", "flower")]
+    china, flower = both
+    expected = [
+        (pixels, f"{file}.jpg, {name}", NoiseGenerator.from_pretrained(tmp_path / name).noise(both, [0, 1])[k])
+        for k, (file, pixels) in enumerate((("china", china), ("flower", flower))) for name in ("one", "two")
+    ]  # fmt: skip
+    assert not torch.equal(china, flower)
+    for (pixels, noise, words), (clean, caption, levels) in zip(drawn, expected, strict=True):
+        assert words == caption
+        assert torch.equal(pixels, clean)
+        assert torch.equal(noise, levels)
