@@ -6,7 +6,7 @@ import hashlib
 import operator
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NoiseSource: TypeAlias = "str | os.PathLike[str] | NoiseGenerator | NoiseStore"
 
 GROUP_BYTES = 64 << 20  # images in memory at a time while noise is computed
-TURN = 16  # images that a batch reads before it adds noise to them: 4 keep half of the loss, 128 gain little more
+TURN_BYTES = 256 << 10  # of noise, in a turn of reading, adding and transforming: 21 images of 64 px, 1 of 224
 
 
 class ProtectedDataset(Dataset[Any]):
@@ -165,31 +165,38 @@ class ProtectedDataset(Dataset[Any]):
                 f"store={self.store!r})")
 
     def __getitem__(self, index: int) -> Any:
-        return self._samples([index])[0]
+        row = self._checked(index)
+        return self._samples([row], [self._noise_of(row)])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+    def __getitems__(self, indices: Iterable[int]) -> list[Any]:
         """The samples of a batch, as a ``DataLoader`` asks for them.
 
-        Reading, adding and transforming take turns of a few images: image by image, each of them pushes the code of
-        the others out of the processor's cache, which costs more than the noise (``tests/benchmarks/README.md``).
+        Reading, adding and transforming take turns of a few small images: image by image, each of them pushes the code
+        of the others out of the processor's cache, which costs more than the noise (``tests/benchmarks/README.md``).
         """
-        groups = [indices[start:start + TURN] for start in range(0, len(indices), TURN)]
-        return [sample for group in groups for sample in self._samples(group)]
-
-    def _samples(self, indices: Sequence[int]) -> list[Any]:
+        if type(self).__getitem__ is not ProtectedDataset.__getitem__:  # a subclass whose samples are others
+            return [self[index] for index in indices]
         rows = [self._checked(index) for index in indices]
-        noise = list(map(self._noise_of, rows))  # its warning counts frames, to which a comprehension would add one
+        noise = list(map(self._noise_of, rows))
+        sizes = np.array([TURN_BYTES if each is None else each.nbytes for each in noise])
+        return [sample for start, stop in cut(sizes, TURN_BYTES) if start < stop
+                for sample in self._samples(rows[start:stop], noise[start:stop])]
+
+    def _samples(self, rows: Sequence[int], noise: Sequence[NDArray[np.int8] | None]) -> list[Any]:
+        """Read, add, transform: each for all of them."""
         if self._cifar is not None:
-            pairs: list[tuple[Any, Any]] = list(map(self._cifar.read, rows, noise))
-            return pairs if self.transforms is None else [self.transforms(*pair) for pair in pairs]
+            return self._transformed(list(map(self._cifar.read, rows, noise)))
         samples = [self._raw[row] for row in rows]
         pairs = [(each["image"], each["label"]) if isinstance(each, Mapping) else each for each in samples]
-        pairs = [(_as_rgb(image) if levels is None else _with_noise(image, levels, row), label)
-                 for (image, label), levels, row in zip(pairs, noise, rows, strict=True)]
-        if self.transforms is not None:
-            pairs = [self.transforms(image, label) for image, label in pairs]
+        pairs = self._transformed([(_as_rgb(image) if levels is None else _with_noise(image, levels, row), label)
+                                   for (image, label), levels, row in zip(pairs, noise, rows, strict=True)])
         return [{**each, "image": pair[0], "label": pair[1]} if isinstance(each, Mapping) else pair
                 for each, pair in zip(samples, pairs, strict=True)]
+
+    def _transformed(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        if self.transforms is None:
+            return pairs
+        return [(image, label) for image, label in (self.transforms(*pair) for pair in pairs)]
 
     def noise(self, index: int) -> Tensor:
         """The noise of an image: int8 (3, H, W) in levels of 1/255, zero where the image is not protected."""
@@ -247,7 +254,7 @@ class ProtectedDataset(Dataset[Any]):
         except DamagedStoreError as error:
             if self._generator is None or get_worker_info() is not None:
                 raise
-            warnings.warn(str(error), stacklevel=4)
+            warnings.warn(str(error), stacklevel=3)
             self._build()
             return self.store.read(position)
 

@@ -246,7 +246,9 @@ class OneOf(nn.Module):
                 # become NaN
                 result = torch.where(chosen, member(torch.where(chosen, images, 0.5), own), result)
             elif len(computed):
-                result = result.index_copy(0, computed, member(images[computed], own))
+                changed = member(images[computed], own)
+                dtype = torch.promote_types(result.dtype, changed.dtype)
+                result = result.to(dtype).index_copy(0, computed, changed.to(dtype))
         return result
 
     def extra_repr(self) -> str:

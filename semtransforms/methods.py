@@ -4,7 +4,6 @@
 method         noise step sees    surrogate sees   fitted on    direction of noise    J
 ============== ================== ================ ============ ===================== ====
 SEM            U(-rho_r, rho_r)   PGD(rho_a)       protected    descend               5
-SEM_PLUS       as SEM, and a wider T: greyscale and JPEG behind crop and flip
 REM            PGD(rho_a)         PGD(rho_a)       protected    descend               5
 REM-du         PGD(rho_a)         nothing          protected    descend               5
 REM-theta      nothing            PGD(rho_a)       protected    descend               5
@@ -13,11 +12,12 @@ TAP            nothing            nothing          clean        descend to next 
 TAP untargeted nothing            nothing          clean        ascend                1
 ============== ================== ================ ============ ===================== ====
 
-REM-du and REM-theta are the ablations of Table 1. TAP (Fowl et al. 2021) makes images look like the next class to a
-network that was fitted on the clean data. Without a surrogate network: NTGA (Yuan and Wu 2021) climbs the error that a
-neural tangent kernel predicts; SC (Yu et al. 2022) paints class-separated patches, AR (Sandoval-Segura et al. 2022)
-textures that an autoregressive process of the class leaves behind. Both come up to rho_u (``sc-linf``, ``ar-linf``) and
-in their authors' l2 norm (``sc-l2``, ``ar-l2``), which is comparable with nothing else here.
+SEM_PLUS is SEM with greyscale and JPEG in T, behind crop and flip. REM-du and REM-theta are the ablations of Table 1.
+TAP (Fowl et al. 2021) makes images look like the next class to a network that was fitted on the clean data. Without a
+surrogate network: NTGA (Yuan and Wu 2021) climbs the error that a neural tangent kernel predicts; SC (Yu et al. 2022)
+paints class-separated patches, AR (Sandoval-Segura et al. 2022) textures that an autoregressive process of the class
+leaves behind. Both come up to rho_u (``sc-linf``, ``ar-linf``) and in their authors' l2 norm (``sc-l2``, ``ar-l2``),
+which is comparable with nothing else here.
 """
 
 from __future__ import annotations
@@ -64,12 +64,8 @@ AR_LINF = replace(EM, method="ar-linf", surrogate=AUTOREGRESSIVE)
 # l2 norm 1 at 32 px, which is this root mean square; as above
 AR_L2 = replace(AR_LINF, method="ar-l2", root_mean_square=(3 * 32 * 32) ** -0.5, rho_u=32 / 255)
 
-METHODS = {
-    preset.method: preset
-    for preset in (
-        *(SEM, SEM_PLUS, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2),
-    )
-}
+_PRESETS = (SEM, SEM_PLUS, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2)
+METHODS = {preset.method: preset for preset in _PRESETS}
 
 
 def method(name: str) -> GeneratorConfig:

@@ -221,6 +221,21 @@ def test_luminance_noise_moves_the_three_colours_alike():
     """A step of each colour's own would be the usual noise under another name."""
     gradient = joined(luminance, 0)[0]
     np.testing.assert_allclose(gradient, joined(nullcontext, 0)[0].mean(1, keepdim=True).expand_as(gradient), atol=1e-7)
+    images, labels = torch.rand(4, 3, 8, 8, generator=torch.manual_seed(0)), torch.zeros(4, dtype=torch.int64)
+    attack, keys = PGDConfig(2 / 255, 1 / 255, 2), index_keys(torch.arange(4), 0)
+    usual = loop.perturb_view(Colour(), images, labels, attack, keys, None)
+    with luminance():  # a weaker adversary of the surrogate would be another change
+        assert torch.equal(loop.perturb_view(Colour(), images, labels, attack, keys, None), usual)
+
+
+def test_stratified_draws_need_the_samples_together():
+    """In parts, other images' draws would be taken for an image's own."""
+    images, labels = torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
+    t, config = build_eot([Transformation("flip")]), PGDConfig(1, 1, 1, num_samples=2)
+    with stratified(), pytest.raises(ValueError, match=r"in parts \(3 of 8\)"):
+        loop._mean_gradient(
+            Colour(), images, labels, config, index_keys(torch.arange(4), 0), t, None, {images.shape[1:]: 3}
+        )
 
 
 def test_a_curriculum_widens_t_after_a_third(monkeypatch):

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import CIFAR10, MNIST, ImageFolder
 
+from semtransforms import datasets as datasets_module
 from semtransforms import store as store_module
 from semtransforms.config import GeneratorConfig
 from semtransforms.datasets import ProtectedDataset
@@ -406,8 +408,10 @@ def test_damage_is_repaired_where_the_generator_is(tmp_path, monkeypatch):
     protected = protect(cifar(), tmp_path, generator)
     path = damage(protected, 1)
     assert generator.seen == []
-    with pytest.warns(UserWarning, match=path.name):
-        assert_noise(protected)
+    with pytest.warns(UserWarning, match=path.name) as caught:
+        list(protected)
+    assert [warning.filename for warning in caught] == [__file__]  # the line that read, not one of ours
+    assert_noise(protected)
     assert 0 < len(generator.seen) <= 2
     assert_noise(protect(cifar(), tmp_path))
     damage(protected, 1)
@@ -425,23 +429,74 @@ class Rows(Pairs):
         return {"image": self.images[index], "label": self.labels[index], "id": index}
 
 
-@pytest.mark.parametrize("make", [cifar, tensor_dataset, lambda: Rows(tensor_dataset().tensors[0], LABELS)])
-def test_a_batch_is_its_samples_one_by_one(make, tmp_path):
+@pytest.mark.parametrize("make", [cifar, tensor_dataset, lambda: Rows(tensor_dataset().tensors[0], LABELS),
+                                  lambda: Pairs([Image.fromarray(pixels) for pixels in PIXELS], LABELS)])
+def test_a_batch_is_its_samples_one_by_one(make, tmp_path, monkeypatch):
     """A loader asks for a batch at once: it would get other noise, another order, or other random transforms."""
+    monkeypatch.setattr(datasets_module, "TURN_BYTES", 3 * 3 * 8 * 8)  # three images, so that turns begin and end
     dataset = make()
     dataset.transforms = lambda image, label: (np.rot90(channels_first(image), int(torch.randint(4, ())), (1, 2)),
                                                int(label) + 1)
     protected = protect(dataset, tmp_path, indices=[0, 2, 3, 5, 7, 11])
-    indices = [5, -1, 0, 4, 3] * 9  # two turns of 16, and a part of one
+    indices = [5, 2, 7, 0, 11, -1, 4, 3, 1, 6] * 2
     torch.manual_seed(0)
     expected = [protected[index] for index in indices]
+    for batch in (indices, iter(indices), torch.tensor(indices)):
+        torch.manual_seed(0)
+        np.testing.assert_equal(protected.__getitems__(batch), expected)
     torch.manual_seed(0)
-    np.testing.assert_equal(protected.__getitems__(indices), expected)
-    bare = [np.rot90(PIXELS[index].transpose(2, 0, 1), turns, (1, 2)) for index, turns in zip(
-        indices, torch.manual_seed(0) and [int(torch.randint(4, ())) for _ in indices], strict=True)]
-    images = [each["image"] if isinstance(each, dict) else each[0] for each in expected]
-    changed = [not np.array_equal(*both) for both in zip(images, bare, strict=True)]
-    assert changed == [index in (5, -1, 0, 3) for index in indices]
+    for index, sample in zip(indices, expected, strict=True):
+        image, label = (sample["image"], sample["label"]) if isinstance(sample, dict) else sample
+        clean = PIXELS[index].transpose(2, 0, 1)
+        noise = noise_of(clean, LABELS[index], 0) if index in (0, 2, 3, 5, 7, 11, -1) else 0
+        np.testing.assert_array_equal(image, np.rot90(clean + noise, int(torch.randint(4, ())), (1, 2)))
+        assert label == LABELS[index] + 1
+    assert protected.__getitems__([]) == []
+    with pytest.raises(IndexError, match=r"0\.\.11, got 12"):
+        protected.__getitems__([0, 12])
+
+
+def test_a_loader_asks_a_subclass_for_its_own_samples(tmp_path):
+    """A subclass that adds the index, or augments, would lose it under a DataLoader without a word."""
+
+    class WithIndex(ProtectedDataset):
+        def __getitem__(self, index):
+            return (*super().__getitem__(index), index)
+
+    protected = WithIndex(tensor_dataset(), FakeGenerator(), cache_dir=tmp_path, progress=False)
+    assert torch.cat([indices for *_, indices in DataLoader(protected, 5)]).tolist() == list(range(12))
+    assert torch.cat([part[2] for part in DataLoader(Subset(protected, [3, 1]), 2)]).tolist() == [3, 1]
+
+
+def test_large_images_are_not_held_together(tmp_path, monkeypatch):
+    """Sixteen photographs of a camera, raw and noisy, are gigabytes in each worker."""
+    alive, most = set(), []
+
+    class Counted(Pairs):
+        def __getitem__(self, index):
+            image = self.images[index].clone()
+            alive.add(id(image))
+            weakref.finalize(image, alive.discard, id(image))
+            most.append(len(alive))
+            return image, self.labels[index]
+
+    images, labels = tensor_dataset().tensors
+    protected = protect(Counted(images, labels.tolist()), tmp_path)
+    for limit, together in ((3 * 8 * 8, 1), (4 * 3 * 8 * 8, 4)):
+        monkeypatch.setattr(datasets_module, "TURN_BYTES", limit)
+        most.clear()
+        protected.__getitems__(range(12))
+        assert max(most) <= together + 1  # one that the interpreter has not let go yet
+    assert max(most) >= 4
+
+
+def test_a_joint_transform_must_give_a_pair(tmp_path):
+    """What a transform forgot to return would fail in the collate function, far from its cause."""
+    protected = protect(tensor_dataset(), tmp_path)
+    protected.transforms = lambda image, label: None
+    for read in (lambda: protected[0], lambda: protected.__getitems__([0])):
+        with pytest.raises(TypeError, match="unpack"):
+            read()
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])

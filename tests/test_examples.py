@@ -239,7 +239,7 @@ def test_the_worst_case_is_over_trainers_not_seeds(tmp_path, small, monkeypatch,
     assert rows["none"] == "15.0 ± 7.1 (n=2)"
     assert rows["**largest of all**"] == "**40.0**"  # not 60, which is one seed's
     assert rows["mean of all"] == "30.2"  # 15, 30, 40, 36
-    assert rows["**largest of those that no T had**"] == "**36.0**"
+    assert rows["**largest of those in no T**"] == "**36.0**"
 
 
 def test_the_picture_has_a_row_for_each_photograph_and_generator(tmp_path, small, monkeypatch):

@@ -44,22 +44,29 @@ def instead(module: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def stratified() -> Iterator[None]:
-    """An image's J draws of whether a trick is taken lie 1 / J apart: with J p <= 1 no two of them take the same."""
-    draw, gradient, samples = eot.keyed_uniform, pgd._mean_gradient, [1]
+    """An image's J draws of whether a trick is taken lie 1 / J apart: with J p <= 1 no two of them take the same.
+
+    The flip, which is drawn in the same way, too.
+    """
+    draw, gradient = eot.keyed_uniform, pgd._mean_gradient
+    samples: list[int] = []  # J, and J * N, inside of a gradient
 
     def apart(keys: Tensor, shape: Any) -> Tensor:
         drawn = draw(keys, shape)
-        if shape != ():
+        if shape != () or not samples:
             return drawn
+        if samples[1] != len(keys):
+            raise ValueError(f"the gradient goes in parts ({len(keys)} of {samples[1]}): take fewer images")
         first = drawn.view(samples[0], -1)[:1]  # keys lie sample by sample
         return ((first + torch.arange(samples[0])[:, None] / samples[0]) % 1).flatten()
 
     def mean_gradient(*arguments: Any) -> Tensor:
-        samples[0] = arguments[3].num_samples
+        number = arguments[3].num_samples
+        samples[:] = number, number * len(arguments[1])
         try:
             return gradient(*arguments)
         finally:
-            samples[0] = 1
+            samples.clear()
 
     with instead(eot, "keyed_uniform", apart), instead(pgd, "_mean_gradient", mean_gradient):
         yield
@@ -94,11 +101,13 @@ def worst() -> Iterator[None]:
 
 @contextmanager
 def luminance() -> Iterator[None]:
-    """The same step for the three colours of a pixel."""
+    """The same step of noise for the three colours of a pixel; the random start keeps its own."""
     gradient = pgd._mean_gradient
 
     def grey(*arguments: Any) -> Tensor:
         found = gradient(*arguments)
+        if arguments[5] is None:  # the adversary's, who sees no T
+            return found
         return found.mean(1, keepdim=True).expand_as(found).clone()
 
     with instead(pgd, "_mean_gradient", grey):
