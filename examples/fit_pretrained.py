@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from examples.protect_photographs import VICTIMS, read_data
-from examples.worst_case import IN_T, NOT_IN_T
 from semtransforms import EM, REM, SEM, SEM_PLUS, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.runs import write_json
@@ -43,15 +42,6 @@ TINY_IMAGENET = {
 }
 
 
-# of a standard trainer: all that is known, but shares of clean images, which say nothing about a generator
-TRICKS = (
-    *("greyscale", "jpeg-75", "jpeg-50", "jpeg-10", "mean", "median", "gaussian", "bilateral", "bit-depth-3"),
-    *("denoise", "linear-removal", "cutout", "mixup", "cutmix", "randaugment", "colour-jitter", "gaussian-noise"),
-    "ueraser",
-)
-INFORMED = ("informed-same-seed", "informed-other-seed")
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How a generator of ``pretrained/`` comes about.
@@ -61,14 +51,12 @@ class Recipe:
         facts: of its card; ``data`` names the folder of the images.
         victims: that it is judged by, one of them ``"standard"``, which the countermeasures are for.
         rows: that they are trained on: the first ones.
-        tricks: countermeasures of the standard one.
     """
 
     config: GeneratorConfig
     facts: Mapping[str, Any]
     victims: Mapping[str, VictimConfig] = field(default_factory=lambda: VICTIMS)
     rows: int = 10_000
-    tricks: Sequence[str] = TRICKS
 
 
 # the paper's noise on a surrogate that two cores fit in an hour or two; the learning rate falls where the paper's does
@@ -81,16 +69,22 @@ RECIPES = {
     "em-cifar10": Recipe(EM, CIFAR10),
     "sem-cifar10-small": Recipe(SMALL, CIFAR10),
     "sem-plus-cifar10-small": Recipe(
-        replace(SMALL, method="sem-plus", eot=SEM_PLUS.eot, train_steps=2500, decay_every=1000),
-        CIFAR10,
-        {name: VICTIMS[name] for name in ("standard", "adversarial-2")},
-        tricks=(*IN_T, *NOT_IN_T),
+        replace(SMALL, method="sem-plus", eot=SEM_PLUS.eot, train_steps=2500, decay_every=1000), CIFAR10
     ),
     "sem-imagenet100": Recipe(SEM, TINY_IMAGENET, rows=50_000),
     "sem-imagenet100-small": Recipe(
         replace(SMALL, width=16, train_steps=1000, decay_every=400), TINY_IMAGENET, AT_64_PX, rows=20_000
     ),
 }
+
+# of a standard trainer: all that is known, but shares of clean images, which say nothing about a generator
+TRICKS = (
+    *("greyscale", "jpeg-75", "jpeg-50", "jpeg-10", "mean", "median", "gaussian", "bilateral", "bit-depth-3"),
+    *("denoise", "linear-removal", "cutout", "mixup", "cutmix", "randaugment", "colour-jitter", "gaussian-noise"),
+    "ueraser",
+)
+INFORMED = ("informed-same-seed", "informed-other-seed")
+
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,8 +121,8 @@ def main(words: Sequence[str] | None = None) -> None:
     generator.name = arguments.name  # in the records
     data, tests = read_data(dataset, arguments.data, recipe.rows, download=False)
     kept = without(data.images, tests)
-    records = measure(generator, data, kept, recipe, arguments.seeds, arguments.work / dataset)
-    trainers = by_trainer(records, recipe)
+    records = measure(generator, data, kept, recipe.victims, arguments.seeds, arguments.work / dataset)
+    trainers = by_trainer(records, recipe.victims)
     rows = [
         {"trainer": name, **{copy: [record.to_dict() for record in some] for copy, some in copies.items()}}
         for name, copies in trainers.items()
@@ -182,33 +176,32 @@ def measure(
     generator: NoiseGenerator,
     data: Labelled,
     tests: Labelled,
-    recipe: Recipe,
+    victims: Mapping[str, VictimConfig],
     seeds: Sequence[int],
     work: Path,
 ) -> list[Record]:
     """Every trainer on the clean and on the protected copy, and a standard one with every countermeasure."""
-    name, standard = generator.name, {"standard": recipe.victims["standard"]}
+    name, standard = generator.name, {"standard": victims["standard"]}
     runs = [
-        (generator, recipe.victims, (NONE,), seeds),
-        (generator, standard, recipe.tricks, seeds),
-        (generator, standard, INFORMED, seeds[:1]),
-        (None, standard, recipe.tricks, seeds[:1]),  # of clean images the seeds differ by less than a point
+        (generator, victims, (NONE,)),
+        (generator, standard, (*TRICKS, *INFORMED)),
+        (None, standard, TRICKS),
     ]
-    for source, trainers, countermeasures, repeats in runs:
+    for source, trainers, countermeasures in runs:
         report = evaluate(
             (data.images, data.labels),
             source,
             test=(tests.images, tests.labels),
             victims=trainers,
             countermeasures=countermeasures,
-            seeds=repeats,
+            seeds=seeds,
             name=f"first {len(data.labels):,} rows",
             copy_name=name if source else None,
             out=work / "report",
             cache_dir=work / "cache",
         )
     # the folder may hold other generators, and other trainers of earlier runs
-    wanted = set(_order(recipe))
+    wanted = {(NONE, victim) for victim in victims} | {(trick, "standard") for trick in (*TRICKS, *INFORMED)}
     return [
         record
         for record in report.records
@@ -216,15 +209,9 @@ def measure(
     ]
 
 
-def _order(recipe: Recipe) -> list[tuple[str, str]]:
-    """Countermeasure and victim of each row of a card."""
-    tricks = (*recipe.tricks, *INFORMED)
-    return [(NONE, victim) for victim in recipe.victims] + [(trick, "standard") for trick in tricks]
-
-
-def by_trainer(records: Sequence[Record], recipe: Recipe) -> dict[str, dict[str, list[Record]]]:
+def by_trainer(records: Sequence[Record], victims: Iterable[str]) -> dict[str, dict[str, list[Record]]]:
     """Trainer, in words, to the records of the clean and of the protected copy."""
-    order = _order(recipe)
+    order = [(NONE, victim) for victim in victims] + [(trick, "standard") for trick in (*TRICKS, *INFORMED)]
     trainers: dict[str, dict[str, list[Record]]] = {}
     for record in sorted(records, key=lambda r: (order.index((r.countermeasure, r.victim)), r.seed)):
         words = _words(record)
