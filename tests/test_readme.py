@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # examples/ is no part of the package
 
-from examples import search_plus  # noqa: E402
+from examples import search_plus, worst_case  # noqa: E402
 from examples.reproduce.render import render  # noqa: E402
 from examples.reproduce.rows import ROWS  # noqa: E402
 from examples.reproduce.scales import SCALES  # noqa: E402
 from examples.reproduce.work import differing, read_result  # noqa: E402
+from semtransforms import NoiseGenerator  # noqa: E402
 
 RESULTS = ROOT / "examples" / "reproduce" / "results" / "cpu"
 BY_NAME = {row.name: row for row in ROWS}
@@ -132,3 +133,14 @@ def test_the_table_of_the_search_is_the_records():
     text = (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8").split("<!-- results: search_plus -->\n")[1]
     trials = json.loads((RESULTS.parent / "search_plus.json").read_text(encoding="utf-8"))
     assert text.startswith(search_plus.table(trials) + "\n")
+
+
+def test_the_worst_cases_are_the_records():
+    """The table that decides which generator is recommended would be of other runs, or of another generator."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- results: worst_case -->\n")[1]
+    judged = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.parent.glob("worst_case-*.json"))]
+    assert text.startswith(worst_case.table(judged) + "\n")
+    for each in judged:
+        generator = NoiseGenerator.from_pretrained(ROOT / "pretrained" / each["generator"])
+        assert each["fingerprint"] == generator.fingerprint
+        assert generator.config.rho_u == 8 / 255  # larger noise would be compared with smaller
