@@ -82,11 +82,15 @@ def passes(config: GeneratorConfig | None) -> int:
     return config.train_steps * config.batch_size * each
 
 
+def read_halves(data: Path) -> list[tuple[Tensor, Tensor]]:
+    """The rows that are protected, and the training rows behind them that victims are tested on: images and labels."""
+    everything, _ = read_data("cifar10-jpeg", data, ROWS + ROWS // 2, download=False)
+    return [(everything.images[part], everything.labels[part]) for part in (slice(ROWS), slice(ROWS, None))]
+
+
 def run(name: str, data: Path, work: Path) -> dict[str, Any]:
     """Fit, protect and judge one trial, or read what was kept: test accuracies in %, by what the trainer does."""
-    everything, _ = read_data("cifar10-jpeg", data, ROWS + ROWS // 2, download=False)
-    images, labels = everything.images, everything.labels
-    train, test = (images[:ROWS], labels[:ROWS]), (images[ROWS:], labels[ROWS:])
+    train, test = read_halves(data)
     config = TRIALS[name]
     generator = None if config is None else _fitted(config, train, work / "fits" / name, work / "generators" / name)
     for victims, countermeasures in ((STANDARD, (NONE, *TRICKS)), (ADVERSARIAL, (NONE,))):

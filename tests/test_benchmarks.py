@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
 from benchmarks import floors, jobs, reference
-from benchmarks.joins import CONFIG, WAYS, curriculum, luminance, stratified, worst
+from benchmarks.joins import CONFIG, curriculum, luminance, stratified, worst
 from benchmarks.warm import warm_starts
 from test_work import counted
 
@@ -252,4 +252,3 @@ def test_a_curriculum_widens_t_after_a_third(monkeypatch):
     with curriculum():
         fitting.fit_generator((images, labels), config, progress=False)
     assert seen == [2, 2, 4, 4, 4, 4]
-    assert set(WAYS) == {"mean", "stratified", "worst", "luminance", "curriculum"}

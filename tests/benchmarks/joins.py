@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from examples.protect_photographs import SMALL, read_data
-from examples.search_plus import ADVERSARIAL, ROWS, STANDARD
+from examples.protect_photographs import SMALL
+from examples.search_plus import ADVERSARIAL, STANDARD, read_halves
 from semtransforms import SEM, SEM_PLUS, eot, evaluate, fit_generator, fitting, pgd
 from semtransforms.evaluation.records import NONE
 from semtransforms.functional import add_noise
@@ -138,8 +138,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
-    data, _ = read_data("cifar10-jpeg", arguments.data, ROWS + ROWS // 2, download=False)
-    train, test = ((data.images[part], data.labels[part]) for part in (slice(ROWS), slice(ROWS, None)))
+    train, test = read_halves(arguments.data)
     kept = tempfile.TemporaryDirectory()  # so that the clean copy is trained on once
     for seed in arguments.seeds:
         for way in arguments.ways:

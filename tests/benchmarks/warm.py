@@ -18,10 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
-from examples.protect_photographs import read_data
 from examples.reproduce.rows import PASSES
 from examples.reproduce.scales import changed, miniature
-from examples.search_plus import ADVERSARIAL, ROWS, STANDARD
+from examples.search_plus import ADVERSARIAL, STANDARD, read_halves
 from semtransforms import evaluate, fit_generator, fitting, pgd
 from semtransforms.functional import quantize
 
@@ -67,8 +66,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="holds cifar10-jpeg/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
-    data, _ = read_data("cifar10-jpeg", arguments.data, ROWS + ROWS // 2, download=False)
-    train, test = ((data.images[part], data.labels[part]) for part in (slice(ROWS), slice(ROWS, None)))
+    train, test = read_halves(arguments.data)
     kept = tempfile.TemporaryDirectory()  # so that the clean copy is trained on once
     for seed in arguments.seeds:
         config = replace(changed(miniature("sem"), PASSES["quarter"]), seed=seed)
