@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from examples.protect_photographs import VICTIMS, read_data
-from semtransforms import EM, REM, SEM, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
+from semtransforms import EM, REM, SEM, SEM_PLUS, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.runs import write_json
 from semtransforms.loading import Labelled
@@ -68,6 +68,7 @@ RECIPES = {
     "rem-cifar10": Recipe(REM, CIFAR10),
     "em-cifar10": Recipe(EM, CIFAR10),
     "sem-cifar10-small": Recipe(SMALL, CIFAR10),
+    "sem-plus-cifar10-small": Recipe(replace(SEM_PLUS, surrogate="convnet", width=32), CIFAR10),
     "sem-imagenet100": Recipe(SEM, TINY_IMAGENET, rows=50_000),
     "sem-imagenet100-small": Recipe(
         replace(SMALL, width=16, train_steps=1000, decay_every=400), TINY_IMAGENET, AT_64_PX, rows=20_000

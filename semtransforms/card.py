@@ -75,8 +75,8 @@ Measured by: {measured_by}. Machine: {measured_on}. {notes}A trainer who is not 
 
 {washing}
 So a published generator protects only against those who do not use it. Fit your own for images that matter, and
-keep it private. Converting the images to greyscale undoes most noise of this family, JPEG some of it: the table says
-how far they go here, `semtransforms evaluate` how far on your data.
+keep it private. Converting the images to greyscale undoes most noise of this family (not SEM_PLUS's), JPEG some of it:
+the table says how far they go here, `semtransforms evaluate` how far on your data.
 {noise_itself}
 ## Use and misuse
 
