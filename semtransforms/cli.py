@@ -89,7 +89,7 @@ def demo(
 def fit(
     source: SourceArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the generator.", show_default=False)],
-    method: Annotated[str, typer.Option(help="Row of the table of methods: sem, rem, em, ...")] = "sem",
+    method: Annotated[str, typer.Option(help="Row of the table of methods: sem-plus, sem, rem, em, ...")] = "sem-plus",
     rho_u: Annotated[str | None, typer.Option(help="Radius of the noise, as in 8/255.")] = None,
     rho_a: Annotated[str | None, typer.Option(help="Radius of the adversary, as in 4/255.")] = None,
     steps_u: Annotated[int | None, typer.Option(help="PGD steps of the noise (K_u).")] = None,
@@ -109,7 +109,7 @@ def fit(
     label_column: LabelColumn = None,
     device: Device = None,
 ) -> None:
-    """Fit a noise generator on your own images; what is not given is the paper's."""
+    """Fit a noise generator on your own images; what is not given is the method's."""
     with one_line_errors():
         from semtransforms.methods import method as preset_of
         from semtransforms.methods import unused_options
@@ -123,11 +123,17 @@ def fit(
         for name, value in {"rho_a": rho_a, **given}.items():
             if value is not None and name in unused:
                 raise ValueError(f"--{name.replace('_', '-')} is not used by --method {method}. Leave it out.")
-        for radius, text, step in (("rho_u", rho_u, "alpha_u"), ("rho_a", rho_a, "alpha_a")):
+        for radius, text, step, steps in (("rho_u", rho_u, "alpha_u", steps_u), ("rho_a", rho_a, "alpha_a", steps_a)):
             if text is not None:
                 given[radius] = _radius(radius, text)
-                # the step keeps its share of the radius, in most presets a fifth
-                given[step] = given[radius] * getattr(preset, step) / getattr(preset, radius)
+            if text is not None or steps:
+                # all steps together keep their share of the radius: two to three of it in most presets
+                share = getattr(preset, step) / getattr(preset, radius)
+                if steps:
+                    share = min(1, share * getattr(preset, step.replace("alpha", "steps")) / steps)
+                given[step] = given.get(radius, getattr(preset, radius)) * share
+        if train_steps and preset.kind == "network":  # the learning rate falls at the preset's share of the fit
+            given["decay_every"] = max(1, train_steps * preset.decay_every // preset.train_steps)
         config = replace(preset, **{name: value for name, value in given.items() if value is not None})
         if size is not None:
             if size < 1:

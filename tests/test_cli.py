@@ -15,6 +15,7 @@ from semtransforms.cli import app
 from semtransforms.config import GeneratorConfig
 from semtransforms.figures import NOISE_GAIN, PANEL, side_by_side
 from semtransforms.generator import NoiseGenerator
+from semtransforms.methods import METHODS
 from semtransforms.models import build_model
 
 
@@ -151,8 +152,9 @@ def test_fit_then_protect(photos: Path, tmp_path: Path):
     result = run("fit", photos, folder, *options)
     assert result.exit_code == 0, result.output
     config = NoiseGenerator.from_pretrained(folder).config
-    assert (config.rho_u, config.alpha_u) == pytest.approx((16 / 255, 3.2 / 255))
-    assert (config.rho_a, config.alpha_a) == pytest.approx((8 / 255, 1.6 / 255))
+    # one step in the place of forty, and of three: it reaches across the whole radius
+    assert (config.rho_u, config.alpha_u) == pytest.approx((16 / 255, 16 / 255))
+    assert (config.rho_a, config.alpha_a) == pytest.approx((8 / 255, 8 / 255))
     assert (config.seed, config.train_steps, config.num_classes) == (3, 2, 2)
     fails(run("fit", photos, tmp_path / "more", *options), "checkpoint")
     assert run("fit", photos, tmp_path / "more", *options, "--resume").exit_code == 0
@@ -160,6 +162,37 @@ def test_fit_then_protect(photos: Path, tmp_path: Path):
     protect = run("protect", photos, tmp_path / "out", "--generator", folder, "--cache-dir", tmp_path / "cache")
     assert protect.exit_code == 0, protect.output
     assert json.loads((tmp_path / "out" / "protection.json").read_text())["rho_u"] == "16/255"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), {}),
+        # the preset's 0.6 of 8 levels a step; 1.34 of 2
+        (("--rho-u", "16/255", "--rho-a", "4/255"), {"alpha_u": 1.2 / 255, "alpha_a": 2.68 / 255}),
+        (("--steps-u", 80), {"alpha_u": 0.3 / 255}),
+        (("--steps-u", 20, "--rho-u", "4/255"), {"alpha_u": 0.6 / 255}),
+        (("--train-steps", 2000), {"decay_every": 800}),
+        (("--method", "sem", "--steps-u", 20, "--train-steps", 1), {"alpha_u": 0.8 / 255, "decay_every": 1}),
+        (("--method", "ntga", "--train-steps", 16), {"decay_every": 2000}),
+    ],
+)
+def test_what_goes_with_an_option(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options, expected):
+    """Updates at a learning rate that has long fallen are for nothing, and so are steps too short for the radius."""
+    from semtransforms import fitting
+
+    configs = []
+
+    def fit_generator(images, config, **others):
+        configs.append(config)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(fitting, "fit_generator", fit_generator)
+    fails(run("fit", photos, tmp_path / "mine", *options), "enough")
+    preset = METHODS["sem-plus"] if "--method" not in options else METHODS[options[1]]
+    assert {name: getattr(configs[0], name) for name in expected} == pytest.approx(expected)
+    untouched = {"alpha_u", "alpha_a", "decay_every"} - expected.keys()
+    assert all(getattr(configs[0], name) == getattr(preset, name) for name in untouched)
 
 
 FIT_QUICKLY = ("--steps-u", 1, "--steps-a", 1, "--num-samples", 1, "--surrogate", "convnet", "--width", 4,
