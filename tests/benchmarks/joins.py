@@ -27,7 +27,7 @@ from semtransforms import SEM, SEM_PLUS, eot, evaluate, fit_generator, fitting, 
 from semtransforms.evaluation.records import NONE
 from semtransforms.functional import add_noise
 
-CONFIG = replace(SMALL, method="sem-plus", eot=SEM_PLUS.eot)
+CONFIG = replace(SMALL, eot=SEM_PLUS.eot)
 TRICKS = (NONE, "greyscale", "jpeg-10")
 
 
