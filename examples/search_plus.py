@@ -96,6 +96,7 @@ TRIALS: Mapping[str, GeneratorConfig | None] = {
     "grey-20+jpeg-20-width32-M500-K40-J1": wider(
         *PLUS, **SHORT | {"steps_u": 40, "alpha_u": 0.6 / 255, "num_samples": 1}
     ),
+    "sem-width32-M500-K40-J1": replace(SMALL, **SHORT | {"steps_u": 40, "alpha_u": 0.6 / 255, "num_samples": 1}),
     "grey-20+jpeg-20-width32-M500-K80-J1": wider(
         *PLUS, **SHORT | {"steps_u": 80, "alpha_u": 0.3 / 255, "num_samples": 1}
     ),
