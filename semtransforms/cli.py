@@ -123,15 +123,17 @@ def fit(
         for name, value in {"rho_a": rho_a, **given}.items():
             if value is not None and name in unused:
                 raise ValueError(f"--{name.replace('_', '-')} is not used by --method {method}. Leave it out.")
-        for radius, text, step, steps in (("rho_u", rho_u, "alpha_u", steps_u), ("rho_a", rho_a, "alpha_a", steps_a)):
+        for whose, text, steps in (("u", rho_u, steps_u), ("a", rho_a, steps_a)):
+            if text is None and steps is None:
+                continue  # not computed anew, which could change the last bit
+            radius, of_preset = getattr(preset, f"rho_{whose}"), getattr(preset, f"steps_{whose}")
+            share = getattr(preset, f"alpha_{whose}") / radius
             if text is not None:
-                given[radius] = _radius(radius, text)
-            if text is not None or steps:
-                # all steps together keep their share of the radius: two to three of it in most presets
-                share = getattr(preset, step) / getattr(preset, radius)
-                if steps:
-                    share = min(1, share * getattr(preset, step.replace("alpha", "steps")) / steps)
-                given[step] = given.get(radius, getattr(preset, radius)) * share
+                radius = given[f"rho_{whose}"] = _radius(f"rho_{whose}", text)
+            if steps is not None and steps > 0:  # the config refuses the others, by their name
+                # all steps together go as far as the preset's: two to three radii in most
+                share = min(1, share * of_preset / steps)
+            given[f"alpha_{whose}"] = radius * share
         if train_steps and preset.kind == "network":  # the learning rate falls at the preset's share of the fit
             given["decay_every"] = max(1, train_steps * preset.decay_every // preset.train_steps)
         config = replace(preset, **{name: value for name, value in given.items() if value is not None})

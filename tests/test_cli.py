@@ -128,6 +128,7 @@ def test_mistakes_are_one_line_before_any_work(photos: Path, generator: Path, tm
     fails(run("fit", photos, out, "--method", "sam"), "'sam'", "'sem'")
     fails(run("fit", photos, out, "--surrogate", "resnet81"), "resnet81", "resnet18")
     fails(run("fit", photos, out, "--resume"), "--checkpoint-dir")
+    fails(run("fit", photos, out, "--steps-u", -1), "steps_u", "-1")
     fails(run("fit", photos, out, "--method", "sc-linf", "--steps-u", 5), "--steps-u", "sc-linf", "Leave it out")
     fails(run("fit", photos, out, "--method", "em", "--rho-a", "2/255"), "--rho-a", "em", "Leave it out")
     fails(run("fit", photos, out, "--method", "ntga", "--surrogate", "convnet"), "surrogate", "ntk-cnn", "'convnet'")

@@ -146,10 +146,21 @@ def test_other_data_get_the_label_that_the_figures_say(tmp_path, small):
     assert len(records) == 12
 
 
+def test_trials_are_ranked_by_what_all_were_judged_by():
+    """A trial that was judged by fewer tricks would look the better for it."""
+    few, all_ = {"none": 30.0, "adversarial-2": 31.0}, {"none": 20.0, "adversarial-2": 25.0, "greyscale": 60.0}
+    trials = {"few": {"passes": 0, "accuracy": few}, "all": {"passes": 2_500_000, "accuracy": all_}}
+    head, _, *rows = (line.strip("| ").split(" | ") for line in search_plus.table(trials).splitlines())
+    assert head[-1] == "largest of none, adversarial-2"
+    first, second = (dict(zip(head, row, strict=True)) for row in rows)
+    assert (first["trial"], first["passes of the fit, millions"], first["greyscale"]) == ("all", "2.50", "60.0")
+    assert (second["trial"], second["greyscale"], second[head[-1]]) == ("few", "–", "31.0")
+
+
 def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
     """Chosen by README's test images, the preset's figures on them would be the best of many draws."""
     monkeypatch.setattr(search_plus, "ROWS", 30)
-    monkeypatch.setattr(search_plus, "TRICKS", ("greyscale",))
+    monkeypatch.setattr(search_plus, "TRICKS", ("greyscale", "mean"))
     for kind, victim in (("STANDARD", "standard"), ("ADVERSARIAL", "adversarial-2")):
         monkeypatch.setattr(search_plus, kind, {victim: fit_pretrained.RECIPES["tiny"].victims[victim]})
     tiny = replace(fit_pretrained.RECIPES["tiny"].config, num_classes=None)
@@ -170,17 +181,18 @@ def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
     monkeypatch.setattr(search_plus, "read_data", read)
     words = ["--data", "x", f"--work={tmp_path / 'work'}", f"--results={tmp_path}"]
     search_plus.main(["clean", *words])
-    search_plus.main(["sem", *words])
+    search_plus.main(["sem", *words, "--tricks", "greyscale"])
     for train, test in tests:
         assert torch.equal(torch.cat([train[0], test[0]]), everything[0].images)
         assert len(test[0]) == 15
     found = json.loads((tmp_path / "search_plus.json").read_text())
     assert sorted(found) == ["clean", "sem"]
-    assert all(sorted(each["accuracy"]) == ["adversarial-2", "greyscale", "none"] for each in found.values())
+    assert sorted(found["clean"]["accuracy"]) == ["adversarial-2", "greyscale", "mean", "none"]
+    assert sorted(found["sem"]["accuracy"]) == ["adversarial-2", "greyscale", "none"]
     assert (found["clean"]["passes"], found["sem"]["passes"]) == (0, 2 * 8 * (1 * 1 + 1 + 1))
-    assert small.count("victim") == 6
-    search_plus.main(["sem", *words])  # all of it was kept
-    assert small.count("victim") == 6
+    assert small.count("victim") == 7
+    search_plus.main(["sem", *words, "--tricks", "greyscale"])  # all of it was kept
+    assert small.count("victim") == 7
     monkeypatch.setattr(search_plus, "TRIALS", {"sem": replace(tiny, steps_u=2)})
     with pytest.raises(ValueError, match="was fitted when the trial was another"):
         search_plus.main(["sem", *words])
