@@ -3,7 +3,7 @@
     python -m examples.search_plus grey-35-jpeg-35 --data DATA
 
 Each trial is SEM at the size of ``protect_photographs.py``, or wider, with another T, adversary or number of steps. It
-is judged by victims that are trained for less than those of README, and on rows 10,000 to 14,999 of the training images,
+is judged by victims that are trained for less than README's, and on rows 10,000 to 14,999 of the training images,
 by which that size was chosen too: README's test images are kept for what is taken. The figures go to
 ``examples/reproduce/results/search_plus.json``; ``--table`` prints them, the lowest worst case first. With ``--tricks
 greyscale jpeg-10`` a trial is judged by those two alone, beside the trainer who does nothing and the one at 2/255.
