@@ -91,9 +91,7 @@ def predict(generator: NoiseGenerator, images: Tensor) -> Tensor:
     return torch.cat([surrogate(to_float(some.to(generator.device))).argmax(1).cpu() for some in images.split(500)])
 
 
-def judge(
-    generator: NoiseGenerator, data: Labelled, tests: Labelled, trainers: list[str], out: Path
-) -> list[Record]:
+def judge(generator: NoiseGenerator, data: Labelled, tests: Labelled, trainers: list[str], out: Path) -> list[Record]:
     """What each trainer learns from the clean and from the protected images."""
     copies = [(None, None), *protections(generator, data)]
     for trainer in trainers:

@@ -96,19 +96,23 @@ class ProtectedDataset(Dataset[Any]):
         label_map: Mapping[int, int] | None = None,
     ) -> None:
         if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
-            raise TypeError(f"dataset must be map-style (have __getitem__ and __len__), got {type(dataset).__name__}. "
-                            "Protect the samples of a stream with SEMProtect instead.")
+            raise TypeError(
+                f"dataset must be map-style (have __getitem__ and __len__), got {type(dataset).__name__}. "
+                "Protect the samples of a stream with SEMProtect instead."
+            )
         rows = _choose(len(dataset), fraction, indices, seed)
         if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}. Leave it out for one that suits the "
-                             "device.")
+            raise ValueError(
+                f"batch_size must be at least 1, got {batch_size}. Leave it out for one that suits the device."
+            )
         pick_device(device)  # a device that is not there must not cost a pass over the images first
         cache = Path(cache_dir or default_cache_dir()).expanduser()
         if not isinstance(generator, NoiseStore):
             check_cache(cache)  # nor a cache that cannot be written
         if any(isinstance(part, ProtectedDataset) for part in _chain(dataset)):
-            raise TypeError("dataset is protected already: twice the noise would leave the radius. Protect the clean "
-                            "dataset.")
+            raise TypeError(
+                "dataset is protected already: twice the noise would leave the radius. Protect the clean dataset."
+            )
         self._raw, self.transforms = take_off_transforms(dataset)
         if isinstance(generator, (str, os.PathLike)):
             from semtransforms.generator import NoiseGenerator  # a spawned worker, which only reads, spares kornia
@@ -122,8 +126,10 @@ class ProtectedDataset(Dataset[Any]):
             self._adopt(generator, label_map)
             return
         if label_map is None and self.classes is not None and len(self.classes) != generator.num_classes:
-            raise ValueError(f"dataset has {len(self.classes)} classes, the generator {generator.num_classes}. Fit a "
-                             "generator on this data (fit_generator), or pass label_map={label: generator's label}.")
+            raise ValueError(
+                f"dataset has {len(self.classes)} classes, the generator {generator.num_classes}. Fit a "
+                "generator on this data (fit_generator), or pass label_map={label: generator's label}."
+            )
         sample_pixels(read_sample(self._raw, int(rows[0]))[0], int(rows[0]))  # float images fail here, in no time
         found = _survey(self._raw, rows, progress)
         labels = _generator_labels(found.labels, rows, label_map, generator.num_classes)
@@ -135,8 +141,12 @@ class ProtectedDataset(Dataset[Any]):
             "config": generator.config.to_dict(),
             "seed": int(seed),
         }
-        self.origin: dict[str, Any] = {"name": generator.name, "generator": generator.fingerprint,
-                                       "method": generator.config.method, "rho_u": generator.config.rho_u}
+        self.origin: dict[str, Any] = {
+            "name": generator.name,
+            "generator": generator.fingerprint,
+            "method": generator.config.method,
+            "rho_u": generator.config.rho_u,
+        }
         self._folder = cache / f"noise-{store_key(self._description)}"
         if len(rows) < len(dataset):
             self._position = np.full(len(dataset), -1)
@@ -161,8 +171,10 @@ class ProtectedDataset(Dataset[Any]):
         return len(self._raw)
 
     def __repr__(self) -> str:
-        return (f"ProtectedDataset({type(self._raw).__name__}, protected={len(self._rows)} of {len(self)}, "
-                f"store={self.store!r})")
+        return (
+            f"ProtectedDataset({type(self._raw).__name__}, protected={len(self._rows)} of {len(self)}, "
+            f"store={self.store!r})"
+        )
 
     def __getitem__(self, index: int) -> Any:
         row = self._checked(index)
@@ -179,8 +191,12 @@ class ProtectedDataset(Dataset[Any]):
         rows = [self._checked(index) for index in indices]
         noise = list(map(self._noise_of, rows))
         sizes = np.array([TURN_BYTES if each is None else each.nbytes for each in noise])
-        return [sample for start, stop in cut(sizes, TURN_BYTES) if start < stop
-                for sample in self._samples(rows[start:stop], noise[start:stop])]
+        return [
+            sample
+            for start, stop in cut(sizes, TURN_BYTES)
+            if start < stop
+            for sample in self._samples(rows[start:stop], noise[start:stop])
+        ]
 
     def _samples(self, rows: Sequence[int], noise: Sequence[NDArray[np.int8] | None]) -> list[Any]:
         """Read, add, transform: each for all of them."""
@@ -188,10 +204,16 @@ class ProtectedDataset(Dataset[Any]):
             return self._transformed(list(map(self._cifar.read, rows, noise)))
         samples = [self._raw[row] for row in rows]
         pairs = [(each["image"], each["label"]) if isinstance(each, Mapping) else each for each in samples]
-        pairs = self._transformed([(_as_rgb(image) if levels is None else _with_noise(image, levels, row), label)
-                                   for (image, label), levels, row in zip(pairs, noise, rows, strict=True)])
-        return [{**each, "image": pair[0], "label": pair[1]} if isinstance(each, Mapping) else pair
-                for each, pair in zip(samples, pairs, strict=True)]
+        pairs = self._transformed(
+            [
+                (_as_rgb(image) if levels is None else _with_noise(image, levels, row), label)
+                for (image, label), levels, row in zip(pairs, noise, rows, strict=True)
+            ]
+        )
+        return [
+            {**each, "image": pair[0], "label": pair[1]} if isinstance(each, Mapping) else pair
+            for each, pair in zip(samples, pairs, strict=True)
+        ]
 
     def _transformed(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         if self.transforms is None:
@@ -220,17 +242,24 @@ class ProtectedDataset(Dataset[Any]):
     def _adopt(self, store: NoiseStore, label_map: Mapping[int, int] | None) -> None:
         """Use noise that is there already, row for row."""
         if label_map is not None:
-            raise ValueError("label_map needs a generator: the noise of a store does not depend on labels. Leave it "
-                             "out.")
+            raise ValueError(
+                "label_map needs a generator: the noise of a store does not depend on labels. Leave it out."
+            )
         if len(store) != len(self._raw):
-            raise ValueError(f"generator: the store has noise for {len(store)} images, the dataset has "
-                             f"{len(self._raw)}. They must be the same images in the same order; class-wise noise "
-                             "becomes a row for each image by noise[labels].")
+            raise ValueError(
+                f"generator: the store has noise for {len(store)} images, the dataset has "
+                f"{len(self._raw)}. They must be the same images in the same order; class-wise noise "
+                "becomes a row for each image by noise[labels]."
+            )
         self._generator, self.store = None, store
         # imported noise says itself what it is, noise that was computed here by its generator's config
         facts = {**store.description.get("config", {}), **store.description}
-        self.origin = {"name": None, "generator": facts.get("noise", facts.get("generator")),
-                       "method": facts.get("method"), "rho_u": facts.get("rho_u")}
+        self.origin = {
+            "name": None,
+            "generator": facts.get("noise", facts.get("generator")),
+            "method": facts.get("method"),
+            "rho_u": facts.get("rho_u"),
+        }
         if len(self._rows) < len(self._raw):
             self._position = np.full(len(self._raw), -1)
             self._position[self._rows] = self._rows
@@ -260,12 +289,16 @@ class ProtectedDataset(Dataset[Any]):
 
     def _build(self) -> None:
         if self._shapes is None:  # every file decodes, or the error comes before the first gradient
-            self._shapes = np.array([sample_pixels(read_sample(self._raw, row)[0], row).shape[1:]
-                                     for row in tqdm(self._rows.tolist(), desc="check", unit="image",
-                                                     disable=not self._progress)])
+            self._shapes = np.array(
+                [
+                    sample_pixels(read_sample(self._raw, row)[0], row).shape[1:]
+                    for row in tqdm(self._rows.tolist(), desc="check", unit="image", disable=not self._progress)
+                ]
+            )
         self._check_sizes(self._shapes)
-        self.store = NoiseStore.build(self._folder, self._shapes, self._compute, description=self._description,
-                                      progress=self._progress)
+        self.store = NoiseStore.build(
+            self._folder, self._shapes, self._compute, description=self._description, progress=self._progress
+        )
 
     def _check_sizes(self, shapes: NDArray[np.int64]) -> None:
         assert self._generator is not None
@@ -273,9 +306,11 @@ class ProtectedDataset(Dataset[Any]):
         small = np.flatnonzero(shapes.min(axis=1) < smallest)
         if small.size:
             height, width = shapes[small[0]]
-            raise ValueError(f"dataset: the image at index {self._rows[small[0]]} is {height} x {width}, the "
-                             f"generator's surrogate {surrogate!r} takes {smallest} x {smallest} and larger. Enlarge "
-                             "it, or leave it out (torch.utils.data.Subset).")
+            raise ValueError(
+                f"dataset: the image at index {self._rows[small[0]]} is {height} x {width}, the "
+                f"generator's surrogate {surrogate!r} takes {smallest} x {smallest} and larger. Enlarge "
+                "it, or leave it out (torch.utils.data.Subset)."
+            )
 
     def _compute(self, start: int, stop: int) -> Iterator[list[Tensor]]:
         assert self._generator is not None
@@ -285,11 +320,14 @@ class ProtectedDataset(Dataset[Any]):
         for begin, end in cut(3 * self._shapes[start:stop].prod(axis=1), GROUP_BYTES, count):
             group = slice(start + begin, start + end)
             images = [sample_pixels(read_sample(self._raw, row)[0], row) for row in self._rows[group].tolist()]
-            noise = self._generator.noise(images, self._labels[group], seed=self._seed,
-                                          batch_size=self._batch_size, device=self._device)
+            noise = self._generator.noise(
+                images, self._labels[group], seed=self._seed, batch_size=self._batch_size, device=self._device
+            )
             # what saturates is cut off here, once, so that clean + noise is what is stored
-            yield [(add_noise(image, levels).to(torch.int16) - image).to(torch.int8)
-                   for image, levels in zip(images, noise, strict=True)]
+            yield [
+                (add_noise(image, levels).to(torch.int16) - image).to(torch.int8)
+                for image, levels in zip(images, noise, strict=True)
+            ]
 
 
 def _choose(size: int, fraction: float, indices: Sequence[int] | Tensor | None, seed: int) -> NDArray[np.int64]:
@@ -302,7 +340,7 @@ def _choose(size: int, fraction: float, indices: Sequence[int] | Tensor | None, 
         if fraction == 1:
             return np.arange(size)
         draw = np.random.default_rng(int.from_bytes(hashlib.sha256(str(seed).encode()).digest(), "little"))
-        return np.sort(draw.permutation(size)[:max(1, round(fraction * size))])
+        return np.sort(draw.permutation(size)[: max(1, round(fraction * size))])
     if fraction != 1:
         raise ValueError(f"fraction={fraction} and indices were both given. Pass one of them.")
     chosen = np.asarray(indices)
@@ -328,21 +366,26 @@ def _class_names(dataset: Any) -> Any:
     return getattr(dataset, "classes", None) or getattr(label, "names", None)
 
 
-def _generator_labels(found: NDArray[Any], rows: NDArray[np.int64], label_map: Mapping[int, int] | None,
-                      num_classes: int) -> Tensor:
+def _generator_labels(
+    found: NDArray[Any], rows: NDArray[np.int64], label_map: Mapping[int, int] | None, num_classes: int
+) -> Tensor:
     """The labels as the generator counts them, int64 (N,)."""
     labels = [sample_label(label, row) for label, row in zip(found.tolist(), rows.tolist(), strict=True)]
     if label_map is None:
         large = int(np.argmax(labels))
         if labels[large] >= num_classes:
-            raise ValueError(f"dataset: labels must be in 0..{num_classes - 1} for this generator, got {labels[large]} "
-                             f"at index {rows[large]}. Fit a generator on this data (fit_generator), or pass "
-                             "label_map={label: generator's label}.")
+            raise ValueError(
+                f"dataset: labels must be in 0..{num_classes - 1} for this generator, got {labels[large]} "
+                f"at index {rows[large]}. Fit a generator on this data (fit_generator), or pass "
+                "label_map={label: generator's label}."
+            )
         return torch.tensor(labels)
     for value in sorted(set(labels)):
         if value not in label_map:
-            raise ValueError(f"label_map has no entry for label {value!r}. Map every label of the dataset to one in "
-                             f"0..{num_classes - 1}.")
+            raise ValueError(
+                f"label_map has no entry for label {value!r}. Map every label of the dataset to one in "
+                f"0..{num_classes - 1}."
+            )
         if label_map[value] not in range(num_classes):
             raise ValueError(f"label_map[{value!r}] must be in 0..{num_classes - 1}, got {label_map[value]!r}.")
     return torch.tensor([label_map[value] for value in labels])
@@ -399,8 +442,8 @@ def _hash(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> str:
     digest = hashlib.sha256(f"{axes} {images.shape[1:]}".encode())
     whole = bool((np.diff(rows) == 1).all())
     for start in range(0, len(rows), 4096):
-        part = rows[start:start + 4096]
-        digest.update(np.ascontiguousarray(images[part[0]:part[-1] + 1] if whole else images[part]).data)
+        part = rows[start : start + 4096]
+        digest.update(np.ascontiguousarray(images[part[0] : part[-1] + 1] if whole else images[part]).data)
     return digest.hexdigest()
 
 
@@ -442,9 +485,11 @@ def _survey_samples(dataset: Any, rows: NDArray[np.int64], progress: bool) -> _S
         digest.update(pixels.numpy().data)
     first = int(rows[0])
     if not torch.equal(as_pixels(read_sample(dataset, first)[0]), as_pixels(read_sample(dataset, first)[0])):
-        raise ValueError(f"dataset gives another image each time it is asked for index {first}, so noise computed for "
-                         "one does not fit the next. Move its random transform to the attribute `transform`, which is "
-                         "applied after the noise.")
+        raise ValueError(
+            f"dataset gives another image each time it is asked for index {first}, so noise computed for "
+            "one does not fit the next. Move its random transform to the attribute `transform`, which is "
+            "applied after the noise."
+        )
     return _Survey(digest.hexdigest(), np.asarray(labels), np.asarray(shapes))
 
 
@@ -491,5 +536,7 @@ def _like(image: Any, pixels: NDArray[np.uint8]) -> Any:
 
 def _check_shape(found: tuple[int, ...], expected: tuple[int, ...], index: int) -> None:
     if found != expected:
-        raise ValueError(f"dataset: the image at index {index} is {found[0]} x {found[1]}, its noise was made for "
-                         f"{expected[0]} x {expected[1]}. The dataset changed: construct the ProtectedDataset again.")
+        raise ValueError(
+            f"dataset: the image at index {index} is {found[0]} x {found[1]}, its noise was made for "
+            f"{expected[0]} x {expected[1]}. The dataset changed: construct the ProtectedDataset again."
+        )

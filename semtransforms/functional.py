@@ -158,9 +158,7 @@ def keyed_uniform(keys: Tensor, shape: Sequence[int]) -> Tensor:
     return bits.to(torch.float32).mul_(2.0**-24).view(len(keys), *shape)
 
 
-def batch_rows(
-    step: int, count: int, batch_size: int, seed: int, device: torch.device | str = "cpu"
-) -> Tensor:
+def batch_rows(step: int, count: int, batch_size: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
     """Rows of the minibatch of a step: a window in the endless sequence of shuffled epochs.
 
     Args:

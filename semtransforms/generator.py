@@ -403,9 +403,7 @@ class NoiseGenerator(ModelHubMixin):
             OSError: the Hub cannot be reached and the generator is not in the cache, or the Hub refuses it.
         """
         target = pick_device(device)
-        folder = resolve(
-            name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+        folder = resolve(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
         try:
             record = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             config = GeneratorConfig.from_dict(record["config"])

@@ -63,8 +63,10 @@ class MapFunction:
         """
         for name in (self.image_column, self.label_column):
             if name not in batch:
-                raise ValueError(f"column {name!r} does not exist, the dataset has {sorted(batch)}. "
-                                 f"Name them: map_fn(image_column, label_column).")
+                raise ValueError(
+                    f"column {name!r} does not exist, the dataset has {sorted(batch)}. "
+                    f"Name them: map_fn(image_column, label_column)."
+                )
         labels = batch[self.label_column]
         if isinstance(labels, int | None):
             raise TypeError("this function takes batches, got a single row. Call dataset.map(..., batched=True).")
@@ -86,13 +88,17 @@ class MapFunction:
     def _check_features(self, features: Mapping[str, Any]) -> None:
         mode = getattr(features.get(self.image_column), "mode", None)
         if mode not in (None, "RGB", "RGBA"):
-            raise ValueError(f"column {self.image_column!r} is Image(mode={mode!r}): every read would convert the "
-                             f"noise away. Call dataset.cast_column({self.image_column!r}, datasets.Image()).")
+            raise ValueError(
+                f"column {self.image_column!r} is Image(mode={mode!r}): every read would convert the "
+                f"noise away. Call dataset.cast_column({self.image_column!r}, datasets.Image())."
+            )
         names = getattr(features.get(self.label_column), "names", None)
         if names is not None and self.num_classes is not None and len(names) != self.num_classes:
-            raise ValueError(f"column {self.label_column!r} has {len(names)} classes, the generator "
-                             f"{self.num_classes}. Fit a generator on this data (fit_generator), or pass "
-                             "label_map={label: generator's label} to SEMProtect.")
+            raise ValueError(
+                f"column {self.label_column!r} has {len(names)} classes, the generator "
+                f"{self.num_classes}. Fit a generator on this data (fit_generator), or pass "
+                "label_map={label: generator's label} to SEMProtect."
+            )
 
     def _read(self, batch: Mapping[str, Any], rows: Sequence[int] | None) -> list[RGBImage]:
         try:
@@ -106,17 +112,21 @@ class MapFunction:
         for index, value in enumerate(values):
             place = f"column {self.image_column!r}, index {index}:"
             if not isinstance(value, PIL.Image.Image) and not (isinstance(value, dict) and "bytes" in value):
-                raise TypeError(f"{place} expected an image or {{'bytes', 'path'}}, got {type(value).__name__}. Call "
-                                "dataset.with_format(None), or dataset.cast_column(column, datasets.Image()). "
-                                f"{_origin(rows)}")
+                raise TypeError(
+                    f"{place} expected an image or {{'bytes', 'path'}}, got {type(value).__name__}. Call "
+                    "dataset.with_format(None), or dataset.cast_column(column, datasets.Image()). "
+                    f"{_origin(rows)}"
+                )
             try:
                 image = value if isinstance(value, PIL.Image.Image) else _decode(value)
                 image.load()  # a stream may hand over images that are opened only
             except UNDECODABLE as error:
                 path = value.get("path") if isinstance(value, dict) else None
-                raise ValueError(f"column {self.image_column!r}: the image at index {index}"
-                                 f"{f' ({path})' if path else ''} does not decode ({error}). Repair it, or leave the "
-                                 f"row out with dataset.select. {_origin(rows)}") from error
+                raise ValueError(
+                    f"column {self.image_column!r}: the image at index {index}"
+                    f"{f' ({path})' if path else ''} does not decode ({error}). Repair it, or leave the "
+                    f"row out with dataset.select. {_origin(rows)}"
+                ) from error
             try:
                 images.append(to_rgb(image))
             except (TypeError, ValueError) as error:
@@ -142,8 +152,10 @@ def _device_of(rank: int | None, device: torch.device | str | None) -> torch.dev
     forked = multiprocess.parent_process() is not None and multiprocess.get_start_method(allow_none=True) == "fork"
     on_cuda = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
     if forked and on_cuda:
-        raise RuntimeError("a forked process cannot use CUDA. Call multiprocess.set_start_method('spawn', force=True) "
-                           "before dataset.map(num_proc=...), or SEMProtect(..., device='cpu').")
+        raise RuntimeError(
+            "a forked process cannot use CUDA. Call multiprocess.set_start_method('spawn', force=True) "
+            "before dataset.map(num_proc=...), or SEMProtect(..., device='cpu')."
+        )
     if forked:
         torch.set_num_threads(1)  # the parent's threads do not exist here: waiting for them would hang
     if rank is None or not on_cuda or (device is not None and torch.device(device).index is not None):

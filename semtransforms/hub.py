@@ -58,9 +58,7 @@ def short_names() -> dict[str, Path | OnHub | StandIn]:
     """Every short name that leads to a generator; one that came with this installation goes before the Hub's."""
     bundled = {name: folder for name, folder in shipped().items() if (folder / WEIGHTS_FILE).is_file()}
     found = {**TABLE, **bundled}
-    return {
-        name: entry for name, entry in found.items() if not isinstance(entry, StandIn) or entry.name in found
-    }
+    return {name: entry for name, entry in found.items() if not isinstance(entry, StandIn) or entry.name in found}
 
 
 def resolve(

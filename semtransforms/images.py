@@ -17,8 +17,16 @@ from torchvision.datasets.vision import StandardTransform
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 # What PIL raises on bytes that are no image, on a truncated or damaged one, and on one that would fill the memory.
-UNDECODABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error,
-               Image.DecompressionBombError)
+UNDECODABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class RGBImage(NamedTuple):
@@ -51,8 +59,10 @@ def rgb_array(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] 
         # half the time of np.asarray
         return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3), None
     if image.mode == "F":
-        raise TypeError("image is of mode F (float), whose range is not known. Scale it to 0..255 and call "
-                        "image.convert('L') before protecting it.")
+        raise TypeError(
+            "image is of mode F (float), whose range is not known. Scale it to 0..255 and call "
+            "image.convert('L') before protecting it."
+        )
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bit(image)
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
@@ -71,8 +81,10 @@ def _orientation(image: Image.Image) -> int:
 def _from_16_bit(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     values = np.asarray(image).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ValueError(f"image of mode {image.mode} has values {values.min()}..{values.max()}, expected 0..65535. "
-                         "Scale it to 16 or 8 bits before protecting it.")
+        raise ValueError(
+            f"image of mode {image.mode} has values {values.min()}..{values.max()}, expected 0..65535. "
+            "Scale it to 16 or 8 bits before protecting it."
+        )
     grey = ((values + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
     key = image.info.get("transparency")
     alpha = None if key is None else np.where(values == key, 0, 255).astype(np.uint8)
@@ -116,9 +128,11 @@ def as_pixels(image: Any) -> Tensor:
     if not isinstance(image, (Tensor, np.ndarray)):
         raise TypeError(f"image must be a PIL image, a uint8 tensor or a uint8 array, got {type(image).__name__}.")
     if image.dtype not in (torch.uint8, np.uint8):
-        raise TypeError(f"image must be uint8, got {image.dtype}: noise is exact in the bytes a user stores. Put the "
-                        "protection before the conversion to float (ToTensor, ToDtype, Normalize), or pass the raw "
-                        "images.")
+        raise TypeError(
+            f"image must be uint8, got {image.dtype}: noise is exact in the bytes a user stores. Put the "
+            "protection before the conversion to float (ToTensor, ToDtype, Normalize), or pass the raw "
+            "images."
+        )
     if isinstance(image, np.ndarray):
         array = image[:, :, None] if image.ndim == 2 else image
         if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
@@ -128,8 +142,10 @@ def as_pixels(image: Any) -> Tensor:
         pixels = image.detach().as_subclass(Tensor).cpu()
         pixels = pixels[None] if pixels.ndim == 2 else pixels
         if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-            raise ValueError(f"image tensor must be (3, H, W), (1, H, W) or (H, W), got {tuple(image.shape)}. Convert "
-                             "the image to RGB, channels first.")
+            raise ValueError(
+                f"image tensor must be (3, H, W), (1, H, W) or (H, W), got {tuple(image.shape)}. Convert "
+                "the image to RGB, channels first."
+            )
     if 0 in pixels.shape:
         raise ValueError(f"image has no pixels: its shape is {tuple(image.shape)}.")
     return pixels.expand(3, -1, -1).contiguous()
@@ -182,27 +198,32 @@ def check_labels(labels: Any, num_classes: int | None) -> Tensor:
     if isinstance(labels, Tensor):
         array = labels.detach().cpu().numpy() if labels.dtype != torch.bfloat16 else labels.float().cpu().numpy()
     else:
-        array = np.asarray([value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
-                            for value in labels])
+        array = np.asarray(
+            [value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for value in labels]
+        )
     if array.ndim != 1:
         raise ValueError(f"labels must be one whole number per image, got an array of shape {array.shape}. {remedy}")
     if array.size == 0:
         return torch.zeros(0, dtype=torch.int64)
     if array.dtype.kind not in "iu":
-        index, value = next(((i, v) for i, v in enumerate(labels)
-                             if isinstance(v, bool) or not isinstance(v, (int, np.integer))),
-                            (0, array[0]))
+        index, value = next(
+            ((i, v) for i, v in enumerate(labels) if isinstance(v, bool) or not isinstance(v, (int, np.integer))),
+            (0, array[0]),
+        )
         if value is None:
             raise ValueError(f"labels: the label at index {index} is missing (None). {remedy}")
-        raise TypeError(f"labels must be whole numbers, got {value!r} ({type(value).__name__}) at index {index}. "
-                        f"{remedy}")
+        raise TypeError(
+            f"labels must be whole numbers, got {value!r} ({type(value).__name__}) at index {index}. {remedy}"
+        )
     index = int(array.argmin())
     if array[index] < 0:
         raise ValueError(f"labels: the label at index {index} is {array[index]}, which means missing. {remedy}")
     index = int(array.argmax())
     if num_classes is not None and array[index] >= num_classes:
-        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {array[index]} at index {index}. Fit a "
-                         "generator on this data (fit_generator), or pass label_map={label: generator's label}.")
+        raise ValueError(
+            f"labels must be in 0..{num_classes - 1}, got {array[index]} at index {index}. Fit a "
+            "generator on this data (fit_generator), or pass label_map={label: generator's label}."
+        )
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -233,8 +254,10 @@ def take_off_transforms(dataset: Any) -> tuple[Any, Callable[[Any, Any], tuple[A
         TypeError: the dataset joins datasets (``ConcatDataset``) that have transforms of their own.
     """
     if any(take_off_transforms(part)[1] for part in getattr(dataset, "datasets", None) or ()):
-        raise TypeError(f"dataset is a {type(dataset).__name__} of datasets with transforms of their own. Protect each "
-                        "part, then join them: ConcatDataset([ProtectedDataset(a), ProtectedDataset(b)]).")
+        raise TypeError(
+            f"dataset is a {type(dataset).__name__} of datasets with transforms of their own. Protect each "
+            "part, then join them: ConcatDataset([ProtectedDataset(a), ProtectedDataset(b)])."
+        )
     raw, steps = dataset, []
     if hasattr(getattr(dataset, "dataset", None), "__getitem__"):
         inner, step = take_off_transforms(dataset.dataset)
@@ -242,8 +265,11 @@ def take_off_transforms(dataset: Any) -> tuple[Any, Callable[[Any, Any], tuple[A
             raw = copy.copy(dataset)
             raw.dataset = inner
             steps.append(step)
-    found = {name: value for name in ("transform", "target_transform", "transforms")
-             if callable(value := getattr(dataset, name, None)) and value not in _NOTHING.values()}
+    found = {
+        name: value
+        for name in ("transform", "target_transform", "transforms")
+        if callable(value := getattr(dataset, name, None)) and value not in _NOTHING.values()
+    }
     if found:
         raw = copy.copy(dataset) if raw is dataset else raw
         for name in found:
@@ -304,12 +330,16 @@ def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
         if pair is not None and isinstance(pair[0], Image.Image):
             pair[0].load()  # PIL decodes late; a truncated file must fail here, where its index is known
     except UNDECODABLE as error:
-        raise ValueError(f"dataset: the image at index {index}{_path_of(dataset, index)} does not decode ({error}). "
-                         "Repair or remove the file, or leave it out (torch.utils.data.Subset).") from error
+        raise ValueError(
+            f"dataset: the image at index {index}{_path_of(dataset, index)} does not decode ({error}). "
+            "Repair or remove the file, or leave it out (torch.utils.data.Subset)."
+        ) from error
     if pair is None:
-        raise TypeError(f"dataset must give (image, label), or rows with columns 'image' and 'label', got "
-                        f"{_describe(sample)} at index {index}. For other columns use "
-                        "dataset.map(SEMProtect(...).map_fn(image_column, label_column), batched=True).")
+        raise TypeError(
+            f"dataset must give (image, label), or rows with columns 'image' and 'label', got "
+            f"{_describe(sample)} at index {index}. For other columns use "
+            "dataset.map(SEMProtect(...).map_fn(image_column, label_column), batched=True)."
+        )
     return pair
 
 

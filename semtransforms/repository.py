@@ -138,9 +138,12 @@ def explaining(repo_id: str, revision: str | None = None, *, pushing: bool = Fal
     where = f"generator {repo_id if revision in (None, 'main') else f'{repo_id}@{revision}'!r}"
     login = "Log in with `hf auth login`, set HF_TOKEN, or pass token=..."
     hub = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # a mirror's address may hold a password
-    missing, by_hand = " is not in the cache", (
-        f"With a network: `hf download {repo_id} --local-dir FOLDER`; then give FOLDER in place of the name. A mirror "
-        "is set with HF_ENDPOINT."
+    missing, by_hand = (
+        " is not in the cache",
+        (
+            f"With a network: `hf download {repo_id} --local-dir FOLDER`; then give FOLDER in place of the name. A mirror "
+            "is set with HF_ENDPOINT."
+        ),
     )
     if pushing:
         missing, by_hand = " is not published", "It is as it was before."

@@ -39,9 +39,9 @@ if sys.platform != "win32":
     import fcntl
 
 SHARD_BYTES = 4 << 20  # what a kill may cost: 1,365 images of 32 x 32
-MAX_SHARDS = 256       # each open shard holds a file descriptor
+MAX_SHARDS = 256  # each open shard holds a file descriptor
 SPARE_BYTES = 1 << 20  # headers, manifest, directory entries
-HELD_BYTES = 8 << 20   # read by a process before it hands the mapped pages back to the system
+HELD_BYTES = 8 << 20  # read by a process before it hands the mapped pages back to the system
 
 Compute = Callable[[int, int], Iterable[Tensor | Sequence[Tensor]]]
 
@@ -91,8 +91,9 @@ class NoiseStore:
         for shard in shards:
             path = self.folder / shard["file"]
             if not path.is_file() or path.stat().st_size != shard["bytes"]:
-                raise DamagedStoreError(f"{path} is missing or has the wrong size. Build the store again: only this "
-                                        "shard is recomputed.")
+                raise DamagedStoreError(
+                    f"{path} is missing or has the wrong size. Build the store again: only this shard is recomputed."
+                )
         self._open: list[_Shard | None] = [None] * len(shards)
         self._held = 0
 
@@ -130,8 +131,10 @@ class NoiseStore:
             with contextlib.suppress(OSError):  # a folder we may not write to stays as it is
                 path.replace(path.with_suffix(".damaged"))
             self._open[number] = None
-            raise DamagedStoreError(f"{path} is damaged: {error}. Build the store again (construct the "
-                                    "ProtectedDataset again): only this shard is recomputed.") from error
+            raise DamagedStoreError(
+                f"{path} is damaged: {error}. Build the store again (construct the "
+                "ProtectedDataset again): only this shard is recomputed."
+            ) from error
         self._held += noise.nbytes
         if self._held > HELD_BYTES:  # else the whole store becomes resident in the course of an epoch
             self._held = 0
@@ -151,8 +154,15 @@ class NoiseStore:
         return shard
 
     @classmethod
-    def build(cls, folder: str | os.PathLike[str], shapes: NDArray[np.integer[Any]], compute: Compute, *,
-              description: Mapping[str, Any] | None = None, progress: bool = True) -> "NoiseStore":
+    def build(
+        cls,
+        folder: str | os.PathLike[str],
+        shapes: NDArray[np.integer[Any]],
+        compute: Compute,
+        *,
+        description: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> "NoiseStore":
         """Compute the shards that are missing or damaged, then open the store.
 
         A killed computation continues at the first missing shard. Of two processes that build the same store one
@@ -183,8 +193,13 @@ class NoiseStore:
             intact = {name for name, start, stop in plan if _is_intact(folder / name, shapes[start:stop])}
             missing = [part for part in plan if part[0] not in intact]
             _check_room(folder, sum(3 * int(shapes[start:stop].prod(axis=1).sum()) for _, start, stop in missing))
-            with tqdm(total=len(shapes), initial=len(shapes) - sum(stop - start for _, start, stop in missing),
-                      desc="noise", unit="image", disable=not progress) as bar:
+            with tqdm(
+                total=len(shapes),
+                initial=len(shapes) - sum(stop - start for _, start, stop in missing),
+                desc="noise",
+                unit="image",
+                disable=not progress,
+            ) as bar:
                 for name, start, stop in missing:
                     noise = _collect(compute(start, stop), shapes[start:stop], bar)
                     with _explained(folder):
@@ -193,10 +208,10 @@ class NoiseStore:
                 _write_manifest(folder, plan, dict(description or {}))
         return cls(folder)
 
-
     @classmethod
-    def from_array(cls, noise: NDArray[Any] | Tensor, cache_dir: str | os.PathLike[str] | None = None, *,
-                   progress: bool = False) -> "NoiseStore":
+    def from_array(
+        cls, noise: NDArray[Any] | Tensor, cache_dir: str | os.PathLike[str] | None = None, *, progress: bool = False
+    ) -> "NoiseStore":
         """Take noise that others have published, one row per image of a data set, in its order.
 
         ``ProtectedDataset(dataset, store)`` puts it on the images, ``evaluate(dataset, store, test=...)`` judges it.
@@ -237,21 +252,28 @@ class NoiseStore:
 def _checked_noise(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Noise of others as (N, 3, H, W), and what its values are multiplied by to be grey levels."""
     if array.ndim != 4 or 0 in array.shape or 3 not in (array.shape[1], array.shape[3]):
-        raise ValueError(f"noise must be (N, H, W, 3) or (N, 3, H, W), none of them 0, got {array.shape}. Class-wise "
-                         "noise becomes a row for each image by noise[labels].")
+        raise ValueError(
+            f"noise must be (N, H, W, 3) or (N, 3, H, W), none of them 0, got {array.shape}. Class-wise "
+            "noise becomes a row for each image by noise[labels]."
+        )
     if array.shape[1] == array.shape[3]:
         raise ValueError(f"noise of shape {array.shape} could be (N, H, W, 3) or (N, 3, H, W): images must be larger.")
     if array.dtype.kind not in "if":
-        raise TypeError(f"noise must be signed whole numbers or floats, got {array.dtype}: it cannot say what is "
-                        "subtracted. Take protected.astype('int16') - clean.")
+        raise TypeError(
+            f"noise must be signed whole numbers or floats, got {array.dtype}: it cannot say what is "
+            "subtracted. Take protected.astype('int16') - clean."
+        )
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("noise holds NaN or infinity. Fetch or compute it again.")
     unit = 255 if array.dtype.kind == "f" and max(-low, high) <= 1 else 1
     reach = round(unit * max(-low, high))
     if reach > 127:
-        remedy = ("Floats up to 1 are taken for shares of the pixel range: pass whole levels as int8." if unit == 255
-                  else "Are these images? Take the difference to the clean ones.")
+        remedy = (
+            "Floats up to 1 are taken for shares of the pixel range: pass whole levels as int8."
+            if unit == 255
+            else "Are these images? Take the difference to the clean ones."
+        )
         raise ValueError(f"noise reaches {reach} grey levels, which no store holds (127). {remedy}")
     if reach == 0:
         raise ValueError("noise is zero everywhere: nothing would be protected.")
@@ -283,7 +305,7 @@ class _Shard:
 
     def read(self, index: int) -> NDArray[np.int8]:
         height, width = self.shapes[index].tolist()
-        flat = self.noise[self._offsets[index]:self._offsets[index + 1]]
+        flat = self.noise[self._offsets[index] : self._offsets[index + 1]]
         if flat.size != 3 * height * width or _crc32(flat, height, width) != self.crc32[index]:
             raise DamagedStoreError(f"the checksum of its image {index} is wrong")
         return flat.reshape(height, width, 3)
@@ -313,8 +335,7 @@ def _plan(shapes: NDArray[np.int64]) -> list[tuple[str, int, int]]:
     """Cut the images into shards (file, start, stop) of about equal bytes; the same shapes give the same cut."""
     sizes = 3 * shapes.prod(axis=1)
     limit = max(SHARD_BYTES, -(-int(sizes.sum()) // MAX_SHARDS))
-    return [(f"shard-{number:05d}.safetensors", start, stop)
-            for number, (start, stop) in enumerate(cut(sizes, limit))]
+    return [(f"shard-{number:05d}.safetensors", start, stop) for number, (start, stop) in enumerate(cut(sizes, limit))]
 
 
 def cut(sizes: NDArray[np.int64], limit: int, count: int | None = None) -> list[tuple[int, int]]:
@@ -358,9 +379,11 @@ def _collect(pieces: Iterable[Tensor | Sequence[Tensor]], shapes: NDArray[np.int
         for noise in piece:
             expected = (3, *shapes[index].tolist()) if index < len(shapes) else None
             if noise.dtype != torch.int8 or tuple(noise.shape) != expected:
-                raise ValueError(f"compute gave noise {noise.dtype} {tuple(noise.shape)} for image {index} of a shard "
-                                 f"of {len(shapes)}, expected torch.int8 {expected}.")
-            flat[offset:offset + noise.numel()] = noise.permute(1, 2, 0).reshape(-1).cpu().numpy()
+                raise ValueError(
+                    f"compute gave noise {noise.dtype} {tuple(noise.shape)} for image {index} of a shard "
+                    f"of {len(shapes)}, expected torch.int8 {expected}."
+                )
+            flat[offset : offset + noise.numel()] = noise.permute(1, 2, 0).reshape(-1).cpu().numpy()
             index, offset = index + 1, offset + noise.numel()
         bar.update(len(piece))
     if index != len(shapes):
@@ -370,8 +393,13 @@ def _collect(pieces: Iterable[Tensor | Sequence[Tensor]], shapes: NDArray[np.int
 
 def _write_shard(path: Path, noise: NDArray[np.int8], shapes: NDArray[np.int64]) -> None:
     offsets = [0, *(3 * shapes.prod(axis=1).cumsum()).tolist()]
-    crc32 = np.array([_crc32(noise[begin:end], height, width) for (begin, end), (height, width)
-                      in zip(itertools.pairwise(offsets), shapes.tolist(), strict=True)], np.uint32)
+    crc32 = np.array(
+        [
+            _crc32(noise[begin:end], height, width)
+            for (begin, end), (height, width) in zip(itertools.pairwise(offsets), shapes.tolist(), strict=True)
+        ],
+        np.uint32,
+    )
     small = shapes.astype(np.int32)
     metadata = {"sha256": _sha256(noise, small, crc32)}
     with _renamed_to(path) as temporary:
@@ -379,8 +407,15 @@ def _write_shard(path: Path, noise: NDArray[np.int8], shapes: NDArray[np.int64])
 
 
 def _write_manifest(folder: Path, plan: list[tuple[str, int, int]], description: dict[str, Any]) -> None:
-    shards = [{"file": name, "images": stop - start, "bytes": (folder / name).stat().st_size,
-               "sha256": _Shard(folder / name).checksum} for name, start, stop in plan]
+    shards = [
+        {
+            "file": name,
+            "images": stop - start,
+            "bytes": (folder / name).stat().st_size,
+            "sha256": _Shard(folder / name).checksum,
+        }
+        for name, start, stop in plan
+    ]
     manifest = {"package": __version__, "description": description, "shards": shards}
     with _renamed_to(folder / "manifest.json") as temporary:
         temporary.write_text(json.dumps(manifest, indent=1))
@@ -390,12 +425,20 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_bytes())
-        shards = [{"file": str(shard["file"]), "images": int(shard["images"]), "bytes": int(shard["bytes"]),
-                   "sha256": str(shard["sha256"])} for shard in manifest["shards"]]
+        shards = [
+            {
+                "file": str(shard["file"]),
+                "images": int(shard["images"]),
+                "bytes": int(shard["bytes"]),
+                "sha256": str(shard["sha256"]),
+            }
+            for shard in manifest["shards"]
+        ]
         return dict(manifest["description"]), shards
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedStoreError(f"{path} is damaged ({error!r}). Build the store again: it is written anew from the "
-                                "shards.") from error
+        raise DamagedStoreError(
+            f"{path} is damaged ({error!r}). Build the store again: it is written anew from the shards."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -477,15 +520,20 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"cache_dir: cannot write {folder} ({error.strerror}). Pass cache_dir= a folder you "
-                                   "may write to, or set XDG_CACHE_HOME") from error
+        raise OSError(
+            error.errno,
+            f"cache_dir: cannot write {folder} ({error.strerror}). Pass cache_dir= a folder you "
+            "may write to, or set XDG_CACHE_HOME",
+        ) from error
 
 
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed and needed + SPARE_BYTES > free:
-        raise OSError(f"cache_dir: {folder} needs {needed + SPARE_BYTES:,} bytes for the noise and its disk has "
-                      f"{free:,} free. Free space there, or pass cache_dir= a folder on a larger disk.")
+        raise OSError(
+            f"cache_dir: {folder} needs {needed + SPARE_BYTES:,} bytes for the noise and its disk has "
+            f"{free:,} free. Free space there, or pass cache_dir= a folder on a larger disk."
+        )
 
 
 @contextlib.contextmanager
@@ -493,5 +541,7 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
-        raise OSError(f"cache_dir: writing {folder} failed ({error}). Free space there, or pass cache_dir= another "
-                      "folder; finished shards are kept.") from error
+        raise OSError(
+            f"cache_dir: writing {folder} failed ({error}). Free space there, or pass cache_dir= another "
+            "folder; finished shards are kept."
+        ) from error

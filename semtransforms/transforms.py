@@ -62,12 +62,16 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     ) -> None:
         super().__init__()
         if isinstance(generator, str | Path):
-            raise TypeError(f"generator must be a NoiseGenerator, got the name {str(generator)!r}. "
-                            f"Use SEMProtect.from_pretrained({str(generator)!r}).")
+            raise TypeError(
+                f"generator must be a NoiseGenerator, got the name {str(generator)!r}. "
+                f"Use SEMProtect.from_pretrained({str(generator)!r})."
+            )
         for label, target in (label_map or {}).items():
             if not 0 <= target < generator.num_classes:
-                raise ValueError(f"label_map must lead to the generator's labels 0..{generator.num_classes - 1}, "
-                                 f"got {target!r} for label {label!r}.")
+                raise ValueError(
+                    f"label_map must lead to the generator's labels 0..{generator.num_classes - 1}, "
+                    f"got {target!r} for label {label!r}."
+                )
         self.generator = generator
         self.seed = seed
         self.device = device
@@ -142,8 +146,10 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         found = check_labels(labels, None).tolist()
         for index, label in enumerate(found):
             if label not in self.label_map:
-                raise ValueError(f"labels: {label} at index {index} is not in label_map, which has "
-                                 f"{sorted(self.label_map)}. Add it, with the generator's label.")
+                raise ValueError(
+                    f"labels: {label} at index {index} is not in label_map, which has "
+                    f"{sorted(self.label_map)}. Add it, with the generator's label."
+                )
         return torch.tensor([self.label_map[label] for label in found], dtype=torch.int64)
 
     def map_fn(self, image_column: str = "image", label_column: str = "label") -> MapFunction:
@@ -213,9 +219,11 @@ class _Loaded(NamedTuple):
         # by the folder where it is there: no request, whatever the cache and the token were; by name on other machines
         generator = self.kind.from_pretrained(self.folder if self.folder.is_dir() else self.name, device="cpu")
         if generator.fingerprint != self.fingerprint:
-            raise ValueError(f"generator {self.name!r} is not the one that was pickled: its fingerprint is "
-                             f"{generator.fingerprint[:12]}, expected {self.fingerprint[:12]}. Save a changed "
-                             f"generator in a folder of its own (save_pretrained) and load it from there.")
+            raise ValueError(
+                f"generator {self.name!r} is not the one that was pickled: its fingerprint is "
+                f"{generator.fingerprint[:12]}, expected {self.fingerprint[:12]}. Save a changed "
+                f"generator in a folder of its own (save_pretrained) and load it from there."
+            )
         generator.name = self.name
         return generator
 
@@ -251,15 +259,20 @@ def _find_images(leaves: list[_Leaf]) -> list[int]:
     found = (
         [i for i, leaf in enumerate(leaves) if leaf.key in IMAGE_KEYS]
         or [i for i in unkeyed if isinstance(leaves[i].value, PIL.Image.Image | tv_tensors.Image)]
-        or [i for i in unkeyed if _is_pure(leaves[i].value) and leaves[i].value.dtype == torch.uint8
-            and leaves[i].value.ndim >= 3]
+        or [
+            i
+            for i in unkeyed
+            if _is_pure(leaves[i].value) and leaves[i].value.dtype == torch.uint8 and leaves[i].value.ndim >= 3
+        ]
         # nothing but float images: found, so that they are refused by their dtype
         or [i for i in unkeyed if _is_pure(leaves[i].value) and leaves[i].value.ndim >= 3]
     )
     if not found:
-        raise ValueError(f"SEMProtect found no image in {_describe(leaves)}. Give (image, label) with a PIL image or a "
-                         f"uint8 tensor (3, H, W) or (N, 3, H, W), or a dict with one of the keys "
-                         f"{', '.join(IMAGE_KEYS)}.")
+        raise ValueError(
+            f"SEMProtect found no image in {_describe(leaves)}. Give (image, label) with a PIL image or a "
+            f"uint8 tensor (3, H, W) or (N, 3, H, W), or a dict with one of the keys "
+            f"{', '.join(IMAGE_KEYS)}."
+        )
     return found
 
 
@@ -269,9 +282,11 @@ def _find_labels(leaves: list[_Leaf]) -> list[int]:
         i for i, leaf in enumerate(leaves) if leaf.key is None and _is_label(leaf.value)
     ]
     if not found:
-        raise ValueError(f"SEMProtect found no label in {_describe(leaves)}. Give (image, label) with an int or an "
-                         f"integer tensor () or (N,), not one-hot (put SEMProtect before MixUp or CutMix), or a dict "
-                         f"with one of the keys {', '.join(LABEL_KEYS)}.")
+        raise ValueError(
+            f"SEMProtect found no label in {_describe(leaves)}. Give (image, label) with an int or an "
+            f"integer tensor () or (N,), not one-hot (put SEMProtect before MixUp or CutMix), or a dict "
+            f"with one of the keys {', '.join(LABEL_KEYS)}."
+        )
     return found
 
 
@@ -289,8 +304,10 @@ def _label_values(leaf: _Leaf) -> list[Any]:
     if not isinstance(leaf.value, Tensor):
         return [leaf.value]
     if leaf.value.ndim > 1:
-        raise ValueError(f"labels must be one whole number per image, got a tensor {tuple(leaf.value.shape)} at "
-                         f"{leaf.place}. Put SEMProtect before MixUp, CutMix or one-hot encoding.")
+        raise ValueError(
+            f"labels must be one whole number per image, got a tensor {tuple(leaf.value.shape)} at "
+            f"{leaf.place}. Put SEMProtect before MixUp, CutMix or one-hot encoding."
+        )
     values: list[Any] = leaf.value.reshape(-1).tolist()
     return values
 
@@ -303,8 +320,10 @@ def _unpack(leaf: _Leaf) -> list[RGBImage]:
     if not isinstance(image, Tensor):
         raise TypeError(f"the image at {leaf.place} must be a PIL image or a uint8 tensor, got {_kind(image)}.")
     if image.dtype != torch.uint8:
-        raise TypeError(f"the image at {leaf.place} must be uint8, got {image.dtype}: the noise is exact in the bytes "
-                        f"of an image. Put SEMProtect before the conversion to float (ToDtype, ToTensor, Normalize).")
+        raise TypeError(
+            f"the image at {leaf.place} must be uint8, got {image.dtype}: the noise is exact in the bytes "
+            f"of an image. Put SEMProtect before the conversion to float (ToDtype, ToTensor, Normalize)."
+        )
     if image.ndim not in (3, 4):
         raise ValueError(f"the image at {leaf.place} must be (C, H, W) or (N, C, H, W), got {tuple(image.shape)}.")
     images = image.as_subclass(Tensor).cpu()

@@ -49,8 +49,10 @@ class FakeGenerator:
     def noise(self, images, labels, *, seed=0, batch_size=None, device=None, progress=False):
         time.sleep(self.delay)
         self.seen += labels.tolist()
-        return [torch.from_numpy(noise_of(image.numpy(), label, seed))
-                for image, label in zip(images, labels.tolist(), strict=True)]
+        return [
+            torch.from_numpy(noise_of(image.numpy(), label, seed))
+            for image, label in zip(images, labels.tolist(), strict=True)
+        ]
 
 
 class Pairs(Dataset):
@@ -212,15 +214,17 @@ def test_read_samples_sees_the_protected_pixels(tmp_path):
 def test_rows_of_a_hugging_face_dataset(tmp_path):
     """A datasets.Dataset gives rows: they come back as rows, with the noise in the image."""
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64"),
-                                  "id": datasets.Value("string")})
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.Value("int64"), "id": datasets.Value("string")}
+    )
     rows = {"image": [Image.fromarray(p) for p in PIXELS[:3]], "label": LABELS[:3], "id": ["x", "y", "z"]}
     protected = protect(datasets.Dataset.from_dict(rows, features=features), tmp_path)
     row = protected[1]
     assert row["id"] == "y"
     expected = PIXELS[1].transpose(2, 0, 1)
-    assert np.array_equal(channels_first(row["image"]),
-                          expected + noise_of(np.ascontiguousarray(expected), row["label"], 0))
+    assert np.array_equal(
+        channels_first(row["image"]), expected + noise_of(np.ascontiguousarray(expected), row["label"], 0)
+    )
     named = datasets.Features({**features, "label": datasets.ClassLabel(names=["a", "b"])})
     two = datasets.Dataset.from_dict({**rows, "label": [0, 1, 0]}, features=named)
     with pytest.raises(ValueError, match=r"2 classes, the generator 4.*fit_generator.*label_map"):
@@ -306,6 +310,7 @@ def test_bad_input_is_refused_before_any_noise(tmp_path):
 
 def test_a_cache_that_cannot_be_written_costs_no_pass_over_the_images(tmp_path):
     """An hour of reading a large folder of images ends with "cannot write"."""
+
     class Unread(Pairs):
         def __getitem__(self, index):
             raise AssertionError("an image was read")
@@ -353,8 +358,13 @@ def test_the_noise_is_computed_once_and_never_for_other_inputs(tmp_path):
     again = FakeGenerator()
     assert protect(cifar(transforms.ToTensor()), tmp_path, again).store.folder in stores
     assert again.seen == []
-    for dataset, options in [(changed, {}), (relabelled, {}), (cifar(), {"seed": 1}), (cifar(), {"generator": other}),
-                             (cifar(), {"fraction": 0.5})]:
+    for dataset, options in [
+        (changed, {}),
+        (relabelled, {}),
+        (cifar(), {"seed": 1}),
+        (cifar(), {"generator": other}),
+        (cifar(), {"fraction": 0.5}),
+    ]:
         stores.add(protect(dataset, tmp_path, **options).store.folder)
     assert len(stores) == 6
     images = folder(tmp_path / "images")
@@ -382,7 +392,7 @@ def test_a_killed_computation_resumes(tmp_path, monkeypatch):
     generator = FakeGenerator()
     protected = protect(cifar(), tmp_path, generator)
     assert 4 <= done < 12
-    assert generator.seen == LABELS[2 * done:] or generator.seen == LABELS[done:]
+    assert generator.seen == LABELS[2 * done :] or generator.seen == LABELS[done:]
     assert_noise(protected)
 
 
@@ -429,14 +439,23 @@ class Rows(Pairs):
         return {"image": self.images[index], "label": self.labels[index], "id": index}
 
 
-@pytest.mark.parametrize("make", [cifar, tensor_dataset, lambda: Rows(tensor_dataset().tensors[0], LABELS),
-                                  lambda: Pairs([Image.fromarray(pixels) for pixels in PIXELS], LABELS)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        cifar,
+        tensor_dataset,
+        lambda: Rows(tensor_dataset().tensors[0], LABELS),
+        lambda: Pairs([Image.fromarray(pixels) for pixels in PIXELS], LABELS),
+    ],
+)
 def test_a_batch_is_its_samples_one_by_one(make, tmp_path, monkeypatch):
     """A loader asks for a batch at once: it would get other noise, another order, or other random transforms."""
     monkeypatch.setattr(datasets_module, "TURN_BYTES", 3 * 3 * 8 * 8)  # three images, so that turns begin and end
     dataset = make()
-    dataset.transforms = lambda image, label: (np.rot90(channels_first(image), int(torch.randint(4, ())), (1, 2)),
-                                               int(label) + 1)
+    dataset.transforms = lambda image, label: (
+        np.rot90(channels_first(image), int(torch.randint(4, ())), (1, 2)),
+        int(label) + 1,
+    )
     protected = protect(dataset, tmp_path, indices=[0, 2, 3, 5, 7, 11])
     indices = [5, 2, 7, 0, 11, -1, 4, 3, 1, 6] * 2
     torch.manual_seed(0)

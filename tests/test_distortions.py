@@ -58,9 +58,11 @@ def test_each_image_has_its_own_quality():
     together = jpeg(images, quality)
     alone = torch.cat([jpeg(images[i : i + 1], quality[i : i + 1]) for i in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    drawn = build_eot([Transformation("jpeg", {"quality": [10, 14]})]).members[0].draw(
-        index_keys(torch.arange(500), 0), (500, 3, 8, 8)
-    )["quality"]
+    drawn = (
+        build_eot([Transformation("jpeg", {"quality": [10, 14]})])
+        .members[0]
+        .draw(index_keys(torch.arange(500), 0), (500, 3, 8, 8))["quality"]
+    )
     assert drawn.unique().tolist() == [10, 11, 12, 13, 14]
     assert drawn.bincount()[10:].min() > 60
 

@@ -37,9 +37,7 @@ def small(monkeypatch, tmp_path):
             tests.images[3] = data.images[7]
         return data, tests
 
-    config = replace(
-        fit_pretrained.SMALL, width=4, train_steps=2, batch_size=8, steps_u=1, steps_a=1, num_samples=1
-    )
+    config = replace(fit_pretrained.SMALL, width=4, train_steps=2, batch_size=8, steps_u=1, steps_a=1, num_samples=1)
     trainer = replace(fit_pretrained.VICTIMS["standard"], width=4, train_steps=2, batch_size=8)
     victims = {"standard": trainer, "adversarial-2": replace(trainer, rho_a=2 / 255, steps_a=1)}
     recipe = fit_pretrained.Recipe(config, fit_pretrained.CIFAR10, victims, rows=40)

@@ -81,8 +81,11 @@ def test_images_read_from_files_reach_the_disk_bit_for_bit(generator, tmp_path, 
     result.to_parquet(tmp_path / "data.parquet")
     for path in paths:
         Path(path).unlink()  # nothing may point to the clean files
-    for read in (result, datasets.load_from_disk(tmp_path / "arrow"),
-                 datasets.Dataset.from_parquet(str(tmp_path / "data.parquet"), cache_dir=str(tmp_path / "cache"))):
+    for read in (
+        result,
+        datasets.load_from_disk(tmp_path / "arrow"),
+        datasets.Dataset.from_parquet(str(tmp_path / "data.parquet"), cache_dir=str(tmp_path / "cache")),
+    ):
         assert (decoded(read["image"]) == expected).all()
         assert read["label"] == LABELS
         assert read.features == FEATURES
@@ -111,8 +114,12 @@ def test_alpha_mixed_sizes_other_columns_and_names(generator):
     grey = arrays()[0, :, :, 0]
     rgba = np.concatenate([arrays()[1], grey[..., None]], axis=2)[:, :12]
     dataset = datasets.Dataset.from_dict(
-        {"img": [Image.fromarray(grey), Image.fromarray(rgba)], "fine_label": [1, 0], "label": [7, 8],
-         "note": ["x", "y"]}
+        {
+            "img": [Image.fromarray(grey), Image.fromarray(rgba)],
+            "fine_label": [1, 0],
+            "label": [7, 8],
+            "note": ["x", "y"],
+        }
     )
     result = dataset.map(SEMProtect(generator).map_fn("img", "fine_label"), batched=True)
     first, second = (np.asarray(image) for image in result["img"])
@@ -131,6 +138,7 @@ def test_iterable_dataset(generator):
 
 def test_hash_follows_what_decides_the_result(generator, monkeypatch, tmp_path):
     """A hash that missed one of these would hand out a cached result with other noise."""
+
     def digest(generator: NoiseGenerator = generator, *columns: str, **options: Any) -> str:
         return Hasher.hash(SEMProtect(generator, **options).map_fn(*columns))
 
@@ -286,6 +294,7 @@ def test_image_that_does_not_decode_names_the_row(generator, tmp_path):
 @pytest.mark.parametrize("error", [EOFError, struct.error, zlib.error, TypeError, SyntaxError])
 def test_whatever_a_decoder_raises_names_the_row(generator, monkeypatch, error):
     """A damaged chunk ends a run over a million rows without saying which one it was in."""
+
     def fail(*_: Any, **__: Any) -> None:
         raise error("by its decoder")
 

@@ -341,9 +341,7 @@ def test_interrupted_download_recovers(server: HubServer, commit: str, no_waitin
     assert NoiseGenerator.from_pretrained(NAME).fingerprint == make().fingerprint
 
 
-def test_interrupted_update_leaves_the_older_one(
-    server: HubServer, commit: str, no_waiting: None, tmp_path: Path
-):
+def test_interrupted_update_leaves_the_older_one(server: HubServer, commit: str, no_waiting: None, tmp_path: Path):
     """Whole on the disk, it must serve where the newer one broke off, and where there is no network then."""
     hub.resolve(NAME)
     server.add(NAME, files_of(make(1), tmp_path / "newer"))

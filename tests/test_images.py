@@ -91,11 +91,19 @@ def test_images_without_a_known_range_are_refused():
         to_rgb(Image.fromarray(np.full((2, 2), 70000, np.int32)))
 
 
-@pytest.mark.parametrize(("orientation", "by_hand"), [
-    (1, lambda a: a), (2, lambda a: a[:, ::-1]), (3, lambda a: a[::-1, ::-1]), (4, lambda a: a[::-1]),
-    (5, lambda a: a.transpose(1, 0, 2)), (6, lambda a: a.transpose(1, 0, 2)[:, ::-1]),
-    (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)), (8, lambda a: a.transpose(1, 0, 2)[::-1]),
-])
+@pytest.mark.parametrize(
+    ("orientation", "by_hand"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.transpose(1, 0, 2)),
+        (6, lambda a: a.transpose(1, 0, 2)[:, ::-1]),
+        (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)),
+        (8, lambda a: a.transpose(1, 0, 2)[::-1]),
+    ],
+)
 def test_exif_orientation_is_applied(orientation, by_hand):
     """A phone's photograph lies on its side once its EXIF is dropped."""
     exif = Image.Exif()
@@ -176,8 +184,9 @@ def test_labels_are_checked():
 def test_read_samples_skips_the_transform_and_leaves_the_dataset_alone():
     """Noise is fitted on augmented or float images, or the user's dataset loses its transform."""
     transform = transforms.ToTensor()
-    dataset = FakeData(size=2, image_size=(3, 4, 4), num_classes=3, transform=transform,
-                       target_transform=lambda label: label + 1)
+    dataset = FakeData(
+        size=2, image_size=(3, 4, 4), num_classes=3, transform=transform, target_transform=lambda label: label + 1
+    )
     plain = FakeData(size=2, image_size=(3, 4, 4), num_classes=3)
     subset = torch.utils.data.Subset(torch.utils.data.Subset(dataset, [1, 0]), [1])
     for found, index in [(next(read_samples(dataset)), 0), (next(read_samples(subset)), 0)]:
@@ -265,8 +274,10 @@ class Damaged(Image.Image):
         raise self.error
 
 
-@pytest.mark.parametrize("kind", [OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error,
-                                  Image.DecompressionBombError])
+@pytest.mark.parametrize(
+    "kind",
+    [OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, Image.DecompressionBombError],
+)
 def test_whatever_a_decoder_raises_names_the_image(kind):
     """A damaged chunk, a truncated header or a bomb ends a long run without saying which file it was."""
     assert issubclass(kind, UNDECODABLE)

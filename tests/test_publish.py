@@ -253,9 +253,7 @@ def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_run_that_cannot_work_leaves_nothing_behind(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_that_cannot_work_leaves_nothing_behind(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A seed for files that never were, or empty folders that look like a protection."""
     (tmp_path / "file").write_text("a file")
     broken = tmp_path / "broken"

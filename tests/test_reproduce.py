@@ -406,8 +406,7 @@ def test_our_mean_stands_beside_the_published_figure(tmp_path):
     # mean 32, standard deviation sqrt((2^2 + 2^2) / 1) = 2.83
     assert (
         f"| sem | 30.26, fit 6h | adversarial 4/255 | 32.00 ± 2.83 (n=2) | {ours} "
-        "| fit 63 (1 thread), protect 9, victim 100 |"
-        in lines
+        "| fit 63 (1 thread), protect 9, victim 100 |" in lines
     )
     assert any(line.startswith("| rem |") and "fit 63 in pieces (1 thread)" in line for line in lines)
     assert "| rem-theta | 37.90, fit 6h | adversarial 4/255 | not measured |  |  |" in lines

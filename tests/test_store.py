@@ -71,7 +71,7 @@ def test_shards_are_plain_safetensors(tmp_path):
     store = build(tmp_path / "s")
     tensors = safetensors.numpy.load_file(tmp_path / "s" / store.files[0])
     height, width = tensors["shapes"][0]
-    first = tensors["noise"][:3 * height * width].reshape(height, width, 3)
+    first = tensors["noise"][: 3 * height * width].reshape(height, width, 3)
     assert np.array_equal(first.transpose(2, 0, 1), noise_of(0).numpy())
 
 
@@ -249,12 +249,15 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
     assert work.ranges == []
 
 
-@pytest.mark.parametrize("bad", [
-    lambda a, b: [],
-    lambda a, b: [[noise_of(i).float() for i in range(a, b)]],
-    lambda a, b: [[noise_of(i).transpose(1, 2) for i in range(a, b)]],
-    lambda a, b: [[noise_of(i) for i in range(a, b + 1)]],
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda a, b: [],
+        lambda a, b: [[noise_of(i).float() for i in range(a, b)]],
+        lambda a, b: [[noise_of(i).transpose(1, 2) for i in range(a, b)]],
+        lambda a, b: [[noise_of(i) for i in range(a, b + 1)]],
+    ],
+)
 def test_wrong_noise_is_refused(tmp_path, bad):
     """A generator that gives other shapes or types fills the store with nonsense."""
     with pytest.raises(ValueError, match="compute gave noise"):
@@ -282,8 +285,12 @@ def test_the_cache_lies_where_the_user_keeps_caches(monkeypatch, tmp_path):
 def test_resident_memory_does_not_hold_the_noise(tmp_path):
     """Reading one image loads the store: a data set larger than memory cannot be read."""
     shapes = np.full((64, 2), 256)
-    store = NoiseStore.build(tmp_path / "s", shapes, lambda a, b: (torch.zeros(1, 3, 256, 256, dtype=torch.int8)
-                                                                    for _ in range(a, b)), progress=False)
+    store = NoiseStore.build(
+        tmp_path / "s",
+        shapes,
+        lambda a, b: (torch.zeros(1, 3, 256, 256, dtype=torch.int8) for _ in range(a, b)),
+        progress=False,
+    )
     data = store.read(40)
     owner = data
     while isinstance(owner, np.ndarray):

@@ -92,8 +92,9 @@ def test_dict_with_label_tensor_before_image(protect):
     assert (int(result["label"]), int(result["id"]), result["file"]) == (5, 1, "a.png")
 
 
-@pytest.mark.parametrize(("image_key", "label_key"), [("img", "fine_label"), ("pixel_values", "labels"),
-                                                      ("Image", "Target")])
+@pytest.mark.parametrize(
+    ("image_key", "label_key"), [("img", "fine_label"), ("pixel_values", "labels"), ("Image", "Target")]
+)
 def test_keys_of_common_datasets(protect, image_key, label_key):
     """CIFAR-100's rows have coarse_label too; transformers call images pixel_values."""
     image = pixels()
@@ -189,9 +190,15 @@ def test_inside_compose(protect):
         v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), protect])(image, 7)
 
 
-@pytest.mark.parametrize("sample", [(torch.rand(3, 8, 8), 1), {"image": torch.rand(3, 8, 8), "label": 1},
-                                    (tv_tensors.Image(torch.rand(3, 8, 8)), 1),
-                                    (torch.zeros(3, 8, 8, dtype=torch.int64), 1)])
+@pytest.mark.parametrize(
+    "sample",
+    [
+        (torch.rand(3, 8, 8), 1),
+        {"image": torch.rand(3, 8, 8), "label": 1},
+        (tv_tensors.Image(torch.rand(3, 8, 8)), 1),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), 1),
+    ],
+)
 def test_image_that_is_not_uint8_is_refused(protect, sample):
     """Noise is exact in bytes only; a float image would lose the bound in silence."""
     with pytest.raises(TypeError, match=r"must be uint8, got torch.(float32|int64).*before the conversion"):

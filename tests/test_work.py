@@ -141,9 +141,7 @@ def test_a_victim_makes_the_passes_that_it_reports(rho_a):
     config = VictimConfig("convnet", width=4, train_steps=3, batch_size=8, rho_a=rho_a, steps_a=2, evaluations=1)
     images, labels = torch.randint(0, 256, (20, 3, SIDE, SIDE), dtype=torch.uint8), torch.arange(20) % CLASSES
     with counted() as work:
-        result = train_victim(
-            images, labels, config, test_images=images[:1], test_labels=labels[:1], progress=False
-        )
+        result = train_victim(images, labels, config, test_images=images[:1], test_labels=labels[:1], progress=False)
     # besides: one image to see how many fit, and the test image, by itself and under PGD of twice the steps
     assert result.passes == 8 * 3 * (3 if rho_a else 1)
     assert work.images_in.count(8) * 8 == result.passes

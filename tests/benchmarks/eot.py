@@ -67,8 +67,10 @@ def main() -> None:
     )
     times = {name: milliseconds(work) for name, work in jobs.items()}
     base = statistics.median(times["nothing"])
-    print(f"{COUNT} x 3 x {SIDE} x {SIDE}, forward and backward, ms; {torch.get_num_threads()} threads, "
-          f"{platform.machine()}, torch {torch.__version__}, kornia {kornia.__version__}")
+    print(
+        f"{COUNT} x 3 x {SIDE} x {SIDE}, forward and backward, ms; {torch.get_num_threads()} threads, "
+        f"{platform.machine()}, torch {torch.__version__}, kornia {kornia.__version__}"
+    )
     for name, found in times.items():
         low, middle, high = (value - base for value in (found[0], statistics.median(found), found[-1]))
         print(f"{name:22} median {middle:8.2f}  ({low:.2f} to {high:.2f})")

@@ -178,9 +178,7 @@ def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
             pixels = picture.transpose(2, 0, 1).astype(np.int16)
             noise[index] = (pixels + noise[index]).clip(0, 255) - pixels
         protected = ProtectedDataset(dataset, NoiseStore.from_array(noise, folder / "cache"))
-        yield Job(
-            f"epoch, {name}", partial(_epoch, protected), partial(_epoch, dataset), against="the bare dataset"
-        )
+        yield Job(f"epoch, {name}", partial(_epoch, protected), partial(_epoch, dataset), against="the bare dataset")
 
 
 def _collect(worker: int) -> None:
@@ -239,17 +237,13 @@ def process_jobs(folder: Path) -> Iterator[Job]:
     noise = np.random.default_rng(0).integers(-8, 9, (STORED, 3, 32, 32), dtype=np.int8)
     store = NoiseStore.from_array(noise, folder / "large")
     yield Job(f"open a store of {STORED:,} images", partial(_printed, _OPEN, str(store.folder)))
-    yield Job(
-        f"memory to go through {STORED:,} images", partial(_printed, _RESIDENT, str(store.folder)), unit="MiB"
-    )
+    yield Job(f"memory to go through {STORED:,} images", partial(_printed, _RESIDENT, str(store.folder)), unit="MiB")
     bare = "import torch, torchvision"
     for name, what in (
         ("import semtransforms", "import semtransforms"),
         ("import all public names", "from semtransforms import *"),
     ):
-        yield Job(
-            name, partial(_printed, _IMPORT.format(what)), partial(_printed, _IMPORT.format(bare)), against=bare
-        )
+        yield Job(name, partial(_printed, _IMPORT.format(what)), partial(_printed, _IMPORT.format(bare)), against=bare)
 
 
 def _printed(program: str, *arguments: str) -> float:

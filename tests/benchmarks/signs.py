@@ -1,6 +1,6 @@
 """Would it pay to stop an image's noise early? How many signs of its gradient still change at each step.
 
-    python -m tests.benchmarks.signs sem-cifar10-small --data DATA
+python -m tests.benchmarks.signs sem-cifar10-small --data DATA
 """
 
 from __future__ import annotations
