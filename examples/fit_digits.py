@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from semtransforms import SEM, fit_generator
-from semtransforms.config import Transformation
-from semtransforms.demo import load_digits_images, split_digits
+from semtransforms.cli.demo import load_digits_images, split_digits
+from semtransforms.core.config import Transformation
 
 CONFIG = replace(
     SEM,

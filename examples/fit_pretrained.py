@@ -21,9 +21,9 @@ from torch import Tensor
 
 from examples.protect_photographs import VICTIMS, read_data
 from semtransforms import EM, REM, SEM, SEM_PLUS, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
+from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.runs import write_json
-from semtransforms.loading import Labelled
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,10 +22,10 @@ from torchvision.transforms.v2.functional import resize
 
 from examples.protect_photographs import VICTIMS, read_data
 from semtransforms import NoiseGenerator, evaluate
+from semtransforms.core.grid import add_noise, to_float
+from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.records import CLEAN, Record
 from semtransforms.evaluation.runs import write_json
-from semtransforms.functional import add_noise, to_float
-from semtransforms.loading import Labelled
 
 ROOT = Path(__file__).parents[1]
 CLASSES, SIDES = (10, 20), (32, 64)

@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from semtransforms import NoiseGenerator
-from semtransforms.figures import side_by_side
+from semtransforms.protect.figures import side_by_side
 
 SIDE = 160  # pixels
 

@@ -24,8 +24,8 @@ import torchvision
 from torch.utils.data import Subset
 
 from semtransforms import EM, REM, SEM, NoiseGenerator, VictimConfig, evaluate, fit_generator
-from semtransforms.hardware import describe_machine
-from semtransforms.loading import Labelled, load_labelled
+from semtransforms.core.hardware import describe_machine
+from semtransforms.data.loading import Labelled, load_labelled
 
 # 32 px photographs on a laptop's CPU: the paper's radii; a small surrogate, J = 2 and few updates, but more and smaller
 # noise steps than the paper's, which protected best of what the same time can do

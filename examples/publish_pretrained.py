@@ -1,7 +1,7 @@
 """Check the folders of ``pretrained/``, and publish them: ``python examples/publish_pretrained.py [--to ORG]``.
 
 What goes to the Hub is the folder's generator and card, saved anew. It is published as ORG/NAME, and the line for
-``semtransforms.hub.TABLE`` is printed. Log in first (``hf auth login``, or HF_TOKEN).
+``semtransforms.generators.names.TABLE`` is printed. Log in first (``hf auth login``, or HF_TOKEN).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from torch import Tensor
 from examples.fit_pretrained import machines
 from examples.protect_photographs import SMALL, TRAINER, read_data
 from semtransforms import SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
-from semtransforms.config import Transformation
+from semtransforms.core.config import Transformation
 from semtransforms.evaluation.records import NONE
 from semtransforms.evaluation.runs import write_json
 

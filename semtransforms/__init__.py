@@ -29,34 +29,34 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from semtransforms.config import GeneratorConfig
-    from semtransforms.datasets import ProtectedDataset
+    from semtransforms.core.config import GeneratorConfig
+    from semtransforms.data.store import NoiseStore
     from semtransforms.evaluation.protocol import evaluate
     from semtransforms.evaluation.report import EvaluationReport
     from semtransforms.evaluation.victims import VictimConfig, train_victim
-    from semtransforms.fitting import fit_generator
-    from semtransforms.generator import NoiseGenerator
-    from semtransforms.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_PLUS, TAP
-    from semtransforms.store import NoiseStore
-    from semtransforms.transforms import SEMProtect
+    from semtransforms.generators.fitting import fit_generator
+    from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_PLUS, TAP
+    from semtransforms.protect.transform import SEMProtect
+    from semtransforms.protect.wrapper import ProtectedDataset
 else:  # hidden from type checkers, for which it would turn every misspelt import into an object
     _MODULE_OF = {
-        "EM": "methods",
-        "REM": "methods",
-        "REM_DELTA_U": "methods",
-        "REM_THETA": "methods",
-        "SEM": "methods",
-        "SEM_PLUS": "methods",
-        "TAP": "methods",
+        "EM": "noise.methods",
+        "REM": "noise.methods",
+        "REM_DELTA_U": "noise.methods",
+        "REM_THETA": "noise.methods",
+        "SEM": "noise.methods",
+        "SEM_PLUS": "noise.methods",
+        "TAP": "noise.methods",
         "EvaluationReport": "evaluation.report",
-        "GeneratorConfig": "config",
-        "NoiseGenerator": "generator",
-        "NoiseStore": "store",
-        "ProtectedDataset": "datasets",
-        "SEMProtect": "transforms",
+        "GeneratorConfig": "core.config",
+        "NoiseGenerator": "generators.generator",
+        "NoiseStore": "data.store",
+        "ProtectedDataset": "protect.wrapper",
+        "SEMProtect": "protect.transform",
         "VictimConfig": "evaluation.victims",
         "evaluate": "evaluation.protocol",
-        "fit_generator": "fitting",
+        "fit_generator": "generators.fitting",
         "train_victim": "evaluation.victims",
     }
 

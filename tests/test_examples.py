@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from semtransforms import NoiseGenerator
+from semtransforms.data.loading import Labelled
 from semtransforms.evaluation import protocol
-from semtransforms.loading import Labelled
 
 sys.path.append(str(Path(__file__).parents[1]))  # examples/ is no part of the package
 

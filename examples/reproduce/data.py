@@ -23,7 +23,7 @@ from torch.utils.data import Subset
 from torchvision.datasets import CIFAR100, ImageFolder
 
 from examples.protect_photographs import PARQUET, read_data
-from semtransforms.loading import Labelled, load_labelled
+from semtransforms.data.loading import Labelled, load_labelled
 
 VARIABLE = "SEMTRANSFORMS_DATA"
 IMAGE_FOLDERS = {"imagenet-subset": ("imagenet", 100, 224), "facescrub": ("facescrub", 10, 64)}  # classes, pixels

@@ -190,7 +190,7 @@ class Row:
         table: key of ``TITLES``.
         setting: what it is of, in words that make up its name.
         dataset: of the paper.
-        method: of ``semtransforms.methods``, or ``"clean"``.
+        method: of ``semtransforms.noise.methods``, or ``"clean"``.
         published: test accuracy in %; ``None`` where none was printed.
         rho_a: radius of the published adversarial training, in grey levels; 0 for standard training.
         generator: changes of the method's preset; step sizes follow their radius unless they are given.

@@ -11,9 +11,9 @@ from examples.protect_photographs import SMALL, TRAINER, VICTIMS
 from examples.reproduce.data import find, read
 from examples.reproduce.rows import LEVEL, Row
 from semtransforms import SEM, GeneratorConfig, VictimConfig
+from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.victims import paper
-from semtransforms.loading import Labelled
-from semtransforms.methods import method
+from semtransforms.noise.methods import method
 
 # of a preset: how much is computed, which SMALL decides for the methods whose surrogate sees noise
 _EFFORT = {"alpha_u", "steps_u", "alpha_a", "steps_a", "train_steps", "decay_every", "batch_size", "learning_rate"}

@@ -28,12 +28,12 @@ from torch.utils.data import TensorDataset
 from examples.reproduce.rows import OTHER_FIT, Row
 from examples.reproduce.scales import Scale
 from semtransforms import GeneratorConfig, NoiseGenerator, ProtectedDataset, VictimConfig, evaluate, fit_generator
+from semtransforms.core.hardware import describe_machine
+from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer
-from semtransforms.evaluation.measures import surrogate_robustness
+from semtransforms.evaluation.metrics import surrogate_robustness
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.runs import write_json
-from semtransforms.hardware import describe_machine
-from semtransforms.loading import Labelled
 
 BUSY, STOPPED = 75, 130  # exit status: another process works on it; interrupted
 ROBUSTNESS_IMAGES = 5_000

@@ -24,13 +24,14 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import posterize, rgb_to_grayscale
 
-from semtransforms.config import GeneratorConfig
-from semtransforms.eot import EOT, Kornia, Parameters
-from semtransforms.folding import fold_batch_norm
-from semtransforms.functional import add_noise, fold, image_keys, index_keys, keyed_uniform, quantize, to_float
-from semtransforms.hardware import autocast_dtype, keep_freed_memory
-from semtransforms.images import as_pixels, to_pil
-from semtransforms.pgd import forward, frozen, pgd
+from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.grid import add_noise, quantize, to_float
+from semtransforms.core.hardware import autocast_dtype, keep_freed_memory
+from semtransforms.core.keys import fold_in, image_keys, index_keys, keyed_uniform
+from semtransforms.data.images import as_pixels, to_pil
+from semtransforms.noise.fuse import fuse_batch_norm
+from semtransforms.noise.pgd import forward, frozen, pgd
+from semtransforms.views.eot import EOT, Kornia, Parameters
 
 
 @dataclass(frozen=True)
@@ -326,8 +327,8 @@ def _cutout(images: Tensor, keys: Tensor) -> Tensor:
 
 def _mixup(images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     # Zhang et al. 2018, Beta(1, 1), which is uniform
-    partner = keyed_uniform(fold(keys, 0), ()).argsort()
-    share = keyed_uniform(fold(keys[:1], 1), ())
+    partner = keyed_uniform(fold_in(keys, 0), ()).argsort()
+    share = keyed_uniform(fold_in(keys[:1], 1), ())
     return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
 
 
@@ -335,10 +336,10 @@ def _cutmix(images: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tens
     # Yun et al. 2019, Beta(1, 1), every batch: a box of 1 - share of the area, its centre any pixel, clipped at the
     # border; targets by the area that is left
     height, width = images.shape[2:]
-    partner = keyed_uniform(fold(keys, 0), ()).argsort()
-    ratio = (1 - keyed_uniform(fold(keys[:1], 1), ())).sqrt()
+    partner = keyed_uniform(fold_in(keys, 0), ()).argsort()
+    ratio = (1 - keyed_uniform(fold_in(keys[:1], 1), ())).sqrt()
     box_height, box_width = (height * ratio).to(torch.int64), (width * ratio).to(torch.int64)
-    centre = _pixel(fold(keys[:1], 2), height, width)
+    centre = _pixel(fold_in(keys[:1], 2), height, width)
     box = _box(images, centre[:, 0] - box_height // 2, centre[:, 1] - box_width // 2, box_height, box_width)
     cut = box.float().mean()
     return torch.where(box, images[partner], images), torch.lerp(targets, targets[partner], cut)
@@ -403,8 +404,8 @@ class _OneOf(nn.Module):
         self.members = nn.ModuleList(members)
 
     def draw(self, keys: Tensor, shape: Sequence[int]) -> Parameters:
-        choice = keyed_uniform(fold(keys, 0), ()) * len(self.members)
-        return {"member": choice.to(torch.int64), "keys": fold(keys, 1)}
+        choice = keyed_uniform(fold_in(keys, 0), ()) * len(self.members)
+        return {"member": choice.to(torch.int64), "keys": fold_in(keys, 1)}
 
     def forward(self, images: Tensor, parameters: Parameters) -> Tensor:
         result = images.clone()
@@ -449,10 +450,10 @@ class UEraser(Countermeasure):
     def on_batch(self, images: Tensor, targets: Tensor, *, keys: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Images replaced by their worst draw, targets as they are."""
         draws = 5
-        views = self.policy(images.repeat(draws, 1, 1, 1), torch.cat([fold(keys, draw) for draw in range(draws)]))
+        views = self.policy(images.repeat(draws, 1, 1, 1), torch.cat([fold_in(keys, draw) for draw in range(draws)]))
         dtype = autocast_dtype("auto", images.device)  # losses are only compared
         with frozen(network):
-            folded = fold_batch_norm(network)
+            folded = fuse_batch_norm(network)
             logits = [
                 forward(folded, some.to(memory_format=torch.channels_last), dtype) for some in views.split(len(images))
             ]

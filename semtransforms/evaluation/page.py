@@ -10,6 +10,7 @@ from html import escape
 
 from torch import Tensor
 
+from semtransforms.data.images import encode_png
 from semtransforms.evaluation.records import CLEAN, Record
 from semtransforms.evaluation.summary import (
     QUARTERS,
@@ -27,7 +28,6 @@ from semtransforms.evaluation.summary import (
     row_of,
     summarise,
 )
-from semtransforms.images import encode_png
 
 SMALL = 96  # pixels: smaller images are enlarged to it, with hard edges, so that every byte is seen
 COLOURS = 6  # of lines, and as many dashes; shifted against each other, 36 copies look different

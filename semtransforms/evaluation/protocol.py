@@ -20,8 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from semtransforms.config import parse_radius
-from semtransforms.datasets import NoiseSource, ProtectedDataset
+from semtransforms.core.config import parse_radius
+from semtransforms.core.grid import to_float
+from semtransforms.core.hardware import describe_machine, pick_device
+from semtransforms.core.keys import index_keys
+from semtransforms.core.models import look_up
+from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.evaluation.countermeasures import (
     CleanOnly,
     Countermeasure,
@@ -34,24 +38,14 @@ from semtransforms.evaluation.countermeasures import (
     apply_stored,
     parse_countermeasure,
 )
-from semtransforms.evaluation.measures import describe_noise
+from semtransforms.evaluation.metrics import describe_noise
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.runs import Copy, Run, check_folder, check_kept, read_description, read_kept, write_json
-from semtransforms.evaluation.victims import (
-    VictimConfig,
-    VictimResult,
-    paper,
-    quick,
-    train_victim,
-    validation_images,
-)
-from semtransforms.figures import noise_picture
-from semtransforms.functional import index_keys, to_float
-from semtransforms.hardware import describe_machine, pick_device
-from semtransforms.loading import Labelled, load_labelled
-from semtransforms.models import look_up
-from semtransforms.transforms import SEMProtect
+from semtransforms.evaluation.victims import VictimConfig, VictimResult, paper, quick, train_victim, validation_images
+from semtransforms.protect.figures import noise_picture
+from semtransforms.protect.transform import SEMProtect
+from semtransforms.protect.wrapper import NoiseSource, ProtectedDataset
 
 PROTOCOLS = ("quick", "paper")
 PICTURES = 6  # images in the report's grid

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
 from semtransforms.evaluation.page import render_page
 from semtransforms.evaluation.records import SCHEMA, Record
 from semtransforms.evaluation.summary import Cell, Row, Summary, conditions, judge, noise_table, summarise
-from semtransforms.images import UNDECODABLE, encode_png, to_rgb
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from semtransforms.checkpoint import load_checkpoint, save_checkpoint
-from semtransforms.config import Norm, PGDConfig, Precision, Transformation
-from semtransforms.eot import build_eot
+from semtransforms.core.checkpoint import load_checkpoint, save_checkpoint
+from semtransforms.core.config import Norm, PGDConfig, Precision, Transformation
+from semtransforms.core.grid import to_float
+from semtransforms.core.hardware import autocast_dtype, keep_freed_memory, pick_device
+from semtransforms.core.keys import batch_rows, fold_in, index_keys, stream_seed
+from semtransforms.core.models import build_model
+from semtransforms.data.images import check_labels
+from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, TrainingSet, apply_at_test, apply_stored
-from semtransforms.functional import batch_rows, fold, index_keys, stream_seed, to_float
-from semtransforms.hardware import autocast_dtype, keep_freed_memory, pick_device
-from semtransforms.images import check_labels
-from semtransforms.loading import Labelled
-from semtransforms.models import build_model
-from semtransforms.pgd import forward, perturb_view, pgd, update_weights
+from semtransforms.noise.pgd import forward, perturb_view, pgd, update_weights
+from semtransforms.views.eot import build_eot
 
 ROBUST_IMAGES = 1_000  # test images that robust accuracy is measured on
 FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
@@ -308,15 +309,15 @@ def train_victim(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_share(step, config)
             rows = batch_rows(step, len(labels), config.batch_size, config.seed, target)
-            keys = fold(index_keys(rows, config.seed), step)
+            keys = fold_in(index_keys(rows, config.seed), step)
             with torch.no_grad():
-                view, targets = augment(images[rows], fold(keys, _AUGMENT)), labels[rows]
+                view, targets = augment(images[rows], fold_in(keys, _AUGMENT)), labels[rows]
             if on_batch:
                 targets = F.one_hot(targets, num_classes).float()
                 for number, each in enumerate(on_batch):
-                    drawn = fold(fold(keys, _COUNTERMEASURE), number)
+                    drawn = fold_in(fold_in(keys, _COUNTERMEASURE), number)
                     view, targets = each.on_batch(view, targets, keys=drawn, network=network)
-            view = perturb_view(network, view, targets, attack, fold(keys, _ATTACK), dtype)
+            view = perturb_view(network, view, targets, attack, fold_in(keys, _ATTACK), dtype)
             state.losses[step], state.correct[step] = update_weights(network, optimizer, view, targets, dtype)
             step += 1
             bar.update()

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from semtransforms.hardware import autocast_dtype, describe_machine, keep_freed_memory, pick_device
+from semtransforms.core.hardware import autocast_dtype, describe_machine, keep_freed_memory, pick_device
 
 from .floors import count_operations, reachable_rate
 from .jobs import Job, engine_jobs, epoch_jobs, process_jobs

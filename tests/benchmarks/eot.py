@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semtransforms.eot import Crop, Flip, Kornia
-from semtransforms.functional import index_keys
-from semtransforms.jpeg import jpeg
-from semtransforms.models import build_model
+from semtransforms.core.keys import index_keys
+from semtransforms.core.models import build_model
+from semtransforms.views.eot import Crop, Flip, Kornia
+from semtransforms.views.jpeg import jpeg
 
 COUNT, SIDE, REPEATS = 256, 32, 15  # J * B = 2 * 128 images, as in the small setting
 

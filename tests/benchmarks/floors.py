@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from semtransforms import GeneratorConfig, VictimConfig
-from semtransforms.models import build_model
+from semtransforms.core.models import build_model
 
 
 @dataclass(frozen=True)

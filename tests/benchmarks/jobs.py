@@ -31,12 +31,13 @@ from semtransforms import (
     ProtectedDataset,
     VictimConfig,
 )
-from semtransforms.eot import build_eot
-from semtransforms.fitting import train_step
-from semtransforms.functional import fold, index_keys, to_float
-from semtransforms.hardware import autocast_dtype
-from semtransforms.models import build_model
-from semtransforms.pgd import perturb_view, update_weights
+from semtransforms.core.grid import to_float
+from semtransforms.core.hardware import autocast_dtype
+from semtransforms.core.keys import fold_in, index_keys
+from semtransforms.core.models import build_model
+from semtransforms.generators.fitting import train_step
+from semtransforms.noise.pgd import perturb_view, update_weights
+from semtransforms.views.eot import build_eot
 
 from . import reference
 from .floors import Passes, fit_passes, noise_passes, victim_passes
@@ -114,8 +115,8 @@ def engine_jobs(network: str, batch_size: int, device: torch.device) -> Iterator
 
     def victim_update() -> None:
         with torch.no_grad():
-            view = eot(images, fold(keys, 0))
-        view = perturb_view(student, view, labels, victim.attack, fold(keys, 1), dtype)
+            view = eot(images, fold_in(keys, 0))
+        view = perturb_view(student, view, labels, victim.attack, fold_in(keys, 1), dtype)
         update_weights(student, steps, view, labels, dtype)
 
     plain_victim = partial(reference.victim_step, model, optimizer, images, labels, RHO_A, victim.steps_a)

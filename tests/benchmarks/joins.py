@@ -23,9 +23,12 @@ from torch.nn import functional as F
 
 from examples.protect_photographs import SMALL
 from examples.search_plus import ADVERSARIAL, STANDARD, read_halves
-from semtransforms import SEM, SEM_PLUS, eot, evaluate, fit_generator, fitting, pgd
+from semtransforms import SEM, SEM_PLUS, evaluate, fit_generator
+from semtransforms.core.grid import add_noise
 from semtransforms.evaluation.records import NONE
-from semtransforms.functional import add_noise
+from semtransforms.generators import fitting
+from semtransforms.noise import pgd
+from semtransforms.views import eot
 
 CONFIG = replace(SMALL, eot=SEM_PLUS.eot)
 TRICKS = (NONE, "greyscale", "jpeg-10")
@@ -89,7 +92,7 @@ def worst() -> Iterator[None]:
     ) -> Tensor:
         losses, gradients = [], []
         for j in range(config.num_samples):
-            gradients.append(pgd._gradient(network, images, labels, config.inner, pgd.fold(keys, j), eot, dtype))
+            gradients.append(pgd._gradient(network, images, labels, config.inner, pgd.fold_in(keys, j), eot, dtype))
             losses.append(kept[-1])
             kept.clear()
         which = torch.stack(losses).argmax(0)

@@ -12,7 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from examples.protect_photographs import read_data
-from semtransforms import NoiseGenerator, pgd
+from semtransforms import NoiseGenerator
+from semtransforms.noise import pgd
 
 
 def gradient_signs(generator: NoiseGenerator, images: Tensor, labels: Tensor) -> list[Tensor]:

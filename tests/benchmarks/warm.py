@@ -21,8 +21,10 @@ from torch import Tensor
 from examples.reproduce.rows import PASSES
 from examples.reproduce.scales import changed, miniature
 from examples.search_plus import ADVERSARIAL, STANDARD, read_halves
-from semtransforms import evaluate, fit_generator, fitting, pgd
-from semtransforms.functional import quantize
+from semtransforms import evaluate, fit_generator
+from semtransforms.core.grid import quantize
+from semtransforms.generators import fitting
+from semtransforms.noise import pgd
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Bytes in, bytes out: images, labels, sources, and the store of noise."""

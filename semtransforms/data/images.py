@@ -1,0 +1,223 @@
+"""Images at the border: decoding, colour modes, labels."""
+
+import io
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+# What PIL raises on bytes that are no image, on a truncated or damaged one, and on one that would fill the memory.
+UNDECODABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class RGBImage(NamedTuple):
+    """A decoded image: ``pixels`` uint8 (3, H, W) and ``alpha`` uint8 (1, H, W), or None when it is opaque."""
+
+    pixels: Tensor
+    alpha: Tensor | None
+
+
+def rgb_array(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Convert a PIL image of any colour mode to 8-bit RGB, upright.
+
+    Grey is repeated over the channels, a palette is looked up, CMYK goes the way PIL takes it, 16 bits are
+    scaled by 255/65535 and rounded (PIL itself would clip at 255), the EXIF orientation is applied.
+
+    Args:
+        image: a PIL image.
+
+    Returns:
+        uint8 (H, W, 3), and the alpha channel as uint8 (H, W) or None when the mode has no transparency.
+
+    Raises:
+        TypeError: the image is of mode F, whose range is not known.
+        ValueError: the image is of mode I with values outside 0..65535.
+    """
+    # only a file's image, or one with info, has an orientation; transposing copies even where there is none
+    if (type(image) is not Image.Image or image.info) and _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        # half the time of np.asarray
+        return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3), None
+    if image.mode == "F":
+        raise TypeError(
+            "image is of mode F (float), whose range is not known. Scale it to 0..255 and call "
+            "image.convert('L') before protecting it."
+        )
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bit(image)
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
+        return np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
+    return np.asarray(image.convert("RGB")), None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except UNDECODABLE:  # a damaged EXIF block does not make the pixels unreadable
+        return 1
+
+
+def _from_16_bit(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    values = np.asarray(image).astype(np.int64)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ValueError(
+            f"image of mode {image.mode} has values {values.min()}..{values.max()}, expected 0..65535. "
+            "Scale it to 16 or 8 bits before protecting it."
+        )
+    grey = ((values + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
+    key = image.info.get("transparency")
+    alpha = None if key is None else np.where(values == key, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2), alpha
+
+
+def to_rgb(image: Image.Image) -> RGBImage:
+    """Decode a PIL image of any colour mode to upright 8-bit RGB, keeping its alpha channel.
+
+    Args:
+        image: a PIL image (1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr, HSV, LAB, I;16 or I).
+
+    Returns:
+        The pixels, uint8 (3, H, W), and the alpha channel, uint8 (1, H, W) or None.
+
+    Raises:
+        TypeError: the image is of mode F, whose range is not known.
+        ValueError: the image is of mode I with values outside 0..65535.
+    """
+    pixels, alpha = rgb_array(image)
+    chw = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    return RGBImage(chw, None if alpha is None else torch.from_numpy(alpha[None].copy()))
+
+
+def as_pixels(image: Any) -> Tensor:
+    """Bring an image of any accepted type to uint8 RGB pixels.
+
+    Args:
+        image: PIL image, uint8 tensor (3, H, W), (1, H, W) or (H, W), ``tv_tensors.Image``, or uint8 array
+            (H, W, C) or (H, W). Alpha is ignored.
+
+    Returns:
+        uint8 (3, H, W), a plain tensor on the CPU that may share memory with a tensor given.
+
+    Raises:
+        TypeError: the image is float, or of another type.
+        ValueError: the shape is none of the above.
+    """
+    if isinstance(image, Image.Image):
+        return to_rgb(image).pixels
+    if not isinstance(image, (Tensor, np.ndarray)):
+        raise TypeError(f"image must be a PIL image, a uint8 tensor or a uint8 array, got {type(image).__name__}.")
+    if image.dtype not in (torch.uint8, np.uint8):
+        raise TypeError(
+            f"image must be uint8, got {image.dtype}: noise is exact in the bytes a user stores. Put the "
+            "protection before the conversion to float (ToTensor, ToDtype, Normalize), or pass the raw "
+            "images."
+        )
+    if isinstance(image, np.ndarray):
+        array = image[:, :, None] if image.ndim == 2 else image
+        if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+            raise ValueError(f"image array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {image.shape}.")
+        pixels = torch.from_numpy(array[..., :3].transpose(2, 0, 1).copy())
+    else:
+        pixels = image.detach().as_subclass(Tensor).cpu()
+        pixels = pixels[None] if pixels.ndim == 2 else pixels
+        if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+            raise ValueError(
+                f"image tensor must be (3, H, W), (1, H, W) or (H, W), got {tuple(image.shape)}. Convert "
+                "the image to RGB, channels first."
+            )
+    if 0 in pixels.shape:
+        raise ValueError(f"image has no pixels: its shape is {tuple(image.shape)}.")
+    return pixels.expand(3, -1, -1).contiguous()
+
+
+def to_pil(pixels: Tensor, alpha: Tensor | None = None) -> Image.Image:
+    """Build a PIL image that carries nothing but its pixels: no metadata, no file format.
+
+    Args:
+        pixels: uint8 (3, H, W).
+        alpha: uint8 (1, H, W), or None.
+
+    Returns:
+        A PIL image of mode RGB, or RGBA with ``alpha``.
+    """
+    planes = pixels if alpha is None else torch.cat([pixels, alpha])
+    return Image.fromarray(planes.cpu().permute(1, 2, 0).contiguous().numpy())
+
+
+def encode_png(pixels: Tensor, alpha: Tensor | None = None) -> bytes:
+    """Encode pixels as a PNG file without metadata; decoding gives the same bytes back.
+
+    Args:
+        pixels: uint8 (3, H, W).
+        alpha: uint8 (1, H, W), or None.
+
+    Returns:
+        The bytes of the file.
+    """
+    buffer = io.BytesIO()
+    to_pil(pixels, alpha).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def check_labels(labels: Any, num_classes: int | None) -> Tensor:
+    """Check that every label is a whole number in 0..C-1.
+
+    Args:
+        labels: N labels: a tensor, an array, or a sequence of int.
+        num_classes: C, or None where it is not known.
+
+    Returns:
+        int64 (N,), on the CPU.
+
+    Raises:
+        TypeError: a label is not a whole number.
+        ValueError: labels are not one-dimensional, a label is missing (None or -1), or outside 0..C-1.
+    """
+    remedy = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
+    if isinstance(labels, Tensor):
+        array = labels.detach().cpu().numpy() if labels.dtype != torch.bfloat16 else labels.float().cpu().numpy()
+    else:
+        array = np.asarray(
+            [value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for value in labels]
+        )
+    if array.ndim != 1:
+        raise ValueError(f"labels must be one whole number per image, got an array of shape {array.shape}. {remedy}")
+    if array.size == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    if array.dtype.kind not in "iu":
+        index, value = next(
+            ((i, v) for i, v in enumerate(labels) if isinstance(v, bool) or not isinstance(v, (int, np.integer))),
+            (0, array[0]),
+        )
+        if value is None:
+            raise ValueError(f"labels: the label at index {index} is missing (None). {remedy}")
+        raise TypeError(
+            f"labels must be whole numbers, got {value!r} ({type(value).__name__}) at index {index}. {remedy}"
+        )
+    index = int(array.argmin())
+    if array[index] < 0:
+        raise ValueError(f"labels: the label at index {index} is {array[index]}, which means missing. {remedy}")
+    index = int(array.argmax())
+    if num_classes is not None and array[index] >= num_classes:
+        raise ValueError(
+            f"labels must be in 0..{num_classes - 1}, got {array[index]} at index {index}. Fit a "
+            "generator on this data (fit_generator), or pass label_map={label: generator's label}."
+        )
+    return torch.from_numpy(array.astype(np.int64))

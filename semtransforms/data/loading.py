@@ -1,0 +1,105 @@
+"""A labelled data set of one image size in memory, checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from semtransforms.data.images import check_labels
+from semtransforms.data.raw import read_samples
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled data set in memory: uint8 (N, 3, H, W), int64 (N,), label names where known."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...] | None = None
+
+    def sha256(self) -> str:
+        """Hex digest of the images and labels: two data sets that agree in it are the same."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        digest.update(self.images.cpu().numpy())
+        digest.update(self.labels.cpu().numpy())
+        return digest.hexdigest()
+
+
+def load_labelled(
+    dataset: Any,
+    num_classes: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    *,
+    exact: bool = False,
+) -> Labelled:
+    """Bring a labelled data set into memory, checked.
+
+    Args:
+        dataset: as for :func:`fit_generator`.
+        num_classes: C, where it is fixed beforehand.
+        image_size: height and width to resize (the shorter side) and centre-crop to; ``None`` leaves images alone.
+        exact: an image that would be resized is an error: the noise will be for these images and no others.
+
+    Returns:
+        Its images, labels and label names.
+
+    Raises:
+        TypeError: images are not uint8, or labels are not whole numbers.
+        ValueError: no images, images of several sizes, labels outside 0..C-1, fewer than two classes; ``exact``, and
+            images to be resized.
+    """
+    classes = None
+    if isinstance(dataset, Sequence) and len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset):
+        images, labels = dataset
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        images = _resized(images, image_size, exact)
+    else:
+        names = getattr(dataset, "classes", None)
+        classes = tuple(str(name) for name in names) if names else None
+        if len(dataset) == 0:
+            raise ValueError("dataset is empty: there is nothing to fit on")
+        pixels: list[Tensor] = []
+        labels = []
+        for index, (image, label) in enumerate(read_samples(dataset)):
+            image = _resized(image, image_size, exact)
+            if pixels and image.shape != pixels[0].shape:
+                raise ValueError(
+                    f"images must have one size to fit on: index 0 is {tuple(pixels[0].shape[1:])}, index {index} is "
+                    f"{tuple(image.shape[1:])}. Set image_size=(height, width) in the config (--size on the command "
+                    "line) to resize and crop them for the fit; a fitted generator protects images of any size."
+                )
+            pixels.append(image)
+            labels.append(label)
+        images = torch.stack(pixels)
+    if len(images) == 0:
+        raise ValueError("dataset is empty: there is nothing to fit on")
+    if len(labels) != len(images):
+        raise ValueError(f"labels must have one entry per image: {len(labels)} labels for {len(images)} images")
+    labels = check_labels(labels, num_classes or (len(classes) if classes else None))
+    if num_classes is None and classes is None and int(labels.max()) == 0:
+        raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
+    if classes is not None and num_classes is not None and len(classes) != num_classes:
+        classes = None
+    return Labelled(images.contiguous(), labels, classes)
+
+
+def _resized(images: Tensor, size: tuple[int, int] | None, exact: bool) -> Tensor:
+    if size is None or images.shape[-2:] == size:
+        return images
+    if exact:
+        raise ValueError(
+            f"image_size={size} would resize images of {tuple(images.shape[-2:])}, and this method's noise is for "
+            "exactly the images it was fitted on: none of yours would be found. Resize the data set itself, fit and "
+            "protect that, and leave image_size (--size) out."
+        )
+    scale = max(wanted / side for wanted, side in zip(size, images.shape[-2:], strict=True))
+    covering = [max(wanted, round(side * scale)) for wanted, side in zip(size, images.shape[-2:], strict=True)]
+    cropped: Tensor = center_crop(resize(images, covering, antialias=True), list(size))
+    return cropped

@@ -1,0 +1,1 @@
+"""From data to a generator, and back by name."""

@@ -1,0 +1,216 @@
+"""The model card of a generator: what its ``README.md`` says on the Hub.
+
+It is written from the config and from ``NoiseGenerator.card``, which knows these keys, all optional:
+
+- ``data``, ``source``: what it was fitted on, in a word; whose the images are, their licence, how many were used.
+- ``datasets``, ``license``: names of data sets on the Hub (a list); the licence of the weights, as the Hub writes it.
+- ``fitted_by``, ``measured_by``, ``measured_on``: the commands, and the machine of the second.
+- ``notes``: what else a reader must know of the figures.
+- ``measured``: a list of ``{"trainer", "clean", "protected"}``, test accuracies in % of trainers on both copies, a list
+  with one entry per seed; and ``"source"``, where the figures come from: for each copy ``FILE.json#/JSON/pointer``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.grid import levels
+
+UNKNOWN = "not recorded"
+UNMEASURED = "not measured"
+
+# as in CITATION.cff
+CITATION = """@inproceedings{liu2024stable,
+  title     = {Stable Unlearnable Example: Enhancing the Robustness of Unlearnable Examples via Stable Error-Minimizing Noise},
+  author    = {Liu, Yixin and Xu, Kaidi and Chen, Xun and Sun, Lichao},
+  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+  volume    = {38},
+  year      = {2024},
+  note      = {arXiv:2311.13091}
+}"""  # noqa: E501 - a line of BibTeX
+
+TEXT = """---
+{header}
+---
+
+<!-- Written by semtransforms from config.json. Change the card there (NoiseGenerator.card), not here. -->
+
+# {method} noise generator for {data}
+
+It makes defensive noise for labelled images: a network trained on the images with the noise learns less from them.
+No pixel changes by more than {rho_u} of 255 grey levels.
+
+```python
+from semtransforms import NoiseGenerator
+
+generator = NoiseGenerator.from_pretrained("org/name")      # this repository, or a folder with its files
+protected = generator.protect(images, labels, seed=my_secret_seed)      # uint8 (N, 3, H, W), labels 0..{last}
+```
+
+| | |
+|---|---|
+| method | `{method_name}` |
+| surrogate | `{surrogate}` |
+| images it was fitted on | {size} px, {num_classes} classes |
+| label names | {classes} |
+| radius ρ_u | {rho_u}/255 |
+| radius ρ_a of the fit's adversary | {rho_a} |
+| data | {source} |
+| fitted by | {fitted_by} |
+
+## What it protects, and what it does not
+
+Test accuracy in % of a network trained on the clean and on the protected copy, as far as it was measured for this
+generator:
+
+{measured}
+
+Measured by: {measured_by}. Machine: {measured_on}. {notes}A trainer who is not in the table may learn more.
+
+{washing}
+So a published generator protects only against those who do not use it. Fit your own for images that matter, and
+keep it private. Converting the images to greyscale undoes most noise of this family (not SEM_PLUS's), JPEG some of it:
+the table says how far they go here, `semtransforms evaluate` how far on your data.
+{noise_itself}
+## Use and misuse
+
+For research, for comparison, and for trying the package out. The noise depends on the label: images of other classes,
+or labels in another order than above, are not protected. Publish PNG, not JPEG. It is not to be used to spoil data that
+others rely on: say that a data set carries such noise when you publish it.
+
+## Citation
+
+```bibtex
+{citation}
+```
+"""
+
+WASHING = """\
+**Whoever has this generator can wash its noise out.** Measured with another generator of this package (SEM, CIFAR-10,
+in its README): a trainer who held the very generator reached 72.0 to 73.6 of 75.1 %, one who held that of another fit
+28.2."""
+
+# where a trainer who holds it was measured
+WASHED = """\
+**Whoever has this generator knows what its noise looks like.** The rows `informed` are of a trainer who runs its loop
+in reverse. That washed out another generator of this package (72.0 to 73.6 of 75.1 %, in its README); here he may find
+a better way."""
+
+NOISE_ITSELF = """
+**This generator keeps the noise of certain images.** Whoever has it subtracts the noise: it must stay private.
+"""
+
+
+def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Mapping[str, Any]) -> str:
+    """The text of a model card.
+
+    Args:
+        config: the generator's.
+        classes: label names in order, where known.
+        card: facts, by the keys that the module names; what is missing is said to be missing.
+
+    Returns:
+        Markdown behind a metadata header.
+    """
+    header = ModelCardData(
+        license=card.get("license"),
+        library_name="semtransforms",
+        tags=["unlearnable-examples", "data-protection", config.method],
+        datasets=card.get("datasets"),
+    )
+    assert config.num_classes is not None
+    assert config.image_size is not None
+    measured = card.get("measured", ())
+    washed = any(row["trainer"].startswith("informed") for row in measured)
+    sees = "adversary" in (config.defense_sees, config.surrogate_sees)
+    return TEXT.format(
+        header=header.to_yaml(),
+        method=config.method.upper(),
+        method_name=config.method,
+        data=card.get("data", "labelled images"),
+        rho_u=levels(config.rho_u),
+        rho_a=f"{config.rho_a * 255:g}/255" if sees else "none",
+        surrogate=config.surrogate if config.width is None else f"{config.surrogate}, width {config.width}",
+        size=" x ".join(map(str, config.image_size)),
+        num_classes=config.num_classes,
+        last=config.num_classes - 1,
+        classes=_cell(", ".join(classes)) if classes else UNKNOWN,
+        source=card.get("source", card.get("data", UNKNOWN)),
+        fitted_by=_code(card.get("fitted_by")),
+        measured_by=_code(card.get("measured_by")),
+        measured_on=card.get("measured_on", UNKNOWN),
+        notes=f"{card['notes']} " if "notes" in card else "",
+        measured=_table(measured),
+        washing=WASHED if washed else WASHING,
+        noise_itself=NOISE_ITSELF if config.kind == "kernel" else "",
+        citation=CITATION,
+    )
+
+
+def check_card(card: Any) -> dict[str, Any]:
+    """A card as it can be written down.
+
+    Raises:
+        ValueError: it is no mapping, holds what JSON cannot, or ``measured`` has another form than the module says.
+    """
+    if not isinstance(card, Mapping):
+        raise ValueError(f"card must be a mapping of facts, got {type(card).__name__}")
+    try:
+        json.dumps(dict(card), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"card must hold JSON values only ({error})") from None
+    for row in card.get("measured", ()):
+        figures = [row.get(copy, []) for copy in ("clean", "protected")] if isinstance(row, Mapping) else [None]
+        if (
+            not isinstance(row, Mapping)
+            or not isinstance(row.get("trainer"), str)
+            or any(not isinstance(some, list) or not all(isinstance(x, int | float) for x in some) for some in figures)
+        ):
+            raise ValueError(
+                'card: each of "measured" must be {"trainer": name, "clean": [figures], "protected": [figures]}, got '
+                f"{row!r}"
+            )
+    return dict(card)
+
+
+def in_words(figures: Sequence[float]) -> str:
+    """Accuracies over seeds: mean ± standard deviation and n, a single one alone."""
+    if len(figures) < 2:
+        return f"{figures[0]:.1f}" if figures else UNMEASURED
+    return f"{fmean(figures):.1f} ± {stdev(figures):.1f} (n={len(figures)})"
+
+
+def in_short(measured: Sequence[Mapping[str, Any]]) -> str:
+    """The first row of ``measured``, and the one of the trainer who learns most: protected (clean), in %."""
+    known = [row for row in measured if row.get("protected")]
+    if not known:
+        return UNMEASURED
+    worst = max(known, key=lambda row: fmean(row["protected"]))
+    rows = [("", known[0])] if worst is known[0] else [("", known[0]), ("most: ", worst)]
+    return "; ".join(
+        f"{most}{row['trainer']} {in_words(row['protected'])} ({in_words(row.get('clean', ()))})" for most, row in rows
+    )
+
+
+def _table(measured: Sequence[Mapping[str, Any]]) -> str:
+    if not measured:
+        return f"**{UNMEASURED}**"
+    rows = [
+        [_cell(row["trainer"]), *(in_words(row.get(copy, ())) for copy in ("clean", "protected"))] for row in measured
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [["trainer", "clean", "protected"], ["---"] * 3, *rows])
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(command: str | None) -> str:
+    return UNKNOWN if command is None else f"`{command}`"

@@ -1,0 +1,247 @@
+"""Algorithm 1: fit a surrogate whose loss the defensive noise can minimise."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from semtransforms.core.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
+from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.grid import quantize, to_float
+from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
+from semtransforms.core.keys import batch_rows, fold_in, index_keys, stream_seed
+from semtransforms.core.models import look_up
+from semtransforms.data.loading import load_labelled
+from semtransforms.generators.generator import NoiseGenerator, build_surrogate, round_to_half
+from semtransforms.noise.methods import SEM, check_surrogate
+from semtransforms.noise.painted import PAINTERS
+from semtransforms.noise.pgd import forward, perturb_view, pgd, update_weights
+from semtransforms.noise.recording import record_noise
+from semtransforms.views.eot import EOT, build_eot
+
+# what a batch's keys are folded with
+_DEFENSE, _VIEW, _ATTACK = range(3)
+
+LEARNED_ON = 1_000  # drawn training images that tell whether a surrogate fitted on clean data has learned
+
+
+def fit_generator(
+    dataset: Any,
+    config: GeneratorConfig = SEM,
+    *,
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 250,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> NoiseGenerator:
+    """Fit a noise generator on clean data (Algorithm 1; the config chooses the method).
+
+    A fit that was killed and resumed gives the same weights as one that was not, bit for bit on the CPU in fp32: all
+    randomness is keyed by (seed, step, row), so a checkpoint holds the weights, the momentum and the step.
+
+    Args:
+        dataset: any map-style dataset of (PIL image or uint8 tensor, int label), of one image size; or a pair of
+            tensors, uint8 (N, 3, H, W) and int64 (N,).
+        config: a preset of :mod:`semtransforms.noise.methods`, changed as you like.
+        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none
+            to keep.
+        resume: continue from the checkpoint there, if there is one.
+        checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
+        device: where to fit; default: CUDA if present.
+        progress: show step, loss, surrogate accuracy on protected data, images/s and remaining time.
+
+    Returns:
+        The generator, on ``device``.
+
+    Raises:
+        ValueError: empty or mixed-size data, bad labels, a surrogate that is not of the method's kind, a checkpoint
+            that belongs to another fit, a surrogate that learned nothing from clean data where the method needs one
+            that did.
+        FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
+        FloatingPointError: the surrogate diverged.
+    """
+    target = pick_device(device)
+    keep_freed_memory()
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
+    # what can be wrong is found before the data are read
+    eot = build_eot(config.eot)
+    check_surrogate(config)
+    if config.kind == "network":
+        look_up(config.surrogate, config.width)
+    checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
+    if checkpoint is not None:
+        _check_writable(checkpoint.parent)
+        if checkpoint.exists() and not resume:
+            raise FileExistsError(
+                f"checkpoint_dir already holds {checkpoint}. Pass resume=True (--resume on the command line) to go "
+                "on with it, or another folder."
+            )
+    data = load_labelled(dataset, config.num_classes, config.image_size, exact=config.kind == "kernel")
+    height, width = data.images.shape[2:]
+    num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
+    config = replace(config, num_classes=num_classes, image_size=(height, width))
+    if config.kind == "painted":
+        return NoiseGenerator(PAINTERS[config.surrogate](config), config, classes=data.classes)
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    if config.kind == "kernel":
+        noise = record_noise(data, config, checkpoint=checkpoint, device=target, progress=progress)
+        return NoiseGenerator(noise, config, classes=data.classes)
+
+    surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    first = 0
+    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
+    if checkpoint is not None and checkpoint.exists():
+        first = _resume(checkpoint, surrogate, optimizer, config, description)
+    images, labels = data.images, data.labels.to(target)
+    if images.nbytes < free_memory(target) // 4:
+        images = images.to(target)
+
+    with (
+        torch.random.fork_rng([target] if target.type == "cuda" else []),
+        tqdm(total=config.train_steps, initial=first, desc=f"fit {config.method}", disable=not progress) as bar,
+    ):
+        started = time.perf_counter()
+        for step in range(first, config.train_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * config.decay_factor ** (step // config.decay_every)
+            torch.manual_seed(stream_seed(config.seed, step))  # for networks that draw by themselves (dropout)
+            draw = partial(batch_rows, step, len(labels), config.batch_size, config.seed)
+            rows = draw(target)
+            loss, accuracy = train_step(
+                surrogate,
+                optimizer,
+                to_float(images[draw(images.device)].to(target)),
+                labels[rows],
+                keys=fold_in(index_keys(rows, config.seed), step),
+                config=config,
+                eot=eot,
+            )
+            bar.update()
+            # reading a loss waits for the device: not at every step
+            if step % 10 == 9 or step + 1 == config.train_steps:
+                if not bool(loss.isfinite()):
+                    raise FloatingPointError(
+                        f"the surrogate diverged at step {step + 1} (loss {loss.item()}). Lower learning_rate="
+                        f"{config.learning_rate}, or use precision='fp32'."
+                    )
+                rate = (step + 1 - first) * config.batch_size / (time.perf_counter() - started)
+                bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}, {rate:.0f} images/s")
+            if checkpoint is not None and (step + 1) % checkpoint_every == 0:
+                save_checkpoint(checkpoint, surrogate, optimizer, step + 1, description)
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, surrogate, optimizer, config.train_steps, description)
+    # behind the checkpoint, which goes on in full precision: what is fitted is what is saved, published and loaded
+    round_to_half(surrogate)
+    if config.fitted_on == "clean":
+        _check_learned(surrogate, images, labels, config)
+    return NoiseGenerator(surrogate, config, classes=data.classes)
+
+
+def train_step(
+    surrogate: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    keys: Tensor,
+    config: GeneratorConfig,
+    eot: EOT,
+) -> tuple[Tensor, Tensor]:
+    """One pass through the body of Algorithm 1.
+
+    Args:
+        surrogate: the network theta, changed in place.
+        optimizer: over its weights.
+        images: float (B, 3, H, W) in [0, 1].
+        labels: int64 (B,).
+        keys: int64 (B,), this step's randomness.
+        config, eot: the method and T.
+
+    Returns:
+        The loss and the accuracy of the surrogate on what it was updated with, 0-d tensors on the device.
+    """
+    dtype = autocast_dtype(config.precision, images.device)
+    seen = images
+    if config.fitted_on == "protected":
+        # lines 2-9: descend on the noise
+        delta = pgd(surrogate, images, labels, config.defense, keys=fold_in(keys, _DEFENSE), eot=eot, dtype=dtype)
+        # rounded as it will be stored, before the surrogate sees it
+        seen = images + quantize(delta, config.rho_u).to(images.dtype) / 255
+    # line 10: a fresh transformation
+    with torch.no_grad():
+        view = eot(seen, fold_in(keys, _VIEW))
+    # line 11: the adversary of Eq. 5
+    view = perturb_view(surrogate, view, labels, config.view(config.surrogate_sees), fold_in(keys, _ATTACK), dtype)
+    # line 12: update theta, batch statistics in train mode
+    return update_weights(surrogate, optimizer, view, labels, dtype)
+
+
+def _check_learned(surrogate: nn.Module, images: Tensor, labels: Tensor, config: GeneratorConfig) -> None:
+    """Whether a surrogate fitted on clean data tells their classes apart: error-maximising noise follows what it sees.
+
+    Raises:
+        ValueError: it does no better than guessing.
+    """
+    # drawn, since folders are sorted by class; as many of each class as there are, since some are rare
+    order, known = batch_rows(0, len(labels), len(labels), config.seed), labels.cpu()
+    present = known.unique()  # type: ignore[no-untyped-call]
+    each = max(1, LEARNED_ON // len(present))
+    drawn = torch.cat([order[known[order] == label][:each] for label in present])
+    named = labels[drawn.to(labels.device)]
+    batches = torch.split(drawn, config.batch_size)
+    surrogate.eval()
+    with torch.no_grad():
+        views = (to_float(images[rows.to(images.device)].to(named.device)) for rows in batches)
+        right = torch.cat([forward(surrogate, view, None).argmax(1) for view in views]) == named
+    classes, counts = named.unique(return_counts=True)  # type: ignore[no-untyped-call]
+    # class by class: where one is rare, naming the commonest is right nearly always and tells nothing apart
+    recall = sum(float(right[named == label].float().mean()) for label in classes) / len(classes)
+    guess = 1 / len(classes)
+    deviation = guess * float((guess * (1 - guess) / counts).sum()) ** 0.5
+    # three standard deviations above guessing; of a class seen once or twice they would ask for more than everything
+    if recall <= guess + min(3 * deviation, (1 - guess) / 2):
+        raise ValueError(
+            f"the surrogate learned nothing from the clean images (of a class {recall:.0%} are named rightly, guessing "
+            f"gives {guess:.0%}): noise made with it protects nothing. Raise train_steps={config.train_steps}, or "
+            f"change learning_rate={config.learning_rate}."
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    """Whether a folder is there or can be made, without making it."""
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(f"checkpoint_dir: cannot write {folder} ({place} is no folder you may write to). Use another.")
+
+
+def _resume(
+    path: Path,
+    surrogate: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: GeneratorConfig,
+    description: Mapping[str, str],
+) -> int:
+    """Continue from a checkpoint if it belongs to this fit: the updates behind it."""
+    checkpoint = load_checkpoint(path)
+    # a fit may be prolonged: everything but its length must agree
+    check_same_fit(path, checkpoint.metadata, description, may_change=["train_steps"])
+    if checkpoint.step > config.train_steps:
+        raise ValueError(f"checkpoint {path} is at step {checkpoint.step}, beyond train_steps={config.train_steps}")
+    checkpoint.restore(surrogate, optimizer)
+    return checkpoint.step

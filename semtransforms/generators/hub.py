@@ -1,0 +1,183 @@
+"""A generator's repository on the Hugging Face Hub: what is fetched, what is checked, what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+
+# HTTPError is that of the HTTP client in use: httpx in 1.x, httpx2 in 2.x
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# s, to connect, read, write and get a connection: a network that swallows packets must not cost more than a moment
+PATIENCE = (2, 10, 10, 10)
+
+
+def fetch(
+    repo_id: str,
+    revision: str = "main",
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Download a generator, or find it in huggingface-hub's cache.
+
+    Args:
+        repo_id: ``org/name``.
+        revision: branch, tag or commit. A full commit that is in the cache needs no request.
+        token, cache_dir: as for ``hf_hub_download``.
+        local_files_only: take what is in the cache, make no request.
+
+    Returns:
+        The folder in the cache with ``config.json`` and ``model.safetensors``, both of one commit.
+
+    Raises:
+        ValueError: no such repository or revision.
+        FileNotFoundError: the repository holds no generator, or pickled weights only.
+        OSError: the Hub cannot be reached and the files are not in the cache, or the Hub refuses them.
+    """
+    cached = _find(repo_id, revision, cache_dir)
+    if cached is not None and (local_files_only or COMMIT.fullmatch(revision)):
+        return cached
+    with explaining(repo_id, revision):
+        if local_files_only:
+            raise LocalEntryNotFoundError("local_files_only is set")
+        try:
+            commit = _ask(hf_hub_url(repo_id, CONFIG_FILE, revision=revision), token)
+        except (HTTPError, OfflineModeIsEnabled):
+            if cached is None:
+                raise
+            return cached
+        if commit is not None:
+            # the weights first: asked for by its name, the config moves the cache's note of where the branch is, and an
+            # interruption behind that would hide the older generator that is whole
+            hf_hub_download(repo_id, WEIGHTS_FILE, revision=commit, token=token, cache_dir=cache_dir)
+        config = Path(hf_hub_download(repo_id, CONFIG_FILE, revision=revision, token=token, cache_dir=cache_dir))
+        if config.parent.name != commit:
+            # the cache names a folder by its commit: a branch that moves meanwhile must not mix two generators
+            hf_hub_download(repo_id, WEIGHTS_FILE, revision=config.parent.name, token=token, cache_dir=cache_dir)
+        return config.parent
+
+
+def _find(repo_id: str, revision: str, cache_dir: str | Path | None) -> Path | None:
+    """A generator's folder in the cache. hf_hub_download would make a request of its own before it looks there."""
+    config = try_to_load_from_cache(repo_id, CONFIG_FILE, cache_dir, revision)
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return folder if isinstance(try_to_load_from_cache(repo_id, WEIGHTS_FILE, cache_dir, folder.name), str) else None
+
+
+def _ask(address: str, token: str | bool | None) -> str | None:
+    """Whether the Hub is there, asked once: hf_hub_download would ask six times in 23 s.
+
+    Returns:
+        The commit that the address is of; ``None`` where the answer does not say.
+
+    Raises:
+        HTTPError: it is not, or has trouble. What it says of the repository is left to hf_hub_download.
+        OfflineModeIsEnabled: HF_HUB_OFFLINE is set.
+    """
+    answer = get_session().head(address, timeout=PATIENCE, headers=build_hf_headers(token=token))
+    if answer.status_code in (408, 429) or answer.status_code >= 500:
+        answer.raise_for_status()
+    commit = answer.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
+    return commit if answer.status_code < 400 and commit and COMMIT.fullmatch(commit) else None
+
+
+def check_private(repo_id: str, token: str | None) -> None:
+    """Refuse a repository that is there already and public: what is pushed as private would be read by everyone.
+
+    Raises:
+        ValueError: it is.
+    """
+    try:
+        public = not HfApi(token=token).model_info(repo_id).private
+    except GatedRepoError:  # derived from the next, and there
+        raise
+    except RepositoryNotFoundError:
+        return  # it will be made
+    if public:
+        raise ValueError(f"private: {repo_id!r} is there and public. Make it private first, or choose another.")
+
+
+@contextmanager
+def explaining(repo_id: str, revision: str | None = None, *, pushing: bool = False) -> Iterator[None]:
+    """Turn what huggingface-hub raises into errors that name the repository and the remedy, and never a token.
+
+    Args:
+        repo_id, revision: for the messages.
+        pushing: whether it is published; else it is loaded.
+    """
+    where = f"generator {repo_id if revision in (None, 'main') else f'{repo_id}@{revision}'!r}"
+    login = "Log in with `hf auth login`, set HF_TOKEN, or pass token=..."
+    hub = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # a mirror's address may hold a password
+    missing, by_hand = (
+        " is not in the cache",
+        (
+            f"With a network: `hf download {repo_id} --local-dir FOLDER`; then give FOLDER in place of the name. "
+            "A mirror is set with HF_ENDPOINT."
+        ),
+    )
+    if pushing:
+        missing, by_hand = " is not published", "It is as it was before."
+    try:
+        yield
+    except GatedRepoError as error:
+        raise PermissionError(f"{where} is gated. Ask for access at {hub}/{repo_id}. {login}") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"unknown {where}: no such folder here, and no such repository at {hub} that you may read. Check the name. "
+            f"If it is private: {login}"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"{where}: no such branch, tag or commit. Leave the revision out for main.") from error
+    except LocalEntryNotFoundError as error:
+        raise OSError(f"{where}{missing}: {_first_line(error)}. {by_hand}") from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{where} has no {CONFIG_FILE} or no {WEIGHTS_FILE}; pickled weights are never loaded. Write it with "
+            "NoiseGenerator.push_to_hub."
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        remedy = login if status in (401, 403) else "Try again later." if status >= 408 else "Check HF_ENDPOINT."
+        raise OSError(f"{where}: {hub} answered {status}. {remedy}") from error
+    except OfflineModeIsEnabled as error:
+        raise OSError(f"{where}{missing}, and HF_HUB_OFFLINE is set. {by_hand}") from error
+    except HTTPError as error:
+        raise OSError(
+            f"{where}{missing}: {hub} cannot be reached or broke off ({_first_line(error)}). Try again. {by_hand}"
+        ) from error
+    except (OSError, RuntimeError) as error:  # a file of another size than announced, a full disk; a broken upload
+        raise OSError(f"{where}: {_first_line(error)}. Try again.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return re.sub(r"//[^/@ ]*@", "//", str(error).partition("\n")[0].rstrip("."))

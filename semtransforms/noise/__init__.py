@@ -1,0 +1,1 @@
+"""The one loop that finds defensive noise, and the methods that need no loop."""

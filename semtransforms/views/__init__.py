@@ -1,0 +1,1 @@
+"""What happens to images before a network sees them: T, and what trainers do."""

@@ -1,0 +1,277 @@
+"""Decoding and colour modes against PIL and hand-computed values."""
+
+import io
+import pickle
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms, tv_tensors
+from torchvision.datasets import FakeData
+from torchvision.transforms import v2
+
+from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels, encode_png, to_pil, to_rgb
+from semtransforms.data.raw import read_samples, take_off_transforms
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def chw(array):
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "RGBX"])
+def test_opaque_modes_convert_as_pil_does(mode):
+    """A colour mode comes out in other colours than every other program shows."""
+    image = Image.fromarray(RGB).convert(mode)
+    pixels, alpha = to_rgb(image)
+    assert torch.equal(pixels, chw(np.asarray(image.convert("RGB"))))
+    assert alpha is None
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA", "RGBA"])
+def test_alpha_is_kept_beside_the_pixels(mode):
+    """Transparency is lost, or the colour under a transparent pixel changes."""
+    rgba = np.dstack([RGB, RNG.integers(0, 256, (5, 7), dtype=np.uint8)])
+    image = Image.fromarray(rgba).convert("LA") if mode != "RGBA" else Image.fromarray(rgba)
+    image = image.convert(mode)
+    expected = np.asarray(image.convert("RGBA"))
+    pixels, alpha = to_rgb(image)
+    assert torch.equal(pixels, chw(expected[..., :3]))
+    assert torch.equal(alpha, torch.from_numpy(expected[..., 3].copy())[None])
+    again = to_pil(pixels, alpha)
+    assert again.mode == "RGBA"
+    assert np.array_equal(np.asarray(again), expected)
+
+
+def test_palette_with_transparency():
+    """The transparent colour of a GIF or PNG palette becomes opaque."""
+    image = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.info["transparency"] = 2
+    pixels, alpha = to_rgb(image)
+    assert pixels[:, 0, 1].tolist() == [40, 50, 60]
+    assert alpha[0].tolist() == [[255, 255], [0, 255]]
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.int32, "I")])
+def test_16_bit_is_scaled_not_clipped(dtype, mode):
+    """PIL's own conversion clips at 255: a 16-bit scan becomes white."""
+    values = np.array([[0, 128, 129], [257, 30000, 65535]])
+    image = Image.fromarray(values.astype(dtype))
+    assert image.mode == mode
+    expected = np.rint(values / 65535 * 255).astype(np.uint8)
+    pixels, alpha = to_rgb(image)
+    assert alpha is None
+    for channel in pixels:
+        assert np.array_equal(channel.numpy(), expected)
+    if mode == "I;16":
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        assert np.array_equal(to_rgb(Image.open(file)).pixels[0].numpy(), expected)
+
+
+def test_images_without_a_known_range_are_refused():
+    """A float image is read with a guessed range, and the radius means nothing."""
+    with pytest.raises(TypeError, match="mode F"):
+        to_rgb(Image.fromarray(np.ones((2, 2), np.float32)))
+    with pytest.raises(ValueError, match=r"70000.*0\.\.65535"):
+        to_rgb(Image.fromarray(np.full((2, 2), 70000, np.int32)))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "by_hand"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.transpose(1, 0, 2)),
+        (6, lambda a: a.transpose(1, 0, 2)[:, ::-1]),
+        (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)),
+        (8, lambda a: a.transpose(1, 0, 2)[::-1]),
+    ],
+)
+def test_exif_orientation_is_applied(orientation, by_hand):
+    """A phone's photograph lies on its side once its EXIF is dropped."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "PNG", exif=exif)
+    assert torch.equal(to_rgb(Image.open(file)).pixels, chw(by_hand(RGB)))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_lose_the_image():
+    """One broken tag makes a readable photograph unreadable."""
+    image = Image.fromarray(RGB)
+    image.info["exif"] = b"Exif\x00\x00II*\x00garbage"
+    assert torch.equal(to_rgb(image).pixels, chw(RGB))
+    image.info["exif"] = b"nothing like EXIF"
+    assert torch.equal(to_rgb(image).pixels, chw(RGB))
+
+
+def test_as_pixels_takes_every_accepted_type():
+    """One of the accepted types gives other pixels than the rest."""
+    tensor = chw(RGB)
+    for image in (Image.fromarray(RGB), tensor, tv_tensors.Image(tensor), RGB):
+        pixels = as_pixels(image)
+        assert type(pixels) is torch.Tensor
+        assert torch.equal(pixels, tensor)
+    grey = RGB[..., 0]
+    for image in (grey, grey[..., None], torch.from_numpy(grey), torch.from_numpy(grey)[None]):
+        assert torch.equal(as_pixels(image), chw(np.dstack([grey] * 3)))
+
+
+def test_as_pixels_refuses_with_the_remedy():
+    """Float images lose the exact bound; a batch or a channels-last tensor is taken for an image."""
+    for image in (torch.rand(3, 4, 4), RGB.astype(np.float32), torch.full((3, 2, 2), torch.nan)):
+        with pytest.raises(TypeError, match=r"uint8.*before the conversion to float"):
+            as_pixels(image)
+    for shape in [(4, 4, 3), (2, 3, 4, 4), (3, 0, 4)]:
+        with pytest.raises(ValueError, match="image"):
+            as_pixels(torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(TypeError, match="str"):
+        as_pixels("photo.png")
+
+
+def test_png_gives_back_the_bytes_and_nothing_else():
+    """What a user stores differs from what was protected, or carries metadata."""
+    alpha = torch.from_numpy(RNG.integers(0, 256, (1, 5, 7), dtype=np.uint8))
+    image = Image.open(io.BytesIO(encode_png(chw(RGB), alpha)))
+    assert np.array_equal(np.asarray(image)[..., :3], RGB)
+    assert np.array_equal(np.asarray(image)[..., 3], alpha[0].numpy())
+    image = Image.open(io.BytesIO(encode_png(chw(RGB))))
+    assert image.mode == "RGB"
+    assert not image.info
+    assert to_pil(chw(RGB)).format is None
+
+
+def test_labels_are_checked():
+    """A wrong label costs an hour of work before it is found, or protects as another class."""
+    mixed = [torch.tensor(0), 2, np.int64(1)]
+    for labels in ([0, 2, 1], torch.tensor([0, 2, 1]), np.array([0, 2, 1], np.uint8), mixed):
+        checked = check_labels(labels, 3)
+        assert checked.dtype == torch.int64
+        assert checked.tolist() == [0, 2, 1]
+    for labels, error, message in [
+        ([0, 3], ValueError, r"0\.\.2, got 3 at index 1.*fit_generator.*label_map"),
+        ([0, -1], ValueError, r"index 1 is -1.*missing"),
+        ([0, None], ValueError, r"index 1 is missing"),
+        ([0, 1.5], TypeError, r"1\.5 \(float\) at index 1"),
+        (torch.tensor([0.0]), TypeError, "whole numbers"),
+        ([0, float("nan")], TypeError, "whole numbers"),
+        ([True], TypeError, "whole numbers"),
+        (["cat"], TypeError, "'cat'"),
+        ([[0, 1]], ValueError, "one whole number per image"),
+    ]:
+        with pytest.raises(error, match=message):
+            check_labels(labels, 3)
+
+
+def test_read_samples_skips_the_transform_and_leaves_the_dataset_alone():
+    """Noise is fitted on augmented or float images, or the user's dataset loses its transform."""
+    transform = transforms.ToTensor()
+    dataset = FakeData(
+        size=2, image_size=(3, 4, 4), num_classes=3, transform=transform, target_transform=lambda label: label + 1
+    )
+    plain = FakeData(size=2, image_size=(3, 4, 4), num_classes=3)
+    subset = torch.utils.data.Subset(torch.utils.data.Subset(dataset, [1, 0]), [1])
+    for found, index in [(next(read_samples(dataset)), 0), (next(read_samples(subset)), 0)]:
+        assert torch.equal(found[0], chw(np.asarray(plain[index][0])))
+        assert found[1] == int(plain[index][1])
+    assert dataset.transform is transform
+    assert subset.dataset.dataset is dataset
+    raw, apply = take_off_transforms(subset)
+    assert raw is not subset
+    image, label = apply(*raw[0])
+    assert torch.equal(image, dataset[0][0])
+    assert label == dataset[0][1]
+
+
+class Plain:
+    """A dataset as people write one: it calls its transforms without asking for None."""
+
+    def __init__(self):
+        self.transform = transforms.ToTensor()
+        self.target_transform = str
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(RGB)), self.target_transform(2)
+
+
+class Joint(Plain):
+    def __init__(self):
+        self.transforms = v2.RandomHorizontalFlip(1.0)
+
+    def __getitem__(self, index):
+        return self.transforms(Image.fromarray(RGB), 2)
+
+
+@pytest.mark.parametrize("kind", [Plain, Joint])
+def test_datasets_that_call_their_transform_unasked(kind):
+    """The common hand-written dataset fails with "'NoneType' object is not callable", or its workers do not start."""
+    raw, apply = take_off_transforms(kind())
+    for dataset in (raw, pickle.loads(pickle.dumps(raw))):  # spawn sends it to the workers as a pickle
+        image, label = dataset[0]
+        assert np.array_equal(np.asarray(image), RGB)
+        assert label == 2
+    expected = kind()[0]
+    assert np.array_equal(np.asarray(apply(image, label)[0]), np.asarray(expected[0]))
+    assert apply(image, label)[1] == expected[1]
+    assert take_off_transforms(raw)[1] is None
+
+
+def test_concatenated_transforms_are_refused():
+    """Each part has its own transform: taking one for all trains on something else."""
+    part = FakeData(size=1, image_size=(3, 4, 4), transform=transforms.ToTensor())
+    with pytest.raises(TypeError, match="Protect each part"):
+        take_off_transforms(torch.utils.data.ConcatDataset([part, part]))
+
+
+def test_bad_samples_are_named():
+    """An unreadable image among a million is not named."""
+    good = Image.fromarray(RGB)
+    file = io.BytesIO()
+    good.save(file, "PNG")
+    truncated = Image.open(io.BytesIO(file.getvalue()[:70]))
+    for sample, error, message in [
+        ((truncated, 0), ValueError, "index 1 does not decode"),
+        ((torch.rand(3, 2, 2), 0), TypeError, "sample 1.*uint8"),
+        ((good, None), ValueError, "index 1 is missing"),
+        ((good, -1), ValueError, "index 1 is missing"),
+        ((good, 0.5), TypeError, "index 1 must be a whole number"),
+        ((good, 0, 1), TypeError, "a tuple of 3.*map_fn"),
+        ({"img": good, "label": 0}, TypeError, r"columns \['img', 'label'\].*map_fn"),
+    ]:
+        with pytest.raises(error, match=message):
+            list(read_samples([(good, 0), sample]))
+
+
+class Damaged(Image.Image):
+    """A file whose decoder fails in its own way."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def load(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, Image.DecompressionBombError],
+)
+def test_whatever_a_decoder_raises_names_the_image(kind):
+    """A damaged chunk, a truncated header or a bomb ends a long run without saying which file it was."""
+    assert issubclass(kind, UNDECODABLE)
+    with pytest.raises(ValueError, match=r"index 0 does not decode \(by its decoder\)"):
+        next(read_samples([(Damaged(kind("by its decoder")), 0)]))

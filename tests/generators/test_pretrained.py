@@ -1,0 +1,138 @@
+"""The generators that come with the package: the folders, and the wheel that carries them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+
+from semtransforms import NoiseGenerator
+from semtransforms.generators import names as hub
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))  # examples/ is no part of the package
+
+from examples.publish_pretrained import MOST_BYTES, check, main  # noqa: E402
+
+FOLDERS = sorted(path for path in (ROOT / "pretrained").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_folder_may_be_published(folder: Path):
+    """A stray file, a card of another fit or a figure nobody measured would be published under the project's name."""
+    assert check(folder).config.rho_u > 0
+
+
+def test_the_folders_hold_nothing_else():
+    """What is not a generator's would travel in every wheel, which PyPI does not forget."""
+    assert [path for path in (ROOT / "pretrained").iterdir() if not path.is_dir()] == []
+    assert sum(path.stat().st_size for path in (ROOT / "pretrained").rglob("*") if path.is_file()) <= MOST_BYTES
+
+
+@pytest.mark.parametrize("fault", ["stray", "missing", "truncated", "card", "figure", "no source", "old form"])
+def test_what_may_not_be_published(tmp_path: Path, fault: str):
+    """The check is the last one to look before strangers load the files."""
+    folder = shutil.copytree(ROOT / "pretrained" / "sem-digits", tmp_path / "sem-digits")
+    weights, config, card = (folder / name for name in ("model.safetensors", "config.json", "README.md"))
+    message = {"stray": "nothing else", "missing": "nothing else", "truncated": "truncated"}.get(fault, "is not what")
+    if fault == "stray":
+        (folder / "pytorch_model.bin").write_bytes(b"")
+    elif fault == "missing":
+        card.unlink()
+    elif fault == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif fault == "card":
+        card.write_text(card.read_text() + "It protects from everything.\n")
+    elif fault == "figure":
+        record = json.loads(config.read_text())
+        record["card"]["measured"][0]["protected"] = [9.8]
+        config.write_text(json.dumps(record))
+        NoiseGenerator.from_pretrained(folder, device="cpu").save_pretrained(folder)
+        message = r"is \[9\.8\], .* says \[9\.9\]"
+    elif fault == "no source":
+        generator = NoiseGenerator.from_pretrained(folder, device="cpu")
+        generator.card["measured"].append({"trainer": "adversarial", "clean": [99.9], "protected": [0.0]})
+        generator.save_pretrained(folder)
+        message = "no source says so"
+    else:
+        from safetensors.torch import load_file, save_file
+
+        halves = load_file(weights).items()
+        save_file({key: value.float() if value.is_floating_point() else value for key, value in halves}, weights)
+        record = json.loads(config.read_text())
+        del record["sha256"]
+        config.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message):
+        check(folder)
+
+
+def test_figures_are_those_of_this_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After another fit the old figures would still match the old record."""
+    from examples import publish_pretrained
+
+    monkeypatch.setattr(publish_pretrained, "ROOT", tmp_path)
+    record = {"fingerprint": "0" * 64, "records": [{"accuracy": 0.5}, {"accuracy": 0.25}]}
+    (tmp_path / "r.json").write_text(json.dumps(record))
+    assert publish_pretrained._read_figures("r.json#/records/*/accuracy", "0" * 64) == [50, 25]
+    assert publish_pretrained._read_figures("r.json#/records/1/accuracy", "0" * 64) == [25]
+    with pytest.raises(ValueError, match=r"r\.json was measured with generator 000000000000, not 111111111111"):
+        publish_pretrained._read_figures("r.json#/records/*/accuracy", "1" * 64)
+
+
+def test_publish_then_load_by_the_line_it_prints(
+    server: HubServer, login: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """From the folder to the table of names and back: the very files, at the very commit."""
+    main(["--to", "me"])
+    line = next(line for line in capsys.readouterr().out.splitlines() if "sem-digits" in line and "OnHub" in line)
+    monkeypatch.setattr(hub, "_BUNDLED", (tmp_path,))
+    monkeypatch.setattr(hub, "TABLE", eval(f"{{{line}}}", {"OnHub": hub.OnHub}))
+    folder = hub.resolve("sem-digits")
+    pushed = server.repositories["me/sem-digits"]
+    for name, content in pushed.commits[pushed.refs["main"]].items():
+        if name != "config.json":  # it names the version that saved it
+            assert content == (ROOT / "pretrained" / "sem-digits" / name).read_bytes()
+    assert check(ROOT / "pretrained" / "sem-digits").fingerprint == NoiseGenerator.from_pretrained(folder).fingerprint
+
+
+LOADED = """
+import json, sys
+from pathlib import Path
+checkout, place = sys.argv[1:]
+sys.path = [entry for entry in sys.path if not Path(entry).resolve().is_relative_to(checkout)]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__name__", "")]
+import semtransforms
+from semtransforms.hub import short_names
+loaded = {name: semtransforms.NoiseGenerator.from_pretrained(name, device="cpu") for name in short_names()}
+assert all(generator.folder.is_relative_to(place) for generator in loaded.values()), loaded
+assert Path(semtransforms.__file__).is_relative_to(place)
+print(json.dumps({name: generator.fingerprint for name, generator in loaded.items()}))
+"""
+
+
+def test_the_wheel_carries_them(tmp_path: Path):
+    """A user has the wheel and nothing else: no checkout beside it, another working directory, no network."""
+    pytest.importorskip("hatchling")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, env=environment, check=True, capture_output=True)
+    wheel, place = next(tmp_path.glob("*.whl")), tmp_path / "site"
+    assert wheel.stat().st_size < MOST_BYTES + (1 << 20)
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(place), str(wheel)]
+    subprocess.run([sys.executable, *install], env=environment, check=True, capture_output=True)
+    (tmp_path / "elsewhere").mkdir()
+    kept = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and Path(entry) != ROOT]
+    environment |= {"PYTHONPATH": os.pathsep.join([str(place), *kept]), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LOADED, str(ROOT), str(place)],
+        cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loaded, expected = json.loads(done.stdout), {folder.name: check(folder).fingerprint for folder in FOLDERS}
+    # until the ResNet-18s are fitted, their names lead to the small ones
+    names = ("sem-cifar10", "sem-plus-cifar10", "sem-imagenet100")
+    assert loaded == expected | {name: expected[f"{name}-small"] for name in names}
