@@ -1,0 +1,184 @@
+"""Files that are there whole or not at all, folders that one process writes at a time, errors that say which."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+if sys.platform != "win32":
+    import fcntl
+
+UNFINISHED = ".unfinished-"  # begins the name of a file that is being written; what a kill leaves is found by it
+
+
+@contextmanager
+def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """A temporary file that takes its name when the block ends and its bytes are on the disk.
+
+    Args:
+        path: the name it takes, in a folder that is there; a file of that name is replaced.
+        mode: its permissions, before the umask.
+
+    Yields:
+        The temporary file, empty, in the same folder. If the block fails it is removed, and ``path`` is as it was.
+    """
+    # not named after the file, whose name may be as long as the disk allows; a thread writes one file at a time
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{threading.get_ident()}")
+    temporary.unlink(missing_ok=True)  # the mode counts only for a new file
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        if os.name == "posix":  # the new name lies in the folder's own bytes
+            _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file so that it is there whole or not at all, even after a power failure.
+
+    Args:
+        path: its name, in a folder that is there.
+        data: its content.
+        mode: its permissions, before the umask.
+    """
+    with writing(path, mode=mode) as temporary:
+        temporary.write_bytes(data)
+
+
+def to_json(value: Any) -> bytes:
+    """A JSON value as the bytes of a readable file."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        ValueError: the file is cut or damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}). Remove it to make it anew.") from error
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock on a file. It goes with its process, so a kill leaves none behind.
+
+    Args:
+        file: made if missing, in a folder that is there; it stays.
+        wait: wait for another process that holds it.
+
+    Yields:
+        Whether it is held. ``False`` where another process holds it and ``wait`` is false, and where the disk has no
+        locks (some network disks).
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=wait)
+    except (Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
+def alone_in(folder: Path, argument: str) -> Iterator[None]:
+    """Keep other processes out of a folder; a kill leaves no lock behind.
+
+    The folder itself is locked, not a file in it: what is published carries no trace of it, and two processes with
+    different private folders exclude each other too.
+
+    Args:
+        folder: must exist.
+        argument: its name in messages.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    if sys.platform == "win32":  # a folder cannot be locked there
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{argument} {str(folder)!r} is being written by another process. Wait for it, or choose another one."
+            ) from None
+        except OSError:  # some network disks have no locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def making_folder(folder: Path, argument: str) -> Iterator[None]:
+    """Make a folder that can be written into; if the block fails, remove what was made and is still empty.
+
+    Args:
+        folder: made with its parents where it is missing.
+        argument: its name in messages.
+
+    Raises:
+        OSError: it cannot be made, or not be written.
+    """
+    made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
+    try:
+        with explained(argument, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        yield
+    except BaseException:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+        raise
+
+
+@contextmanager
+def explained(argument: str, place: Path) -> Iterator[None]:
+    """Let the system's refusal to write name the argument, its value and the remedy.
+
+    Args:
+        argument: its name in messages.
+        place: its value.
+
+    Raises:
+        OSError: the block raised one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{argument} {str(place)!r} cannot be written ({error.strerror or error}). "
+            "Choose a place you may write to, on a disk with free space."
+        ) from error

@@ -1,0 +1,91 @@
+"""Files that are whole or absent, and locks that a kill does not leave behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semtransforms.core.files import alone_in, locked, making_folder, read_json, to_json, write_atomically, writing
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path):
+    """A config cut in the middle of its bytes would take the place of the one that was whole."""
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError), writing(path) as temporary:
+        temporary.write_bytes(["new, cut"])
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_file_is_never_readable_by_more_than_its_mode_says(tmp_path: Path, mode: int):
+    """A secret seed that is world-readable for a moment has been read."""
+    with writing(tmp_path / "secret", mode=mode) as temporary:
+        assert temporary.stat().st_mode & 0o777 == mode
+        temporary.write_bytes(b"7")
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == mode
+
+
+def test_the_longest_name_that_the_disk_takes(tmp_path: Path):
+    """A temporary file that adds letters to the name would fail for a photograph whose own name is just allowed."""
+    longest = "n" * os.pathconf(tmp_path, "PC_NAME_MAX")
+    write_atomically(tmp_path / longest, b"x")
+    assert os.listdir(tmp_path) == [longest]
+
+
+def test_json_comes_back_and_a_cut_one_is_named(tmp_path: Path):
+    """Half a record would be read as a result, or as an error that does not say which file it is."""
+    path = tmp_path / "a.json"
+    write_atomically(path, to_json({"a": [1, None]}))
+    assert read_json(path) == {"a": [1, None]}
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"a\.json"):
+        read_json(path)
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from semtransforms.core.files import alone_in, locked
+with {lock}:
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("lock", ["locked(Path({place!r}) / '.lock', wait=False)", "alone_in(Path({place!r}), 'OUT')"])
+def test_a_lock_excludes_another_process_and_goes_with_it(tmp_path: Path, lock: str):
+    """Two writers of one folder mix their files; a lock that outlives kill -9 locks the owner out for ever."""
+    script = HOLDS.format(lock=lock.format(place=str(tmp_path)))
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert not _free(tmp_path, lock)
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        holder.stdout.close()
+    assert _free(tmp_path, lock)
+
+
+def _free(place: Path, lock: str) -> bool:
+    if "alone_in" not in lock:
+        with locked(place / ".lock", wait=False) as held:
+            return held
+    try:
+        with alone_in(place, "OUT"):
+            return True
+    except ValueError:
+        return False
+
+
+def test_a_folder_that_was_made_in_vain_is_gone(tmp_path: Path):
+    """An empty folder left behind is in the way of the same command given again."""
+    with pytest.raises(RuntimeError), making_folder(tmp_path / "a" / "b", "OUT"):
+        raise RuntimeError("broke off")
+    assert os.listdir(tmp_path) == []
