@@ -1,10 +1,18 @@
-"""What several files of tests share: a Hub that is not the real one."""
+"""What several files of tests share: one torch thread a process, and a Hub that is not the real one."""
 
+import os
 from pathlib import Path
 
-import pytest
-from hub_server import HubServer
-from huggingface_hub import constants
+# Before torch is imported, here and in the processes that tests start. Threads of several processes on few cores wait
+# for each other: a test of seconds then takes minutes.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hub_server import HubServer  # noqa: E402
+from huggingface_hub import constants  # noqa: E402
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture

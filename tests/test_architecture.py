@@ -285,3 +285,24 @@ def test_the_version_is_said_once():
     project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
     assert 'dynamic = ["version"]' in project
     assert f'version = "{semtransforms.__version__}"' not in project
+
+
+LONGEST_MODULE, LONGEST_FUNCTION = 400, 60  # lines; a screen
+
+# what is longer, and why
+LONGER: dict[str, str] = {}
+
+
+def test_modules_and_functions_fit_a_screen():
+    """Nobody sees at a glance what a longer one does; the next change makes it longer still."""
+    long = set()
+    for module, tree in read_sources().items():
+        path = PACKAGE / module.replace(".", "/")
+        file = path.with_suffix(".py") if module and not path.is_dir() else path / "__init__.py"
+        if len(file.read_text(encoding="utf-8").splitlines()) > LONGEST_MODULE:
+            long.add(module)
+        for node in ast.walk(tree):
+            lines = (getattr(node, "end_lineno", None) or 0) - getattr(node, "lineno", 0) + 1
+            if isinstance(node, ast.FunctionDef) and lines > LONGEST_FUNCTION:
+                long.add(f"{module}.{node.name}")
+    assert long == set(LONGER)
