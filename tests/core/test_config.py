@@ -53,7 +53,7 @@ def test_defaults_are_the_papers():
 def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
     """The rows of the paper's Table 1: a swapped row would publish one method's figures under another's name."""
     assert preset.defense.inner == defense_inner
-    assert preset.view(preset.surrogate_sees) == surrogate_view
+    assert preset.perturbation(preset.surrogate_sees) == surrogate_view
     assert preset.defense.num_samples == samples
     assert METHODS[preset.method] is preset
 

@@ -20,7 +20,9 @@ from torch.utils.data import TensorDataset
 from semtransforms.core.config import Transformation
 from semtransforms.core.keys import batch_rows, fold_in, index_keys
 from semtransforms.generators.fitting import fit_generator, load_labelled, train_step
-from semtransforms.generators.generator import NoiseGenerator, build_surrogate, round_to_half
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.generators.weights import round_to_half
+from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM
 from semtransforms.views.eot import build_eot
 

@@ -26,7 +26,8 @@ from semtransforms.cli import app
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.generators import hub as repository
 from semtransforms.generators import names as hub
-from semtransforms.generators.generator import NoiseGenerator, build_surrogate
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.ntga import RecordedNoise
 from semtransforms.protect.transform import SEMProtect
 from semtransforms.protect.wrapper import ProtectedDataset

@@ -189,7 +189,7 @@ def test_samples_as_one_batch_equal_one_after_the_other(fits, monkeypatch):
     config = PGDConfig(RHO, ALPHA, steps=3, inner=Uniform(4 / 255), num_samples=5)
     eot = build_eot([Transformation("crop", {"padding": 2}), Transformation("flip")])
     whole = pgd(convnet(), images, labels, config, keys=keys, eot=eot)
-    monkeypatch.setattr(pgd_module, "_images_that_fit", lambda network, image: fits)
+    monkeypatch.setattr(pgd_module, "_measure_largest_batch", lambda network, image: fits)
     sizes = []
     network = convnet()
     network[0].register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
@@ -206,7 +206,7 @@ def test_memory_decides_how_many_images_a_gradient_takes(monkeypatch):
     found = []
     for free in (1 << 30, 1 << 29, 1):
         monkeypatch.setattr(pgd_module, "free_memory", lambda device, free=free: free)
-        found.append(pgd_module._images_that_fit(network, image))
+        found.append(pgd_module._measure_largest_batch(network, image))
     assert found[0] // 2 == found[1]
     assert found[2] == 1
     # by hand: the activations of one 8 x 8 image in a convnet of width 4 take some kilobytes, not megabytes
