@@ -12,10 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
-from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.config import GeneratorConfig, parse_radius
 from semtransforms.core.models import build_model
 from semtransforms.generators.generator import NoiseGenerator
-from semtransforms.noise.methods import METHODS
+from semtransforms.noise.methods import METHODS, with_effort
 from semtransforms.protect.figures import NOISE_GAIN, PANEL, side_by_side
 
 
@@ -194,6 +194,33 @@ def test_what_goes_with_an_option(photos: Path, tmp_path: Path, monkeypatch: pyt
     assert {name: getattr(configs[0], name) for name in expected} == pytest.approx(expected)
     untouched = {"alpha_u", "alpha_a", "decay_every"} - expected.keys()
     assert all(getattr(configs[0], name) == getattr(preset, name) for name in untouched)
+
+
+@pytest.mark.parametrize(
+    ("method", "effort"),
+    [
+        ("sem-plus", {"steps_u": 10, "train_steps": 400}),
+        ("sem", {"steps_a": 3}),
+        ("sem", {"rho_u": "16/255", "rho_a": "0.01", "steps_u": 7, "steps_a": 9, "train_steps": 77}),
+        ("tap", {"rho_u": "4/255", "train_steps": 1000}),
+        ("ntga", {"rho_u": "4/255", "steps_u": 3, "train_steps": 64}),
+    ],
+)
+def test_the_command_line_and_python_agree(photos: Path, tmp_path: Path, monkeypatch, method, effort):
+    """The same wish gave two generators: in Python the noise went a quarter of the way, and the rate fell too late."""
+    from semtransforms.generators import fitting
+
+    configs = []
+
+    def fit_generator(images, config, **others):
+        configs.append(config)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(fitting, "fit_generator", fit_generator)
+    words = [word for name, value in effort.items() for word in (f"--{name.replace('_', '-')}", value)]
+    fails(run("fit", photos, tmp_path / "mine", "--method", method, *words), "enough")
+    numbers = {name: parse_radius(value) if isinstance(value, str) else value for name, value in effort.items()}
+    assert configs == [with_effort(METHODS[method], **numbers)]  # every bit of it
 
 
 FIT_QUICKLY = ("--steps-u", 1, "--steps-a", 1, "--num-samples", 1, "--surrogate", "convnet", "--width", 4,
