@@ -132,10 +132,10 @@ def _look_up(name: str) -> Path | OnHub:
         return entry
     if parts := _REPOSITORY.fullmatch(name):
         return OnHub(parts[1], parts[2])
-    why = "It is not fitted yet" if name in TABLE else "There is no such folder or short name"
+    why = "it is not fitted yet" if name in TABLE else "no such folder or short name"
     raise ValueError(
-        f"{unknown('generator', name, sorted(known))} {why}, and it is not org/name on the Hub. Fit one on your data "
-        "with fit_generator."
+        f"{unknown('generator', name, sorted(known))} ({why}, and not org/name on the Hub). Fit one on your data with "
+        "fit_generator."
     )
 
 

@@ -361,15 +361,15 @@ def test_mistakes_in_evaluate_are_one_line(tmp_path: Path):
 
 def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The names that --generator takes, those on the Hub included, and what each was measured to protect."""
-    from semtransforms.generators import names as hub
+    from semtransforms.generators import names
 
     folder = save_generator(tmp_path / "bundled" / "em-shapes", 3)
     record = json.loads((folder / "config.json").read_text())
     record["card"] = {"data": "shapes", "measured": [{"trainer": "standard", "clean": [90], "protected": [30, 32]}]}
     (folder / "config.json").write_text(json.dumps(record))
-    monkeypatch.setattr(hub, "_BUNDLED", (tmp_path / "bundled",))
-    monkeypatch.setattr(hub, "TABLE", {"far": hub.OnHub("org/far", "0" * 40), "em-2": hub.StandIn("em-shapes"),
-                                       "lost": hub.StandIn("not-there")})  # fmt: skip
+    monkeypatch.setattr(names, "_BUNDLED", (tmp_path / "bundled",))
+    monkeypatch.setattr(names, "TABLE", {"far": names.OnHub("org/far", "0" * 40), "em-2": names.StandIn("em-shapes"),
+                                       "lost": names.StandIn("not-there")})  # fmt: skip
     heading, *rows = run("list").stdout.splitlines()
     assert heading.split()[:3] == ["name", "method", "data"]
     kib = f"{(folder / 'model.safetensors').stat().st_size / 1024:.0f}"

@@ -247,26 +247,6 @@ def test_ids_key_the_draws_instead_of_the_bytes(fitted):
     assert (noise[2] != noise[3]).float().mean() > 0.05
 
 
-def test_noise_halves_its_batch_where_memory_runs_out(fitted, monkeypatch):
-    """A large batch of large images must get slower, not fail, while one image fits."""
-    import semtransforms.generators.generator as module
-
-    images, labels = shapes(9)
-    expected = fitted.noise(images, labels)
-    sizes = []
-
-    def small_memory(network, batch, *args, **options):
-        sizes.append(len(batch))
-        if len(batch) > 3:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return original(network, batch, *args, **options)
-
-    original = module.pgd
-    monkeypatch.setattr(module, "pgd", small_memory)
-    assert (fitted.noise(images, labels) == expected).float().mean() >= 0.999
-    assert sizes == [9, 5, 3, 2, 4, 2, 2]
-
-
 def test_mixed_sizes_are_each_protected(fitted):
     """A folder of photographs has every size; each must come back in its place."""
     sides = [(12, 12), (16, 20), (12, 12), (9, 30), (16, 20)]
