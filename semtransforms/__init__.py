@@ -26,6 +26,7 @@ __all__ = [
     "evaluate",
     "fit_generator",
     "train_victim",
+    "with_effort",
 ]
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from semtransforms.evaluation.victims import VictimConfig, train_victim
     from semtransforms.generators.fitting import fit_generator
     from semtransforms.generators.generator import NoiseGenerator
-    from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_PLUS, TAP
+    from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_PLUS, TAP, with_effort
     from semtransforms.protect.transform import SEMProtect
     from semtransforms.protect.wrapper import ProtectedDataset
 else:  # hidden from type checkers, for which it would turn every misspelt import into an object
@@ -58,6 +59,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "evaluate": "evaluation.protocol",
         "fit_generator": "generators.fitting",
         "train_victim": "evaluation.victims",
+        "with_effort": "noise.methods",
     }
 
     def __getattr__(name: str) -> object:

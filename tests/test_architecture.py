@@ -34,6 +34,7 @@ PUBLIC = {
     "REM_DELTA_U": "noise.methods",
     "REM_THETA": "noise.methods",
     "TAP": "noise.methods",
+    "with_effort": "noise.methods",
     "VictimConfig": "evaluation.victims",
     "train_victim": "evaluation.victims",
     "evaluate": "evaluation.protocol",

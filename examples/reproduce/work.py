@@ -34,6 +34,7 @@ from semtransforms.evaluation.countermeasures import Countermeasure, InformedTra
 from semtransforms.evaluation.metrics import surrogate_robustness
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.runs import write_json
+from semtransforms.noise.methods import unused_options
 
 BUSY, STOPPED = 75, 130  # exit status: another process works on it; interrupted
 ROBUSTNESS_IMAGES = 5_000
@@ -257,7 +258,7 @@ def _begin_at_shorter(config: GeneratorConfig, work: Path, place: Path) -> tuple
         The seconds behind it, and how often it was stopped.
     """
     checkpoint = work / "checkpoint.safetensors"
-    if checkpoint.exists() or config.kind != "network":  # elsewhere train_steps is no length
+    if checkpoint.exists() or "decay_every" in unused_options(config):  # there train_steps is no length
         return 0.0, 0
     shorter: dict[int, Path] = {}
     for fitted in (place / "fits").glob(f"{config.method}-*-{config.seed}/fitted.json"):

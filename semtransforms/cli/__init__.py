@@ -112,31 +112,24 @@ def fit(
     """Fit a noise generator on your own images; what is not given is the method's."""
     with one_line_errors():
         from semtransforms.noise.methods import method as preset_of
-        from semtransforms.noise.methods import unused_options
+        from semtransforms.noise.methods import unused_options, with_effort
 
         preset = preset_of(method)
-        given: dict[str, Any] = {
-            "steps_u": steps_u, "steps_a": steps_a, "num_samples": num_samples, "surrogate": surrogate, "width": width,
-            "train_steps": train_steps, "batch_size": batch_size, "precision": precision, "seed": seed,
+        effort: dict[str, Any] = {
+            "rho_u": None if rho_u is None else _radius("rho_u", rho_u),
+            "rho_a": None if rho_a is None else _radius("rho_a", rho_a),
+            "steps_u": steps_u, "steps_a": steps_a, "train_steps": train_steps,
+        }  # fmt: skip
+        others: dict[str, Any] = {
+            "num_samples": num_samples, "surrogate": surrogate, "width": width, "batch_size": batch_size,
+            "precision": precision, "seed": seed,
         }  # fmt: skip
         unused = unused_options(preset)
-        for name, value in {"rho_a": rho_a, **given}.items():
+        for name, value in {**effort, **others}.items():
             if value is not None and name in unused:
                 raise ValueError(f"--{name.replace('_', '-')} is not used by --method {method}. Leave it out.")
-        for whose, text, steps in (("u", rho_u, steps_u), ("a", rho_a, steps_a)):
-            if text is None and steps is None:
-                continue  # not computed anew, which could change the last bit
-            radius, of_preset = getattr(preset, f"rho_{whose}"), getattr(preset, f"steps_{whose}")
-            share = getattr(preset, f"alpha_{whose}") / radius
-            if text is not None:
-                radius = given[f"rho_{whose}"] = _radius(f"rho_{whose}", text)
-            if steps is not None and steps > 0:  # the config refuses the others, by their name
-                # all steps together go as far as the preset's: two to three radii in most
-                share = min(1, share * of_preset / steps)
-            given[f"alpha_{whose}"] = radius * share
-        if train_steps and preset.kind == "network":  # the learning rate falls at the preset's share of the fit
-            given["decay_every"] = max(1, train_steps * preset.decay_every // preset.train_steps)
-        config = replace(preset, **{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in others.items() if value is not None}
+        config = replace(with_effort(preset, **effort), **given)
         if size is not None:
             if size < 1:
                 raise ValueError(f"--size must be at least 1 pixel, got {size}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import warnings
@@ -10,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
+
+from semtransforms.core.checks import check_choice, check_integer, check_number
+from semtransforms.core.names import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +21,8 @@ Aim = Literal["own", "shifted", "away"]
 FittedOn = Literal["protected", "clean"]
 Precision = Literal["auto", "fp32", "bf16"]
 Norm = Literal["linf", "l2"]
-Kind = Literal["network", "painted", "kernel"]
 
-# surrogates that are no networks: of SC, of NTGA
+# surrogates that are no networks: of SC, of AR, of NTGA
 PATCHES, AUTOREGRESSIVE = "shortcut-patches", "autoregressive"
 KERNELS = ("ntk-cnn", "ntk-fnn")
 
@@ -96,10 +97,13 @@ class Uniform:
 class GeneratorConfig:
     """Everything that decides the noise of a generator; defaults are the paper's CIFAR-10 setting.
 
+    ``dataclasses.replace`` changes one field and no other. Radii, steps and length of a fit hang together, so change
+    them with :func:`semtransforms.with_effort`: the step sizes and the learning rate's schedule follow.
+
     Three methods have no network to train. SC and AR read ``rho_u``, ``root_mean_square``, ``num_classes`` and ``seed``
     alone. NTGA reads ``rho_u``, ``alpha_u``, ``steps_u`` and ``seed`` as the others do, and three fields in the sense
-    of its own formula: ``train_steps`` is the time t that the kernel's network is trained for, ``num_samples`` the
-    number of networks its kernel is averaged over, ``batch_size`` the images of a block whose noise is found together.
+    of its own formula: ``train_steps``, ``num_samples`` and ``batch_size``, which
+    :class:`semtransforms.noise.ntga.KernelSettings` gives their names.
 
     Args:
         method: name of the method, as in the table of methods.
@@ -168,57 +172,28 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         for name in ("rho_u", "alpha_u", "rho_a", "alpha_a", "rho_r", "root_mean_square"):
             value = getattr(self, name)
-            if value is None and name in ("rho_r", "root_mean_square"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a number >= 0, a fraction of the pixel range, got {value!r}")
-            if value > 1:
-                raise ValueError(f"{name} is a fraction of the pixel range, got {value!r}. Write {value:g}/255.")
-        if self.rho_u < ONE_LEVEL * (1 - 1e-6):
-            raise ValueError(
-                f"rho_u must be at least 1/255, got {self.rho_u!r}: a stored byte cannot hold less. Use 8/255."
-            )
-        if self.rho_u > 127.5 / 255:
-            raise ValueError(f"rho_u must be at most 127/255, got {self.rho_u!r}: noise is stored as int8. Use 8/255.")
-        if self.root_mean_square is not None:
-            if self.kind != "painted":
-                raise ValueError(
-                    f"root_mean_square is a size of SC's and AR's noise alone, got {self.root_mean_square!r} with "
-                    f"surrogate={self.surrogate!r}. Leave it out; rho_u bounds this noise."
-                )
-            if not 0 < self.root_mean_square <= self.rho_u / 2:
-                raise ValueError(
-                    f"root_mean_square must be above 0 and at most rho_u / 2 = {self.rho_u / 2 * 255:g}/255, got "
-                    f"{self.root_mean_square * 255:g}/255: cut at rho_u, the noise would keep to neither. Raise rho_u, "
-                    "or set root_mean_square=None and let the noise reach rho_u (sc-linf, ar-linf)."
-                )
+            if value is not None or name not in ("rho_r", "root_mean_square"):
+                check_number(name, value, advice="It is a fraction of the pixel range, as in 8/255.")
+                check_number(name, value, high=1, advice=f"It is a fraction of the pixel range: write {value:g}/255.")
         for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
-        for name in ("seed", "num_classes", "width"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | None):
-                raise ValueError(f"{name} must be an integer, got {value!r}")
+            check_number(name, getattr(self, name))
+        for name in ("num_classes", "width"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name))
         for name in ("steps_u", "num_samples", "train_steps", "batch_size", "decay_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-        if isinstance(self.steps_a, bool) or not isinstance(self.steps_a, int) or self.steps_a < 0:
-            raise ValueError(f"steps_a must be an integer >= 0, got {self.steps_a!r}")
-        for name in ("defense_sees", "surrogate_sees"):
-            if getattr(self, name) not in (None, "uniform", "adversary"):
-                raise ValueError(f"{name} must be None, 'uniform' or 'adversary', got {getattr(self, name)!r}")
-        if self.aim not in ("own", "shifted", "away"):
-            raise ValueError(f"aim must be 'own', 'shifted' or 'away', got {self.aim!r}")
-        if self.fitted_on not in ("protected", "clean"):
-            raise ValueError(f"fitted_on must be 'protected' or 'clean', got {self.fitted_on!r}")
+            check_integer(name, getattr(self, name), low=1)
+        check_integer("steps_a", self.steps_a, low=0)
+        check_integer("seed", self.seed)
+        check_choice("defense_sees", self.defense_sees, (None, "uniform", "adversary"))
+        check_choice("surrogate_sees", self.surrogate_sees, (None, "uniform", "adversary"))
+        check_choice("aim", self.aim, ("own", "shifted", "away"))
+        check_choice("fitted_on", self.fitted_on, ("protected", "clean"))
+        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
         if self.aim != "own" and self.fitted_on == "protected":
             raise ValueError(
                 f"aim={self.aim!r} needs fitted_on='clean': a surrogate that learns from such noise learns to undo it"
             )
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}")
+        self._check_sizes()
         if self.rho_a > self.rho_u and "adversary" in (self.defense_sees, self.surrogate_sees):
             warnings.warn(
                 f"rho_a = {self.rho_a * 255:g}/255 is above rho_u = {self.rho_u * 255:g}/255: the paper assumes "
@@ -226,12 +201,26 @@ class GeneratorConfig:
                 stacklevel=3,
             )
 
-    @property
-    def kind(self) -> Kind:
-        """What the noise is computed on: a network, a neural tangent kernel (NTGA), nothing (SC, AR: it is painted)."""
-        if self.surrogate in (PATCHES, AUTOREGRESSIVE):
-            return "painted"
-        return "kernel" if self.surrogate in KERNELS else "network"
+    def _check_sizes(self) -> None:
+        """Whether a stored byte can hold noise of this radius, and the radius noise of this root mean square."""
+        if self.rho_u < ONE_LEVEL * (1 - 1e-6):
+            raise ValueError(
+                f"rho_u must be at least 1/255, got {self.rho_u!r}: a stored byte cannot hold less. Use 8/255."
+            )
+        if self.rho_u > 127.5 / 255:
+            raise ValueError(f"rho_u must be at most 127/255, got {self.rho_u!r}: noise is stored as int8. Use 8/255.")
+        size = self.root_mean_square
+        if size is not None and self.surrogate not in (PATCHES, AUTOREGRESSIVE):
+            raise ValueError(
+                f"root_mean_square is a size of SC's and AR's noise alone, got {size!r} with "
+                f"surrogate={self.surrogate!r}. Leave it out; rho_u bounds this noise."
+            )
+        if size is not None and not 0 < size <= self.rho_u / 2:
+            raise ValueError(
+                f"root_mean_square must be above 0 and at most rho_u / 2 = {self.rho_u / 2 * 255:g}/255, got "
+                f"{size * 255:g}/255: cut at rho_u, the noise would keep to neither. Raise rho_u, "
+                "or set root_mean_square=None and let the noise reach rho_u (sc-linf, ar-linf)."
+            )
 
     @property
     def random_radius(self) -> float:
@@ -246,7 +235,7 @@ class GeneratorConfig:
     @property
     def defense(self) -> PGDConfig:
         """The noise step of Eq. 6 and 10: PGD(rho_u, alpha_u, K_u) with J samples and its inner perturbation."""
-        return PGDConfig(self.rho_u, self.alpha_u, self.steps_u, self.view(self.defense_sees), self.num_samples)
+        return PGDConfig(self.rho_u, self.alpha_u, self.steps_u, self.perturbation(self.defense_sees), self.num_samples)
 
     @property
     def climbs(self) -> bool:
@@ -260,7 +249,7 @@ class GeneratorConfig:
         assert self.num_classes is not None  # set by the fit
         return (labels + 1) % self.num_classes
 
-    def view(self, sees: Perturbation | None) -> Uniform | PGDConfig | None:
+    def perturbation(self, sees: Perturbation | None) -> Uniform | PGDConfig | None:
         """The perturbation that a word of the table of methods stands for."""
         if sees is None:
             return None
@@ -276,11 +265,7 @@ class GeneratorConfig:
         known = [f.name for f in fields(cls)]
         for name in values:
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1)
-                raise ValueError(
-                    f"unknown field {name!r} in a generator's config"
-                    + (f", did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(known)}")
-                )
+                raise ValueError(unknown("field of a generator's config", name, known, near=1))
         ready = dict(values)
         if "eot" in ready:
             ready["eot"] = tuple(Transformation(t["name"], t.get("arguments", {})) for t in ready["eot"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 UNFINISHED = ".unfinished-"  # begins the name of a file that is being written; what a kill leaves is found by it
+_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -31,8 +33,9 @@ def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     Yields:
         The temporary file, empty, in the same folder. If the block fails it is removed, and ``path`` is as it was.
     """
-    # not named after the file, whose name may be as long as the disk allows; a thread writes one file at a time
-    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{threading.get_ident()}")
+    # not named after the file, whose name may be as long as the disk allows; numbered, since a thread may write
+    # several that belong together
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{threading.get_ident()}-{next(_NUMBERS)}")
     temporary.unlink(missing_ok=True)  # the mode counts only for a new file
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))

@@ -5,7 +5,6 @@ block), from 96 px on its ImageNet form. All take float images in [0, 1]; the ce
 radii and gradients keep the unit of a pixel.
 """
 
-import difflib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -13,6 +12,8 @@ from typing import NamedTuple
 import torchvision.models
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from semtransforms.core.names import unknown
 
 IMAGENET_FROM = 96  # px; STL-10 and up. Smaller images would be 3x3 or less after the ImageNet stem and four stages
 
@@ -181,8 +182,7 @@ def look_up(name: str, width: int | None = None) -> Architecture:
         ValueError: unknown name, a width for a network that has none, a width below 1.
     """
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4) or list(MODELS)
-        raise ValueError(f"model {name!r} is unknown; nearest: {', '.join(near)}. All: {', '.join(MODELS)}.")
+        raise ValueError(unknown("network", name, MODELS))
     row = MODELS[name]
     if width is not None and row.width is None:
         raise ValueError(f"width={width} given for {name!r}, which comes in one width. Leave it out, or use 'convnet'.")
@@ -212,8 +212,8 @@ def build_model(name: str, *, num_classes: int, image_size: int, width: int | No
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}. One class leaves nothing to learn.")
     if image_size < smallest:
-        fits = [other for other, row in MODELS.items() if row.smallest <= image_size]
-        remedy = f"use one of {', '.join(fits)}" if fits else "enlarge the images"
+        others = [other for other, row in MODELS.items() if row.smallest <= image_size]
+        remedy = f"use one of {', '.join(others)}" if others else "enlarge the images"
         raise ValueError(f"image_size must be at least {smallest} for {name!r}, got {image_size}: {remedy}.")
     options = {} if default_width is None else {"width": width or default_width}
     network = build(num_classes, image_size, **options)

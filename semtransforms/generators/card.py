@@ -21,6 +21,7 @@ from huggingface_hub import ModelCardData
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import levels
+from semtransforms.noise.engine import engine_of
 
 UNKNOWN = "not recorded"
 UNMEASURED = "not measured"
@@ -148,7 +149,7 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
         notes=f"{card['notes']} " if "notes" in card else "",
         measured=_table(measured),
         washing=WASHED if washed else WASHING,
-        noise_itself=NOISE_ITSELF if config.kind == "kernel" else "",
+        noise_itself=NOISE_ITSELF if engine_of(config).keeps_noise else "",
         citation=CITATION,
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,18 @@ from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.core.keys import batch_rows, fold_in, index_keys, stream_seed
-from semtransforms.core.models import look_up
-from semtransforms.data.loading import load_labelled
-from semtransforms.generators.generator import NoiseGenerator, build_surrogate, round_to_half
-from semtransforms.noise.methods import SEM, check_surrogate
-from semtransforms.noise.painted import PAINTERS
+from semtransforms.data.loading import Labelled, load_labelled
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.generators.weights import round_to_half
+from semtransforms.noise.engine import (
+    Engine,
+    NetworkEngine,
+    PaintedEngine,
+    RecordedEngine,
+    build_surrogate,
+    engine_of,
+)
+from semtransforms.noise.methods import DEFAULT, check_surrogate
 from semtransforms.noise.pgd import forward, perturb_view, pgd, update_weights
 from semtransforms.noise.recording import record_noise
 from semtransforms.views.eot import EOT, build_eot
@@ -37,7 +44,7 @@ LEARNED_ON = 1_000  # drawn training images that tell whether a surrogate fitted
 
 def fit_generator(
     dataset: Any,
-    config: GeneratorConfig = SEM,
+    config: GeneratorConfig = DEFAULT,
     *,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
@@ -53,7 +60,8 @@ def fit_generator(
     Args:
         dataset: any map-style dataset of (PIL image or uint8 tensor, int label), of one image size; or a pair of
             tensors, uint8 (N, 3, H, W) and int64 (N,).
-        config: a preset of :mod:`semtransforms.noise.methods`, changed as you like.
+        config: a preset of :mod:`semtransforms.noise.methods`, changed as you like: radii, steps and length by
+            :func:`semtransforms.with_effort`, the rest by ``dataclasses.replace``.
         checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none
             to keep.
         resume: continue from the checkpoint there, if there is one.
@@ -76,10 +84,10 @@ def fit_generator(
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
     # what can be wrong is found before the data are read
-    eot = build_eot(config.eot)
+    build_eot(config.eot)
     check_surrogate(config)
-    if config.kind == "network":
-        look_up(config.surrogate, config.width)
+    engine = engine_of(config)
+    engine.check(config)
     checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
     if checkpoint is not None:
         _check_writable(checkpoint.parent)
@@ -88,19 +96,46 @@ def fit_generator(
                 f"checkpoint_dir already holds {checkpoint}. Pass resume=True (--resume on the command line) to go "
                 "on with it, or another folder."
             )
-    data = load_labelled(dataset, config.num_classes, config.image_size, exact=config.kind == "kernel")
+    data = load_labelled(dataset, config.num_classes, config.image_size, exact=engine.exact)
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
-    if config.kind == "painted":
-        return NoiseGenerator(PAINTERS[config.surrogate](config), config, classes=data.classes)
-    if checkpoint is not None:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    if config.kind == "kernel":
-        noise = record_noise(data, config, checkpoint=checkpoint, device=target, progress=progress)
-        return NoiseGenerator(noise, config, classes=data.classes)
+    surrogate = FITTED_BY[engine](data, config, _Run(target, checkpoint, checkpoint_every, progress))
+    return NoiseGenerator(surrogate, config, classes=data.classes)
 
-    surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+@dataclass(frozen=True)
+class _Run:
+    """Where and how a fit runs; nothing of it changes what comes out."""
+
+    device: torch.device
+    checkpoint: Path | None
+    checkpoint_every: int
+    progress: bool
+
+    def make_folder(self) -> None:
+        """Make the checkpoint's folder, where there is to be one."""
+        if self.checkpoint is not None:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _paint(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
+    """SC and AR: there is nothing to fit."""
+    return build_surrogate(config)
+
+
+def _record(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
+    """NTGA: the noise of these images."""
+    run.make_folder()
+    return record_noise(data, config, checkpoint=run.checkpoint, device=run.device, progress=run.progress)
+
+
+def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
+    """Algorithm 1, or a training on clean data: a network."""
+    run.make_folder()
+    target, checkpoint, checkpoint_every, progress = run.device, run.checkpoint, run.checkpoint_every, run.progress
+    eot = build_eot(config.eot)
+    surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
@@ -150,7 +185,15 @@ def fit_generator(
     round_to_half(surrogate)
     if config.fitted_on == "clean":
         _check_learned(surrogate, images, labels, config)
-    return NoiseGenerator(surrogate, config, classes=data.classes)
+    return surrogate
+
+
+# how the surrogate of each kind of engine comes to be
+FITTED_BY: Mapping[type[Engine], Callable[[Labelled, GeneratorConfig, _Run], nn.Module]] = {
+    NetworkEngine: _train,
+    PaintedEngine: _paint,
+    RecordedEngine: _record,
+}
 
 
 def train_step(
@@ -187,7 +230,9 @@ def train_step(
     with torch.no_grad():
         view = eot(seen, fold_in(keys, _VIEW))
     # line 11: the adversary of Eq. 5
-    view = perturb_view(surrogate, view, labels, config.view(config.surrogate_sees), fold_in(keys, _ATTACK), dtype)
+    view = perturb_view(
+        surrogate, view, labels, config.perturbation(config.surrogate_sees), fold_in(keys, _ATTACK), dtype
+    )
     # line 12: update theta, batch statistics in train mode
     return update_weights(surrogate, optimizer, view, labels, dtype)
 

@@ -1,9 +1,10 @@
-"""A generator's repository on the Hugging Face Hub: what is fetched, what is checked, what went wrong."""
+"""A generator's repository on the Hugging Face Hub: what is fetched, what is pushed, what went wrong."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,7 +112,60 @@ def _ask(address: str, token: str | bool | None) -> str | None:
     return commit if answer.status_code < 400 and commit and COMMIT.fullmatch(commit) else None
 
 
-def check_private(repo_id: str, token: str | None) -> None:
+def push(
+    repo_id: str,
+    files: Mapping[str, bytes],
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Push model using huggingface_hub.",
+    branch: str | None = None,
+    create_pr: bool | None = None,
+    allow_patterns: list[str] | str | None = None,
+    ignore_patterns: list[str] | str | None = None,
+    delete_patterns: list[str] | str | None = None,
+) -> str:
+    """Publish a generator in one commit.
+
+    Args:
+        repo_id: ``org/name``, made if missing.
+        files: name to content.
+        private: whether a repository that is made is private; ``None`` is the organisation's default.
+        token: for the Hub; default: the one of ``hf auth login`` or ``HF_TOKEN``.
+        commit_message: of the commit.
+        branch: where to, a branch that is there; default: main.
+        create_pr: propose the commit as a pull request.
+        allow_patterns, ignore_patterns: which of the files are pushed.
+        delete_patterns: which of the repository's files the commit removes.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        ValueError: ``private``, and the repository is there and public; no such branch; a token that is refused.
+        OSError: the Hub cannot be reached, or refuses.
+    """
+    with explaining(repo_id, pushing=True):
+        if private:
+            _check_private(repo_id, token)
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=branch,
+                create_pr=create_pr,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
+                delete_patterns=delete_patterns,
+            )
+
+
+def _check_private(repo_id: str, token: str | None) -> None:
     """Refuse a repository that is there already and public: what is pushed as private would be read by everyone.
 
     Raises:

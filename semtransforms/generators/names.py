@@ -1,8 +1,7 @@
-"""Names to artefacts: a folder, a repository on the Hub, or a short name."""
+"""What a generator's name leads to: a folder, a repository on the Hub, or, by a short name, one of these."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import re
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from semtransforms.core.names import unknown
 from semtransforms.generators.hub import CONFIG_FILE, WEIGHTS_FILE, fetch
 
 _PACKAGE = Path(__file__).parents[1]
@@ -71,8 +71,8 @@ def resolve(
 ) -> Path:
     """Find a generator's folder, and download it where it is on the Hub.
 
-    A folder goes before a short name: whoever has fitted a generator of his own must not be given the published one,
-    which others can wash out. A folder without ``config.json`` and ``model.safetensors`` hides no short name.
+    A folder goes before a short name: whoever has fitted a generator of their own must not be given the published
+    one, which others can wash out. A folder without ``config.json`` and ``model.safetensors`` hides no short name.
 
     Args:
         name: an existing folder; ``org/name`` or ``org/name@revision`` on the Hub; or a short name such as
@@ -132,10 +132,9 @@ def _look_up(name: str) -> Path | OnHub:
         return entry
     if parts := _REPOSITORY.fullmatch(name):
         return OnHub(parts[1], parts[2])
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or sorted(known)
+    why = "it is not fitted yet" if name in TABLE else "no such folder or short name"
     raise ValueError(
-        f"unknown generator {name!r}: {'it is not fitted yet' if name in TABLE else 'no such folder or short name'}, "
-        f"and not org/name on the Hub. Nearest: {', '.join(nearest) or 'none is bundled'}. Fit one on your data with "
+        f"{unknown('generator', name, sorted(known))} ({why}, and not org/name on the Hub). Fit one on your data with "
         "fit_generator."
     )
 

@@ -33,14 +33,14 @@ def fuse_batch_norm(network: nn.Module) -> nn.Module:
         network: in eval mode; it is not changed.
 
     Returns:
-        A network that shares what could not be folded; its weights want no gradient.
+        A network that shares what could not be fused; its weights want no gradient.
     """
     runs_in_turn = isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward
     if not runs_in_turn and type(network) not in _PAIRS:
         return network
     # not named_children, which leaves out a layer that comes twice
     children = {name: child for name, child in network._modules.items() if child is not None}
-    replaced = {name: folded for name, child in children.items() if (folded := fuse_batch_norm(child)) is not child}
+    replaced = {name: fused for name, child in children.items() if (fused := fuse_batch_norm(child)) is not child}
     pairs = itertools.pairwise(network._modules) if runs_in_turn else _PAIRS[type(network)]
     for first, second in pairs:
         convolution, norm = children.get(first), children.get(second)
@@ -52,9 +52,9 @@ def fuse_batch_norm(network: nn.Module) -> nn.Module:
             replaced[second] = nn.Identity()
     if not replaced:
         return network
-    folded = copy.copy(network)
-    folded._modules = {**network._modules, **replaced}
-    return folded
+    fused = copy.copy(network)
+    fused._modules = {**network._modules, **replaced}
+    return fused
 
 
 def _is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:

@@ -21,12 +21,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semtransforms.core.config import GeneratorConfig
 from semtransforms.noise.ball import project
 from semtransforms.noise.painted import ClosedForm
 
 # of the original: the variance of weights and biases, and the share of the kernel's mean diagonal added to it
 WEIGHT_VARIANCE, BIAS_VARIANCE, RIDGE = 1.76, 0.18, 1e-4
 DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """NTGA's own numbers. A config keeps them in fields that other methods read otherwise; here is the translation.
+
+    Args:
+        time: t, how long the kernel's network is trained, by gradient flow at learning rate 1.
+        networks: how many networks the kernel is averaged over.
+        block: about how many images' noise is found together.
+    """
+
+    time: int
+    networks: int
+    block: int
+
+    @classmethod
+    def of(cls, config: GeneratorConfig) -> KernelSettings:
+        """Those of a config."""
+        return cls(time=config.train_steps, networks=config.num_samples, block=config.batch_size)
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,11 @@ def pgd(
     Returns:
         float32 (N, C, H, W): delta with norm <= rho and ``images + delta`` in [0, 1].
     """
-    fits = _FITS.setdefault(network, {})
+    largest_batch = _LARGEST_BATCH.setdefault(network, {})
     into_ball, direction = (project, torch.Tensor.sign_) if config.norm == "linf" else (project_l2, _unit)
     with frozen(network):
-        folded = fuse_batch_norm(network)
-        _FITS[folded] = fits  # for the loop inside this one (REM), which is given the folded network
+        fused = fuse_batch_norm(network)
+        _LARGEST_BATCH[fused] = largest_batch  # for the loop inside this one (REM), which is given the fused network
         delta = 2 * keyed_uniform(fold_in(keys, _START), images.shape[1:]) - 1
         if config.norm == "l2":  # any length up to the radius, each equally often
             delta = _unit(delta).mul_(keyed_uniform(fold_in(keys, _LENGTH), (1, 1, 1)))
@@ -64,7 +64,7 @@ def pgd(
         step = config.alpha if maximise else -config.alpha
         for k in range(config.steps):
             gradient = _mean_gradient(
-                folded, images + delta, labels, config, fold_in(keys, _STEPS + k), eot, dtype, fits
+                fused, images + delta, labels, config, fold_in(keys, _STEPS + k), eot, dtype, largest_batch
             )
             delta = into_ball(delta.add_(direction(gradient), alpha=step), images, config.rho)
     return delta
@@ -127,7 +127,7 @@ def _mean_gradient(
     keys: Tensor,
     eot: EOT | None,
     dtype: torch.dtype | None,
-    fits: dict[torch.Size, int],
+    largest_batch: dict[torch.Size, int],
 ) -> Tensor:
     """Line 7: the sum over J samples (its sign is the mean's), J * N images at a time as far as memory goes."""
     count, samples = len(images), config.num_samples
@@ -137,21 +137,21 @@ def _mean_gradient(
     start = 0
     shape = images.shape[1:]
     while start < len(gradients):
-        if shape not in fits:
-            fits[shape] = _images_that_fit(network, images[:1])
-        part = slice(start, min(start + fits[shape], len(gradients)))
+        if shape not in largest_batch:
+            largest_batch[shape] = _measure_largest_batch(network, images[:1])
+        part = slice(start, min(start + largest_batch[shape], len(gradients)))
         try:
             gradients[part] = _gradient(
                 network, images[rows[part]], labels[rows[part]], config.inner, sample_keys[part], eot, dtype
             )
         except RuntimeError as error:
-            if not is_out_of_memory(error) or fits[shape] == 1:
+            if not is_out_of_memory(error) or largest_batch[shape] == 1:
                 raise
         else:
             start = part.stop
             continue
         # outside the handler, whose traceback would keep the failed attempt's tensors alive
-        fits[shape] = max(1, (part.stop - part.start) // 2)
+        largest_batch[shape] = max(1, (part.stop - part.start) // 2)
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
     return gradients.view(samples, *images.shape).sum(0)
@@ -223,10 +223,10 @@ def update_weights(
 # --- how many images one gradient can take -----------------------------------------------------------------------
 
 # per network and image shape; measured at the first gradient, lowered where memory runs out after all
-_FITS: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
+_LARGEST_BATCH: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
 
 
-def _images_that_fit(network: nn.Module, image: Tensor) -> int:
+def _measure_largest_batch(network: nn.Module, image: Tensor) -> int:
     """Images whose activations fill half of the free memory, from what the graph of one image keeps."""
     saved: dict[int, int] = {}
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from semtransforms.core.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
@@ -14,7 +16,7 @@ from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.keys import batch_rows, stream_seed
 from semtransforms.data.loading import Labelled
-from semtransforms.noise.ntga import RecordedNoise, attack_block, build_network
+from semtransforms.noise.ntga import KernelSettings, Network, RecordedNoise, attack_block, build_network
 
 CHECKPOINT_SECONDS = 60  # between two: each holds the noise of all images, 154 MB for CIFAR-10
 # Images that every block's noise is judged by, the same for all: judged by images of its own, each block spoils
@@ -30,14 +32,11 @@ def record_noise(
     device: torch.device,
     progress: bool,
 ) -> RecordedNoise:
-    """Make the noise of every image, in shuffled blocks of about ``config.batch_size``; the last one is not left out.
-
-    What a block shall make a network name wrongly are drawn clean images, the same for all blocks but those in it.
+    """Make the noise of every image, in shuffled blocks of about equal size; the last one is not left out.
 
     Args:
         data: what is to be protected.
-        config: ``surrogate`` names the kernel, ``num_samples`` how many networks it is averaged over, ``train_steps``
-            the time t, ``batch_size`` the images of a block.
+        config: ``surrogate`` names the kernel; :class:`KernelSettings` says which fields hold NTGA's own numbers.
         checkpoint: file to keep finished blocks in and to continue from, or ``None``. Written at most once a minute,
             and on the way out.
         device: where to compute.
@@ -49,17 +48,9 @@ def record_noise(
     Raises:
         ValueError: there is one image only, or the checkpoint belongs to another fit.
     """
-    assert config.num_classes is not None
+    settings = KernelSettings.of(config)
     count = len(data.labels)
-    if count < 2:
-        raise ValueError(
-            f"dataset must have at least 2 images for method {config.method!r}, got {count}: the noise of some is "
-            "judged by what others are named."
-        )
-    order = batch_rows(0, count, count, config.seed)
-    # so many that half of them are left beside the largest block
-    judges = batch_rows(1, count, count, config.seed)[: max(JUDGES, 2 * config.batch_size)]
-    blocks = order.tensor_split(max(2, -(-count // config.batch_size)))
+    blocks, judges = _draw_blocks(count, config, settings)
     recorded = RecordedNoise(count, data.images.shape[2:])
     # the judges are no part of the config, and decide the noise as much
     decisive = {**config.to_dict(), "judges": JUDGES}
@@ -72,30 +63,17 @@ def record_noise(
         first = found.step
     networks = [
         [layer.to(device) for layer in build_network(config.surrogate, data.images.shape[1:], seed=seed)]
-        for seed in (stream_seed(config.seed, draw) for draw in range(config.num_samples))
+        for seed in (stream_seed(config.seed, draw) for draw in range(settings.networks))
     ]
-    done = sum(map(len, blocks[:first]))
     finished = kept = first
     saved = time.monotonic()
+    done = sum(map(len, blocks[:first]))
     with tqdm(total=count, initial=done, unit="image", desc=f"fit {config.method}", disable=not progress) as bar:
         try:
-            for number in range(first, len(blocks)):
-                rows = blocks[number]
-                others = judges[~torch.isin(judges, rows)]
-                images, labels = data.images[rows], data.labels[rows]
-                delta = attack_block(
-                    networks,
-                    to_float(images.to(device)),
-                    labels.to(device),
-                    (to_float(data.images[others].to(device)), data.labels[others].to(device)),
-                    num_classes=config.num_classes,
-                    rho=config.rho_u,
-                    alpha=config.alpha_u,
-                    steps=config.steps_u,
-                    time=config.train_steps,
-                )
-                recorded.record(rows, images, labels, quantize(delta, config.rho_u))
-                finished = number + 1
+            for rows in blocks[first:]:
+                levels = _noise_of_block(networks, data, rows, judges, config, settings, device)
+                recorded.record(rows, data.images[rows], data.labels[rows], levels)
+                finished += 1
                 bar.update(len(rows))
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     save_checkpoint(checkpoint, recorded, None, finished, description)
@@ -104,3 +82,46 @@ def record_noise(
             if checkpoint is not None and finished > kept:
                 save_checkpoint(checkpoint, recorded, None, finished, description)
     return recorded
+
+
+def _draw_blocks(count: int, config: GeneratorConfig, settings: KernelSettings) -> tuple[Sequence[Tensor], Tensor]:
+    """The rows of each block, and of the images that all blocks are judged by.
+
+    Raises:
+        ValueError: there is one image only.
+    """
+    if count < 2:
+        raise ValueError(
+            f"dataset must have at least 2 images for method {config.method!r}, got {count}: the noise of some is "
+            "judged by what others are named."
+        )
+    order = batch_rows(0, count, count, config.seed)
+    # so many that half of them are left beside the largest block
+    judges = batch_rows(1, count, count, config.seed)[: max(JUDGES, 2 * settings.block)]
+    return order.tensor_split(max(2, -(-count // settings.block))), judges
+
+
+def _noise_of_block(
+    networks: Sequence[Network],
+    data: Labelled,
+    rows: Tensor,
+    judges: Tensor,
+    config: GeneratorConfig,
+    settings: KernelSettings,
+    device: torch.device,
+) -> Tensor:
+    """The noise of one block, int8: what it shall make a network name wrongly are the judges that are not in it."""
+    assert config.num_classes is not None
+    others = judges[~torch.isin(judges, rows)]
+    delta = attack_block(
+        networks,
+        to_float(data.images[rows].to(device)),
+        data.labels[rows].to(device),
+        (to_float(data.images[others].to(device)), data.labels[others].to(device)),
+        num_classes=config.num_classes,
+        rho=config.rho_u,
+        alpha=config.alpha_u,
+        steps=config.steps_u,
+        time=settings.time,
+    )
+    return quantize(delta, config.rho_u)

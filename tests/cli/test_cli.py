@@ -12,10 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
-from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.config import GeneratorConfig, parse_radius
 from semtransforms.core.models import build_model
 from semtransforms.generators.generator import NoiseGenerator
-from semtransforms.noise.methods import METHODS
+from semtransforms.noise.methods import METHODS, with_effort
 from semtransforms.protect.figures import NOISE_GAIN, PANEL, side_by_side
 
 
@@ -196,6 +196,33 @@ def test_what_goes_with_an_option(photos: Path, tmp_path: Path, monkeypatch: pyt
     assert all(getattr(configs[0], name) == getattr(preset, name) for name in untouched)
 
 
+@pytest.mark.parametrize(
+    ("method", "effort"),
+    [
+        ("sem-plus", {"steps_u": 10, "train_steps": 400}),
+        ("sem", {"steps_a": 3}),
+        ("sem", {"rho_u": "16/255", "rho_a": "0.01", "steps_u": 7, "steps_a": 9, "train_steps": 77}),
+        ("tap", {"rho_u": "4/255", "train_steps": 1000}),
+        ("ntga", {"rho_u": "4/255", "steps_u": 3, "train_steps": 64}),
+    ],
+)
+def test_the_command_line_and_python_agree(photos: Path, tmp_path: Path, monkeypatch, method, effort):
+    """The same wish gave two generators: in Python the noise went a quarter of the way, and the rate fell too late."""
+    from semtransforms.generators import fitting
+
+    configs = []
+
+    def fit_generator(images, config, **others):
+        configs.append(config)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(fitting, "fit_generator", fit_generator)
+    words = [word for name, value in effort.items() for word in (f"--{name.replace('_', '-')}", value)]
+    fails(run("fit", photos, tmp_path / "mine", "--method", method, *words), "enough")
+    numbers = {name: parse_radius(value) if isinstance(value, str) else value for name, value in effort.items()}
+    assert configs == [with_effort(METHODS[method], **numbers)]  # every bit of it
+
+
 FIT_QUICKLY = ("--steps-u", 1, "--steps-a", 1, "--num-samples", 1, "--surrogate", "convnet", "--width", 4,
                "--train-steps", 1, "--batch-size", 2)  # fmt: skip
 
@@ -334,15 +361,15 @@ def test_mistakes_in_evaluate_are_one_line(tmp_path: Path):
 
 def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The names that --generator takes, those on the Hub included, and what each was measured to protect."""
-    from semtransforms.generators import names as hub
+    from semtransforms.generators import names
 
     folder = save_generator(tmp_path / "bundled" / "em-shapes", 3)
     record = json.loads((folder / "config.json").read_text())
     record["card"] = {"data": "shapes", "measured": [{"trainer": "standard", "clean": [90], "protected": [30, 32]}]}
     (folder / "config.json").write_text(json.dumps(record))
-    monkeypatch.setattr(hub, "_BUNDLED", (tmp_path / "bundled",))
-    monkeypatch.setattr(hub, "TABLE", {"far": hub.OnHub("org/far", "0" * 40), "em-2": hub.StandIn("em-shapes"),
-                                       "lost": hub.StandIn("not-there")})  # fmt: skip
+    monkeypatch.setattr(names, "_BUNDLED", (tmp_path / "bundled",))
+    monkeypatch.setattr(names, "TABLE", {"far": names.OnHub("org/far", "0" * 40), "em-2": names.StandIn("em-shapes"),
+                                       "lost": names.StandIn("not-there")})  # fmt: skip
     heading, *rows = run("list").stdout.splitlines()
     assert heading.split()[:3] == ["name", "method", "data"]
     kib = f"{(folder / 'model.safetensors').stat().st_size / 1024:.0f}"

@@ -53,13 +53,13 @@ def test_defaults_are_the_papers():
 def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
     """The rows of the paper's Table 1: a swapped row would publish one method's figures under another's name."""
     assert preset.defense.inner == defense_inner
-    assert preset.view(preset.surrogate_sees) == surrogate_view
+    assert preset.perturbation(preset.surrogate_sees) == surrogate_view
     assert preset.defense.num_samples == samples
     assert METHODS[preset.method] is preset
 
 
 def test_sem_plus_sees_greyscale_and_jpeg():
-    """Other shares of the tricks are not those that were searched."""
+    """Other shares of greyscale and JPEG are not those that were searched."""
     assert SEM_PLUS.eot[:2] == SEM.eot
     images = torch.rand(5000, 3, 8, 8, generator=torch.manual_seed(0))
     changed = build_eot(SEM_PLUS.eot[2:])(images, index_keys(torch.arange(5000), 0))
@@ -131,7 +131,8 @@ def test_options_a_method_does_not_read():
     """The command line refuses them: ignored without a word, they are figures of a setting that was never run."""
     assert unused_options(SEM) == unused_options(REM_THETA) == set()
     assert unused_options(TAP) == {"rho_a", "alpha_a", "steps_a"}
-    assert unused_options(NTGA) == unused_options(TAP) | {"width", "precision"}
+    of_a_training = {"learning_rate", "momentum", "weight_decay", "decay_every", "decay_factor"}
+    assert unused_options(NTGA) == unused_options(TAP) | of_a_training | {"width", "precision", "eot"}
     of_the_noise = {"alpha_u", "steps_u", "num_samples", "train_steps", "batch_size"}
     assert unused_options(SC_LINF) == unused_options(NTGA) | of_the_noise
 

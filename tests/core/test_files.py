@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path):
         temporary.write_bytes(["new, cut"])
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_files_that_belong_together(tmp_path: Path):
+    """The config of one generator beside the weights of another, because the disk was full between them."""
+
+    def write(one: bytes, two: bytes | None) -> dict[str, bytes]:
+        with suppress(TypeError), writing(tmp_path / "a") as first, writing(tmp_path / "b") as second:
+            first.write_bytes(one)
+            second.write_bytes(two)  # type: ignore[arg-type]
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    assert write(b"1", b"2") == {"a": b"1", "b": b"2"}
+    assert write(b"3", None) == {"a": b"1", "b": b"2"}
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])

@@ -284,7 +284,7 @@ def never(*_, **__):
         ({"seeds": ()}, "seeds"),
         ({"victims": ("standart",)}, "did you mean 'standard'"),
         ({"victims": ()}, "victims"),
-        ({"victims": ("standard",), "network": "resnet19"}, "nearest: resnet18"),
+        ({"victims": ("standard",), "network": "resnet19"}, "did you mean 'resnet18'"),
         ({"victims": ("standard",), "protocol": "slow"}, "protocol"),
         ({"protected": halves(), "generator": "sem-digits"}, "both given"),
     ],

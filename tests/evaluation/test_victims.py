@@ -383,5 +383,5 @@ def test_data_that_do_not_fit_are_refused():
     images, labels = stripes(8)
     with pytest.raises(ValueError, match=r"images must be non-empty.*8 and 7 labels"):
         train(data=(images, labels[:7]))
-    with pytest.raises(ValueError, match="nearest: convnet"):
+    with pytest.raises(ValueError, match="did you mean 'convnet'"):
         train(replace(TINY, network="convnett"))

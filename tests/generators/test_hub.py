@@ -15,7 +15,6 @@ import time
 import warnings
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from hub_server import HubServer
@@ -24,9 +23,9 @@ from typer.testing import CliRunner
 
 from semtransforms.cli import app
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.generators import hub as repository
-from semtransforms.generators import names as hub
-from semtransforms.generators.generator import NoiseGenerator, build_surrogate
+from semtransforms.generators import hub, names
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.ntga import RecordedNoise
 from semtransforms.protect.transform import SEMProtect
 from semtransforms.protect.wrapper import ProtectedDataset
@@ -76,17 +75,17 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installation with one generator, em-shapes, and a working directory beside it."""
     make(1).save_pretrained(tmp_path / "bundle" / "em-shapes")
-    monkeypatch.setattr(hub, "_BUNDLED", (tmp_path / "bundle",))
+    monkeypatch.setattr(names, "_BUNDLED", (tmp_path / "bundle",))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "bundle" / "em-shapes"
 
 
 def test_a_folder_goes_before_a_short_name(bundle: Path):
-    """Whoever fitted 'em-shapes' for his own images would get noise that every reader of the Hub can wash out."""
-    assert hub.resolve("em-shapes") == bundle
+    """Whoever fitted 'em-shapes' for their own images would get noise that every reader of the Hub can wash out."""
+    assert names.resolve("em-shapes") == bundle
     make(2).save_pretrained("em-shapes")
-    assert hub.resolve("em-shapes") == Path("em-shapes")
+    assert names.resolve("em-shapes") == Path("em-shapes")
     assert NoiseGenerator.from_pretrained("em-shapes").fingerprint == make(2).fingerprint
 
 
@@ -94,7 +93,7 @@ def test_a_folder_without_a_generator_hides_no_short_name(bundle: Path):
     """A folder of results called after its generator must not break the command that made it."""
     Path("em-shapes").mkdir()
     (Path("em-shapes") / "report.html").write_text("")
-    assert hub.resolve("em-shapes") == bundle
+    assert names.resolve("em-shapes") == bundle
 
 
 @pytest.mark.parametrize("left", ["config.json", "model.safetensors"])
@@ -103,16 +102,16 @@ def test_half_a_generator_is_not_replaced_by_the_published_one(bundle: Path, lef
     Path("em-shapes").mkdir()
     shutil.copy(bundle / left, "em-shapes")
     with pytest.raises(FileNotFoundError, match="'em-shapes' has no"):
-        hub.resolve("em-shapes")
+        names.resolve("em-shapes")
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/em", "x" * 5000, "org/x@a/../../../b", "org/x@../y"])
 def test_names_that_lead_nowhere(bundle: Path, server: HubServer, name: str):
     """An error of one line, and no file outside of the cache: a revision is a part of its paths."""
     with pytest.raises(ValueError, match=r"unknown generator|revision must be"):
-        hub.resolve(name)
+        names.resolve(name)
     with pytest.raises(ValueError, match="revision must be"):
-        hub.resolve("org/x", revision="../y")
+        names.resolve("org/x", revision="../y")
     assert server.requests == []
 
 
@@ -120,52 +119,54 @@ def test_an_existing_folder_is_never_looked_up_on_the_hub(bundle: Path, server: 
     """Anyone could register runs/em on the Hub and wait for those whose folder of that name is incomplete."""
     Path("runs/em").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"'runs/em' has no config\.json"):
-        hub.resolve("runs/em")
+        names.resolve("runs/em")
     assert server.requests == []
 
 
 def test_short_name_on_the_hub(bundle: Path, server: HubServer, commit: str, monkeypatch: pytest.MonkeyPatch):
     """A line in the table is all it takes, and the commit in it fixes the bytes whatever the branch does later."""
-    monkeypatch.setattr(hub, "TABLE", {"stripes": hub.OnHub(NAME, commit), "em-shapes": hub.OnHub("org/x", commit)})
+    monkeypatch.setattr(
+        names, "TABLE", {"stripes": names.OnHub(NAME, commit), "em-shapes": names.OnHub("org/x", commit)}
+    )
     server.repositories[NAME].commit({"model.safetensors": b"another"})
     assert NoiseGenerator.from_pretrained("stripes").fingerprint == make().fingerprint
-    assert hub.resolve("em-shapes") == bundle  # what is installed needs no network
+    assert names.resolve("em-shapes") == bundle  # what is installed needs no network
 
 
 def test_stand_in_says_so_once(bundle: Path, monkeypatch: pytest.MonkeyPatch):
     """README's first line works before its generator is fitted, and nobody takes the small one for it."""
-    monkeypatch.setattr(hub, "TABLE", {"em-large": hub.StandIn("em-shapes"), "none": hub.StandIn("not-there")})
-    hub._say_stand_in.cache_clear()
+    monkeypatch.setattr(names, "TABLE", {"em-large": names.StandIn("em-shapes"), "none": names.StandIn("not-there")})
+    names._say_stand_in.cache_clear()
     with pytest.warns(UserWarning, match="'em-large' is not fitted yet: 'em-shapes' serves"):
-        assert hub.resolve("em-large") == bundle
+        assert names.resolve("em-large") == bundle
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert hub.resolve("em-large") == bundle
-    with pytest.raises(ValueError, match=r"'none': it is not fitted yet.*em-shapes"):
-        hub.resolve("none")
+        assert names.resolve("em-large") == bundle
+    with pytest.raises(ValueError, match=r"unknown generator 'none'.*em-shapes.*it is not fitted yet"):
+        names.resolve("none")
 
 
 def test_the_table_is_honest():
     """A made-up commit fails on the user's machine; a branch would change what a name means."""
-    for name, entry in hub.TABLE.items():
+    for name, entry in names.TABLE.items():
         assert "/" not in name
-        if isinstance(entry, hub.OnHub):
-            assert repository.COMMIT.fullmatch(entry.revision or "")
-            assert name in hub.shipped()  # its config, so that `semtransforms list` needs no network
+        if isinstance(entry, names.OnHub):
+            assert hub.COMMIT.fullmatch(entry.revision or "")
+            assert name in names.shipped()  # its config, so that `semtransforms list` needs no network
 
 
 def test_unknown_names_list_the_nearest(bundle: Path):
     """A typo must not cost a search through the docs, and what cannot be on the Hub is not asked for there."""
     for wrong in ("em-shape", "./em-shapes", "a/b/em-shapes", "../em-shapes", "org/em-shapes@"):
-        with pytest.raises(ValueError, match=r"unknown generator .*Nearest: em-shapes"):
-            hub.resolve(wrong)
+        with pytest.raises(ValueError, match=r"unknown generator .*did you mean 'em-shapes'.*Fit one"):
+            names.resolve(wrong)
 
 
 def test_a_revision_where_there_is_none(bundle: Path, server: HubServer, commit: str):
     """One of two contradicting revisions would be dropped in silence."""
     for name in ("em-shapes", str(bundle), f"{NAME}@main"):
         with pytest.raises(ValueError, match=r"revision='v1' is for a repository org/name"):
-            hub.resolve(name, revision="v1")
+            names.resolve(name, revision="v1")
 
 
 # --- loading ------------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def test_load_by_name_branch_and_commit(server: HubServer, commit: str, tmp_path
 
 def test_config_and_weights_are_of_one_commit(server: HubServer, commit: str, monkeypatch: pytest.MonkeyPatch):
     """Two requests for 'main' with a push between them would join the config of one generator to another's weights."""
-    download = repository.hf_hub_download
+    download = hub.hf_hub_download
 
     def push_between(repo_id: str, name: str, **options: object) -> str:
         path = download(repo_id, name, **options)
@@ -193,16 +194,16 @@ def test_config_and_weights_are_of_one_commit(server: HubServer, commit: str, mo
             server.add(NAME, {"model.safetensors": b"of another commit"})
         return path
 
-    monkeypatch.setattr(repository, "hf_hub_download", push_between)
+    monkeypatch.setattr(hub, "hf_hub_download", push_between)
     assert NoiseGenerator.from_pretrained(NAME).fingerprint == make().fingerprint
 
 
 def test_cached_commit_needs_no_request(server: HubServer, commit: str, stopped: None):
     """Each worker of each rank loads the generator again: the Hub limits requests, and clusters have no network."""
     with pytest.raises(OSError, match="cannot be reached"):
-        hub.resolve(f"{NAME}@{commit}")
+        names.resolve(f"{NAME}@{commit}")
     constants.HUGGINGFACE_CO_URL_TEMPLATE = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    hub.resolve(f"{NAME}@{commit}")
+    names.resolve(f"{NAME}@{commit}")
     seen = len(server.requests)
     assert seen > 0
     assert NoiseGenerator.from_pretrained(f"{NAME}@{commit}").fingerprint == make().fingerprint
@@ -233,7 +234,7 @@ def test_a_network_that_swallows_packets_fails_soon(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
         started = time.perf_counter()
         with pytest.raises(OSError, match="cannot be reached"):
-            hub.resolve(NAME, cache_dir=tmp_path)
+            names.resolve(NAME, cache_dir=tmp_path)
         assert time.perf_counter() - started < 3
         for client in waiting:
             client.close()
@@ -241,22 +242,22 @@ def test_a_network_that_swallows_packets_fails_soon(tmp_path: Path, monkeypatch:
 
 def test_cached_branch_serves_while_the_hub_is_away(server: HubServer, commit: str, monkeypatch: pytest.MonkeyPatch):
     """A Hub that is down must not stop a training whose generator lies on the disk."""
-    folder = hub.resolve(NAME)
+    folder = names.resolve(NAME)
     server.status = 503
-    assert hub.resolve(NAME) == folder
-    assert hub.resolve(NAME, local_files_only=True) == folder
+    assert names.resolve(NAME) == folder
+    assert names.resolve(NAME, local_files_only=True) == folder
     with pytest.raises(OSError, match=r"org/other.*503"):
-        hub.resolve("org/other")
+        names.resolve("org/other")
     with pytest.raises(OSError, match=r"org/other.*not in the cache.*hf download"):
-        hub.resolve("org/other", local_files_only=True)
+        names.resolve("org/other", local_files_only=True)
 
 
 def test_what_is_not_there(server: HubServer, commit: str, login: str):
-    """Three mistakes of a user with three remedies; none is a stack of calls from a library he does not know."""
+    """Three mistakes of a user with three remedies; none is a stack of calls from a library they do not know."""
     with pytest.raises(ValueError, match=r"unknown generator 'org/stripe'.*no such repository at http://127.*private"):
-        hub.resolve("org/stripe")
+        names.resolve("org/stripe")
     with pytest.raises(ValueError, match=r"'org/stripes@v9': no such branch, tag or commit"):
-        hub.resolve(f"{NAME}@v9")
+        names.resolve(f"{NAME}@v9")
     server.add("org/pickled", {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04K\x01."})
     with pytest.raises(FileNotFoundError, match=r"'org/pickled' has no .*pickled weights are never loaded"):
         NoiseGenerator.from_pretrained("org/pickled")
@@ -264,7 +265,7 @@ def test_what_is_not_there(server: HubServer, commit: str, login: str):
 
 
 def test_weights_must_fit_to_the_last_tensor(server: HubServer, tmp_path: Path):
-    """The mixin's strict=False would leave what is missing as initialised: noise of a half-random network."""
+    """Loaded with strict=False, it would leave what is missing as initialised: noise of a half-random network."""
     from safetensors.torch import load_file, save
 
     files = files_of(make(), tmp_path / "made")
@@ -305,7 +306,7 @@ def test_another_length_than_announced(server: HubServer, commit: str):
     """A storage that serves a truncated file as if it were whole."""
     server.send = lambda content: (content[:-100], len(content))
     with pytest.raises(OSError, match=r"org/stripes.*size"):
-        hub.resolve(NAME)
+        names.resolve(NAME)
     server.send = lambda content: (content, len(content))
     assert NoiseGenerator.from_pretrained(NAME).fingerprint == make().fingerprint
 
@@ -335,21 +336,21 @@ def test_interrupted_download_recovers(server: HubServer, commit: str, no_waitin
     """Half a file in the cache must not be taken for the whole one by the next call."""
     server.send = lambda content: (content, 5_000)
     with pytest.raises(OSError, match=r"org/stripes.*broke off.*Try again"):
-        hub.resolve(NAME)
+        names.resolve(NAME)
     with pytest.raises(OSError, match=r"org/stripes.*not in the cache"):
-        hub.resolve(NAME, local_files_only=True)
+        names.resolve(NAME, local_files_only=True)
     server.send = lambda content: (content, len(content))
     assert NoiseGenerator.from_pretrained(NAME).fingerprint == make().fingerprint
 
 
 def test_interrupted_update_leaves_the_older_one(server: HubServer, commit: str, no_waiting: None, tmp_path: Path):
     """Whole on the disk, it must serve where the newer one broke off, and where there is no network then."""
-    hub.resolve(NAME)
+    names.resolve(NAME)
     server.add(NAME, files_of(make(1), tmp_path / "newer"))
     server.send = lambda content: (content, len(content) // 2)
     with pytest.raises(OSError, match="Try again"):
-        hub.resolve(NAME)
-    assert hub.resolve(NAME, local_files_only=True).name == commit
+        names.resolve(NAME)
+    assert names.resolve(NAME, local_files_only=True).name == commit
     server.status = 503
     assert NoiseGenerator.from_pretrained(NAME).fingerprint == make().fingerprint
 
@@ -359,7 +360,7 @@ def test_a_password_in_the_mirrors_address_is_not_told(
 ):
     """Messages end up in bug reports."""
     monkeypatch.setattr(constants, "ENDPOINT", constants.ENDPOINT.replace("//", "//bob:s3cret@"))
-    for action in (lambda: hub.resolve(NAME), lambda: make().push_to_hub("me/mine")):
+    for action in (lambda: names.resolve(NAME), lambda: make().push_to_hub("me/mine")):
         with pytest.raises((OSError, ValueError)) as error:
             action()
         assert "s3cret" not in str(error.value)
@@ -370,7 +371,7 @@ def test_gated(server: HubServer, commit: str, monkeypatch: pytest.MonkeyPatch):
     server.repositories[NAME].gated = True
     for _ in range(2):
         with pytest.raises(PermissionError, match=rf"gated\. Ask for access at {server.endpoint}/{NAME}\. Log in"):
-            hub.resolve(NAME)
+            names.resolve(NAME)
         monkeypatch.setenv("HF_TOKEN", HubServer.token)
 
 
@@ -378,7 +379,7 @@ def test_private_needs_a_token_and_never_tells_it(server: HubServer, commit: str
     """From the usual places, to the Hub alone; in no message, no log, no file of ours."""
     server.repositories[NAME].private = True
     with pytest.raises(ValueError, match=r"no such repository.*that you may read.*private.*hf auth login"):
-        hub.resolve(NAME)
+        names.resolve(NAME)
     assert NoiseGenerator.from_pretrained(NAME, token=server.token).fingerprint == make().fingerprint
     assert {request.token for request in server.requests if "/resolve/" in request.path} == {None, server.token}
     assert {request.token for request in server.requests if request.host == "localhost"} == {None}  # the storage
@@ -388,7 +389,7 @@ def test_private_needs_a_token_and_never_tells_it(server: HubServer, commit: str
     (tmp_path / "token").unlink()
     wrong = "hf_anotherSecretToken"
     with pytest.raises(OSError, match=r"answered 401.*hf auth login") as caught:
-        hub.resolve(NAME, token=wrong, cache_dir=tmp_path / "third")
+        names.resolve(NAME, token=wrong, cache_dir=tmp_path / "third")
     generator.save_pretrained(tmp_path / "saved")
     told = [str(caught.value), repr(generator), caplog.text, *capfd.readouterr()]
     kept = [pickle.dumps(generator), *(path.read_bytes() for path in (tmp_path / "saved").iterdir())]
@@ -477,13 +478,26 @@ def test_push_and_load(server: HubServer, login: str, tmp_path: Path):
     assert not server.repositories["me/mine"].private
     generator.push_to_hub("me/secret", private=True)
     assert server.repositories["me/secret"].private
-    generator.save_pretrained(tmp_path / "also", repo_id="me/also", push_to_hub=True)  # the mixin's other way
+    generator.save_pretrained(tmp_path / "also", repo_id="me/also", push_to_hub=True)  # in one call
     assert server.repositories["me/also"].commits[server.repositories["me/also"].refs["main"]] == files
     generator.push_to_hub("me/secret", private=True)  # again, and on a branch of its own
     server.repositories["me/secret"].refs["v2"] = "0" * 40
     generator.push_to_hub("me/secret", branch="v2")
     assert server.repositories["me/secret"].refs["v2"] != "0" * 40
     assert {request.token for request in server.requests if request.host == "localhost"} == {None}
+
+
+def test_options_of_a_push(server: HubServer, login: str, monkeypatch: pytest.MonkeyPatch):
+    """A misspelt branch option that is dropped publishes on main what was to be looked at first."""
+    with pytest.raises(TypeError, match="brunch"):
+        make().push_to_hub("me/mine", brunch="v2")
+    assert server.repositories == {}
+    sent = {}
+    monkeypatch.setattr(hub.HfApi, "upload_folder", lambda self, **options: sent.update(options) or "address")
+    options = {"commit_message": "First", "create_pr": True, "ignore_patterns": "*.md"}
+    assert make().push_to_hub("me/mine", branch="v2", **options) == "address"
+    assert (sent["repo_id"], sent["revision"]) == ("me/mine", "v2")
+    assert {name: sent[name] for name in options} == options
 
 
 def test_private_push_to_a_public_repository_is_refused(server: HubServer, commit: str, login: str):
@@ -586,17 +600,11 @@ def test_load_through_a_mirror(server: HubServer, commit: str, tmp_path: Path, m
             loaded = NoiseGenerator.from_pretrained(name, cache_dir=tmp_path / name.partition("@")[2])
             assert loaded.fingerprint == make().fingerprint
         with pytest.raises(ValueError, match=r"'org/other': no such folder here, and no such repository"):
-            hub.resolve("org/other")
+            names.resolve("org/other")
     finally:
         running.terminate()
         running.wait(20)
     assert any("paths-info" in request.path for request in server.requests)  # olah's way, not ours
-
-
-def test_the_mixin_is_the_hubs():
-    """Tools tell by it what can be pushed and pulled."""
-    assert issubclass(NoiseGenerator, huggingface_hub.ModelHubMixin)
-    assert not issubclass(NoiseGenerator, huggingface_hub.PyTorchModelHubMixin)  # it opens pickled weights
 
 
 def test_config_holds_every_field(tmp_path: Path):

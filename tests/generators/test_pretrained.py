@@ -11,7 +11,7 @@ import pytest
 from hub_server import HubServer
 
 from semtransforms import NoiseGenerator
-from semtransforms.generators import names as hub
+from semtransforms.generators import names
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # examples/ is no part of the package
@@ -89,9 +89,9 @@ def test_publish_then_load_by_the_line_it_prints(
     """From the folder to the table of names and back: the very files, at the very commit."""
     main(["--to", "me"])
     line = next(line for line in capsys.readouterr().out.splitlines() if "sem-digits" in line and "OnHub" in line)
-    monkeypatch.setattr(hub, "_BUNDLED", (tmp_path,))
-    monkeypatch.setattr(hub, "TABLE", eval(f"{{{line}}}", {"OnHub": hub.OnHub}))
-    folder = hub.resolve("sem-digits")
+    monkeypatch.setattr(names, "_BUNDLED", (tmp_path,))
+    monkeypatch.setattr(names, "TABLE", eval(f"{{{line}}}", {"OnHub": names.OnHub}))
+    folder = names.resolve("sem-digits")
     pushed = server.repositories["me/sem-digits"]
     for name, content in pushed.commits[pushed.refs["main"]].items():
         if name != "config.json":  # it names the version that saved it
@@ -134,5 +134,5 @@ def test_the_wheel_carries_them(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     loaded, expected = json.loads(done.stdout), {folder.name: check(folder).fingerprint for folder in FOLDERS}
     # until the ResNet-18s are fitted, their names lead to the small ones
-    names = ("sem-cifar10", "sem-plus-cifar10", "sem-imagenet100")
-    assert loaded == expected | {name: expected[f"{name}-small"] for name in names}
+    unfitted = ("sem-cifar10", "sem-plus-cifar10", "sem-imagenet100")
+    assert loaded == expected | {name: expected[f"{name}-small"] for name in unfitted}

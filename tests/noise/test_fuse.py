@@ -29,18 +29,18 @@ def norms(network):
 @pytest.mark.parametrize(
     ("name", "left"), [("convnet", 0), ("vgg16_bn", 0), ("resnet18", 0), ("resnet50", 0), ("wrn34_10", 16)]
 )
-def test_folding_keeps_the_function_and_its_gradient(name, left):
-    """The loop runs on the folded network: if it were another function, the noise would be for another surrogate."""
+def test_fusing_keeps_the_function_and_its_gradient(name, left):
+    """The loop runs on the fused network: if it were another function, the noise would be for another surrogate."""
     torch.manual_seed(0)
     # in float64, so that only a mistake can show
     network = trained(build_model(name, num_classes=4, image_size=32)).double()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64, requires_grad=True)
-    folded = fuse_batch_norm(network)
-    for ours, theirs in zip(*(outputs(form, images) for form in (folded, network)), strict=True):
+    fused = fuse_batch_norm(network)
+    for ours, theirs in zip(*(outputs(form, images) for form in (fused, network)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-8)
     assert norms(network) > 0
-    assert norms(folded) == left
+    assert norms(fused) == left
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(weight.requires_grad for weight in network.parameters())
 
@@ -50,7 +50,7 @@ def outputs(network, images):
     return logits, torch.autograd.grad(logits.square().sum(), images)[0]
 
 
-def test_what_cannot_be_folded_is_left_alone():
+def test_what_cannot_be_fused_is_left_alone():
     """A user's block with its own forward, or a layer that is not what its place says, would change its function."""
 
     class Residual(nn.Sequential):
@@ -85,7 +85,7 @@ class Skip(nn.Module):
 
 
 def test_a_users_module_is_left_alone():
-    """What it does with its layers only its forward knows: folded, its adversary would attack another network."""
+    """What it does with its layers only its forward knows: fused, its adversary would attack another network."""
     torch.manual_seed(0)
     network, images = trained(nn.Sequential(Skip(), nn.ReLU())), torch.rand(2, 3, 5, 5)
     assert torch.equal(fuse_batch_norm(network)(images), network(images))
@@ -93,7 +93,7 @@ def test_a_users_module_is_left_alone():
 
 
 def test_hooked_and_pruned_layers_are_left_alone():
-    """A hook sees and changes what its layer gives; pruned weights are computed: neither can be folded."""
+    """A hook sees and changes what its layer gives; pruned weights are computed: neither can be fused."""
 
     class Block(BasicBlock):
         pass
@@ -111,8 +111,8 @@ def test_hooked_and_pruned_layers_are_left_alone():
         assert norms(fuse_batch_norm(network)) == (2 if kind is Block else 1)
 
 
-def test_a_convolution_that_comes_twice_is_folded_twice():
-    """Shared weights with a BatchNorm for each place: folding by object would put one's statistics into the other."""
+def test_a_convolution_that_comes_twice_is_fused_twice():
+    """Shared weights with a BatchNorm for each place: fusing by object would put one's statistics into the other."""
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 3, 3, padding=1)
     network = trained(nn.Sequential(convolution, nn.BatchNorm2d(3), convolution, nn.BatchNorm2d(3))).double()

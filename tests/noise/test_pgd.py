@@ -181,20 +181,20 @@ def convnet():
     return network
 
 
-@pytest.mark.parametrize("fits", [1, 4, 7])
-def test_samples_as_one_batch_equal_one_after_the_other(fits, monkeypatch):
+@pytest.mark.parametrize("most", [1, 4, 7])
+def test_samples_as_one_batch_equal_one_after_the_other(most, monkeypatch):
     """The J * B batch is a speed-up only if its parts, whatever memory allows, give the same noise."""
     images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     labels, keys = torch.arange(6) % 4, index_keys(torch.arange(6), 0)
     config = PGDConfig(RHO, ALPHA, steps=3, inner=Uniform(4 / 255), num_samples=5)
     eot = build_eot([Transformation("crop", {"padding": 2}), Transformation("flip")])
     whole = pgd(convnet(), images, labels, config, keys=keys, eot=eot)
-    monkeypatch.setattr(pgd_module, "_images_that_fit", lambda network, image: fits)
+    monkeypatch.setattr(pgd_module, "_measure_largest_batch", lambda network, image: most)
     sizes = []
     network = convnet()
     network[0].register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
     parts = pgd(network, images, labels, config, keys=keys, eot=eot)
-    assert max(sizes) == fits
+    assert max(sizes) == most
     assert sum(sizes) == 3 * 5 * 6
     agree = ((whole - parts).abs() < 1e-6).float().mean()
     assert agree >= 0.999  # a sign may flip where the gradient is 0 up to rounding
@@ -206,7 +206,7 @@ def test_memory_decides_how_many_images_a_gradient_takes(monkeypatch):
     found = []
     for free in (1 << 30, 1 << 29, 1):
         monkeypatch.setattr(pgd_module, "free_memory", lambda device, free=free: free)
-        found.append(pgd_module._images_that_fit(network, image))
+        found.append(pgd_module._measure_largest_batch(network, image))
     assert found[0] // 2 == found[1]
     assert found[2] == 1
     # by hand: the activations of one 8 x 8 image in a convnet of width 4 take some kilobytes, not megabytes
@@ -214,7 +214,7 @@ def test_memory_decides_how_many_images_a_gradient_takes(monkeypatch):
 
 
 def test_out_of_memory_halves_until_it_fits():
-    """A user with a small GPU must get his noise, slower; only a single image that does not fit is an error."""
+    """A user with a small GPU must get their noise, slower; only a single image that does not fit is an error."""
     network, images, labels, keys = problem(8)
     config = PGDConfig(RHO, ALPHA, steps=2, num_samples=4)
     expected = pgd(network, images, labels, config, keys=keys)

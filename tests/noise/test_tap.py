@@ -12,7 +12,8 @@ from semtransforms.core.keys import fold_in, image_keys, index_keys, keyed_unifo
 from semtransforms.evaluation.countermeasures import InformedTrainer, TrainingSet
 from semtransforms.generators import fitting
 from semtransforms.generators.fitting import fit_generator, train_step
-from semtransforms.generators.generator import NoiseGenerator, build_surrogate
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.methods import SC_LINF, TAP, TAP_UNTARGETED
 
 SMALL = {

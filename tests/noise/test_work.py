@@ -161,7 +161,7 @@ def test_a_noise_step_copies_few_images():
     eot = build_eot(SEM.eot)
     written = []
     for steps in (1, 2):
-        config = PGDConfig(8 / 255, 2 / 255, steps, replace(SEM, **SMALL).view("uniform"), num_samples=SAMPLES)
+        config = PGDConfig(8 / 255, 2 / 255, steps, replace(SEM, **SMALL).perturbation("uniform"), num_samples=SAMPLES)
         pgd(network, images, torch.zeros(64, dtype=torch.int64), config, keys=keys, eot=eot)
         with counted() as work:
             pgd(network, images, torch.zeros(64, dtype=torch.int64), config, keys=keys, eot=eot)

@@ -20,7 +20,8 @@ from PIL import Image
 
 import semtransforms.protect.transform
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.generators.generator import NoiseGenerator, build_surrogate
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.noise.engine import build_surrogate
 from semtransforms.protect.hf import MapFunction
 from semtransforms.protect.transform import SEMProtect
 

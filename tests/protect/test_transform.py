@@ -15,7 +15,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.generators.generator import NoiseGenerator, build_surrogate
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.noise.engine import build_surrogate
 from semtransforms.protect.transform import SEMProtect
 
 CONFIG = GeneratorConfig(surrogate="convnet", width=4, num_classes=10, image_size=(16, 16), steps_u=2, num_samples=1)

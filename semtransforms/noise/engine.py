@@ -1,0 +1,231 @@
+"""What makes noise, behind one face: a network under PGD, a closed form, or noise that was recorded.
+
+Nobody outside this folder asks which of them it is. What the kinds differ in stands in their classes; a new one is a
+class here, the names of its surrogates in ``ENGINES``, and in ``generators/fitting.py`` the way it is fitted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from semtransforms.core.config import KERNELS, GeneratorConfig
+from semtransforms.core.grid import quantize, to_float
+from semtransforms.core.hardware import autocast_dtype
+from semtransforms.core.models import MODELS, build_model, look_up
+from semtransforms.core.names import unknown
+from semtransforms.noise.ntga import RecordedNoise
+from semtransforms.noise.painted import PAINTERS, ClosedForm
+from semtransforms.noise.pgd import is_out_of_memory, pgd
+from semtransforms.views.eot import EOT
+
+_OF_THE_FIT = frozenset({"learning_rate", "momentum", "weight_decay", "decay_every", "decay_factor"})
+
+
+def engine_of(config: GeneratorConfig) -> type[Engine]:
+    """The engine that runs a config's surrogate.
+
+    Raises:
+        ValueError: there is no surrogate of that name; the message has the nearest ones.
+    """
+    if config.surrogate not in ENGINES:
+        raise ValueError(unknown("surrogate", config.surrogate, ENGINES))
+    return ENGINES[config.surrogate]
+
+
+def build_surrogate(config: GeneratorConfig, stored: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The surrogate that a config names: a network initialised from its seed, or a closed form.
+
+    Args:
+        config: with ``num_classes`` and ``image_size`` set.
+        stored: the tensors that are to be loaded into it, by name; they say how much it has to hold.
+
+    Returns:
+        The module; nothing is loaded yet.
+    """
+    return engine_of(config).build(config, stored or {})
+
+
+class Engine(ABC):
+    """The face of all that makes noise.
+
+    Args:
+        surrogate: the network or the closed form. Its tensors are what is saved, and where they lie is where the work
+            is done.
+        config: how it makes noise.
+        eot: T, which the noise is seen through.
+
+    Attributes:
+        surrogates: in words, what a method of this kind may run on; ``None`` where that is its preset's surrogate and
+            no other.
+        fixed: fields of the config that must be as in the method's preset, since they are not read.
+        unused: other fields that are not read.
+        exact: whether the noise is for exactly the images of the fit, at their own size.
+        keeps_noise: whether it holds the noise of certain images, so that whoever has it can subtract it.
+    """
+
+    surrogates: ClassVar[str | None] = None
+    fixed: ClassVar[tuple[str, ...]] = ()
+    unused: ClassVar[frozenset[str]] = frozenset()
+    exact: ClassVar[bool] = False
+    keeps_noise: ClassVar[bool] = False
+
+    def __init__(self, surrogate: nn.Module, config: GeneratorConfig, eot: EOT) -> None:
+        self.surrogate, self.config, self.eot = surrogate, config, eot
+
+    @classmethod
+    @abstractmethod
+    def check(cls, config: GeneratorConfig) -> None:
+        """Whether the surrogate can be built at all; asked before any data are read.
+
+        Raises:
+            ValueError: it cannot.
+        """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
+        """The surrogate before a fit, or before ``stored`` is loaded into it; see :func:`build_surrogate`."""
+
+    @property
+    @abstractmethod
+    def smallest(self) -> int:
+        """The shorter side of the smallest image it takes, in pixels."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the surrogate lies; the CPU where it holds nothing."""
+        for held in (*self.surrogate.parameters(), *self.surrogate.buffers()):
+            return held.device
+        return torch.device("cpu")
+
+    @abstractmethod
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """The noise of a batch.
+
+        Args:
+            images: uint8 (N, 3, H, W), neither side below ``smallest``.
+            labels: int64 (N,), in 0..C-1.
+            keys: int64 (N,), one per image: all randomness comes from them.
+
+        Returns:
+            int8 (N, 3, H, W) on the CPU, in grey levels: ``|noise| <= floor(255 * rho_u)`` and ``images + noise`` in
+            0..255.
+        """
+
+
+class NetworkEngine(Engine):
+    """Projected gradients on a surrogate network (Eq. 7 and 10)."""
+
+    surrogates = "a network such as 'resnet18'"
+
+    @classmethod
+    def check(cls, config: GeneratorConfig) -> None:
+        """Whether there is a network of that name, and of that width."""
+        look_up(config.surrogate, config.width)
+
+    @classmethod
+    def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
+        """The network, initialised from the config's seed."""
+        assert config.num_classes is not None
+        assert config.image_size is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return build_model(
+                config.surrogate,
+                num_classes=config.num_classes,
+                image_size=min(config.image_size),
+                width=config.width,
+            )
+
+    @property
+    def smallest(self) -> int:
+        """As the network's row in ``MODELS`` says."""
+        return MODELS[self.config.surrogate].smallest
+
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """Eq. 7, in halves where memory runs out."""
+        device = self.device
+        try:
+            delta = pgd(
+                self.surrogate,
+                to_float(images.to(device)),
+                self.config.target_labels(labels.to(device)),
+                self.config.defense,
+                keys=keys.to(device),
+                maximise=self.config.climbs,
+                eot=self.eot,
+                dtype=autocast_dtype(self.config.precision, device),
+            )
+            return quantize(delta, self.config.rho_u).cpu()
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(images) == 1:
+                raise
+        # outside the handler, whose traceback would keep the failed attempt's tensors alive
+        halves = zip(*(tensor.tensor_split(2) for tensor in (images, labels, keys)), strict=True)
+        return torch.cat([self.noise(*half) for half in halves])
+
+
+class ClosedFormEngine(Engine):
+    """Noise that needs no gradient once there is a :class:`ClosedForm`."""
+
+    fixed = ("aim", "fitted_on", "defense_sees", "surrogate_sees")
+
+    @classmethod
+    def check(cls, config: GeneratorConfig) -> None:
+        """Nothing: with its name, all is known of it."""
+
+    @property
+    def form(self) -> ClosedForm:
+        """The surrogate, which is a closed form here."""
+        assert isinstance(self.surrogate, ClosedForm)
+        return self.surrogate
+
+    @property
+    def smallest(self) -> int:
+        """As the closed form says."""
+        return self.form.smallest
+
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """What the closed form says, on the byte grid."""
+        return quantize(self.form.noise(images, labels, keys), self.config.rho_u).cpu()
+
+
+class PaintedEngine(ClosedFormEngine):
+    """Noise painted from the label and the key alone (SC, AR)."""
+
+    unused = _OF_THE_FIT | {
+        "width", "precision", "eot", "alpha_u", "steps_u", "num_samples", "train_steps", "batch_size",
+    }  # fmt: skip
+
+    @classmethod
+    def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
+        """The painter; it has no tensors."""
+        return PAINTERS[config.surrogate](config)
+
+
+class RecordedEngine(ClosedFormEngine):
+    """Noise found together for all images of the fit, and kept (NTGA)."""
+
+    surrogates = " or ".join(map(repr, KERNELS))
+    unused = _OF_THE_FIT | {"width", "precision", "eot"}
+    exact = True
+    keeps_noise = True
+
+    @classmethod
+    def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
+        """Room for the noise of as many images as ``stored`` has digests of."""
+        assert config.image_size is not None
+        return RecordedNoise(len(stored.get("digests", ())), config.image_size)
+
+
+# the name of a surrogate, and what runs it
+ENGINES: Mapping[str, type[Engine]] = {
+    **dict.fromkeys(MODELS, NetworkEngine),
+    **dict.fromkeys(PAINTERS, PaintedEngine),
+    **dict.fromkeys(KERNELS, RecordedEngine),
+}
