@@ -31,7 +31,8 @@ from semtransforms.core.keys import fold_in, image_keys, index_keys, keyed_unifo
 from semtransforms.data.images import as_pixels, to_pil
 from semtransforms.noise.fuse import fuse_batch_norm
 from semtransforms.noise.pgd import forward, frozen, pgd
-from semtransforms.views.eot import EOT, Kornia, Parameters
+from semtransforms.views.eot import EOT
+from semtransforms.views.members import Kornia, Parameters
 
 
 @dataclass(frozen=True)
