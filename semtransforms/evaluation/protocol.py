@@ -33,7 +33,6 @@ from semtransforms.evaluation.countermeasures import (
     InformedTrainer,
     ProtectedClasses,
     PublishedGenerator,
-    TrainingSet,
     apply_at_test,
     apply_stored,
     parse_countermeasure,
@@ -404,7 +403,7 @@ def _pictures(clean: Labelled, copy: Copy, tricks: Mapping[str, tuple[Countermea
     """Rows of the report's grid: clean, noise, protected, and what each stored countermeasure leaves."""
     # one image of each of the first classes
     rows = [int((clean.labels == label).nonzero()[0]) for label in torch.unique(clean.labels)[:PICTURES]]
-    some = TrainingSet(copy.images[rows], clean.labels[rows], clean.images[rows])
+    some = Labelled(copy.images[rows], clean.labels[rows], clean=clean.images[rows])
     levels = (some.images.to(torch.int16) - clean.images[rows]).clamp(-128, 127).to(torch.int8)
     grid = {"clean": clean.images[rows], f"{copy.name}: noise ×16": noise_picture(levels), copy.name: some.images}
     for trick, measures in tricks.items():
@@ -439,7 +438,7 @@ def _check_on_samples(
     classes = clean.labels.unique()  # type: ignore[no-untyped-call]
     rows = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in classes])
     rows = torch.cat([rows, torch.arange(min(32, len(clean.labels)))]).unique()  # type: ignore[no-untyped-call]
-    some = TrainingSet(clean.images[rows], clean.labels[rows], clean.images[rows])
+    some = Labelled(clean.images[rows], clean.labels[rows], clean=clean.images[rows])
     views, count = to_float(some.images), int(classes.max()) + 1
     with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
         network = nn.Sequential(nn.Flatten(), nn.Linear(views[0].numel(), count)).requires_grad_(False)

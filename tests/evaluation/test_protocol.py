@@ -305,6 +305,22 @@ def test_a_countermeasure_that_changes_the_size_is_refused_before_any_training(m
         run(None, protected=halves(), countermeasures=(smaller,))
 
 
+def test_a_users_own_purifier_joins_an_evaluation():
+    """README tells readers to pass one: it must be a public name, and act on stored and on test images."""
+    from semtransforms import Purifier, evaluate
+
+    data = halves()
+    report = evaluate(
+        data, protected=data, test=halves(30, seed=1), victims={"tiny": VICTIM}, seeds=(0,),
+        countermeasures=["none", Purifier(lambda images: 1 - images, "negative")], device="cpu", progress=False,
+    )  # fmt: skip
+    processed = {r.countermeasure: r.test_accuracy_processed for r in report.records if r.copy == "protected"}
+    assert processed.keys() == {"none", "negative"}
+    assert processed["none"] is None
+    assert processed["negative"] is not None
+    assert torch.equal(report.pictures["protected + negative"], 255 - report.pictures["clean"])
+
+
 def test_victims_by_name():
     """A name that sets another radius or norm than it says is a wrong row under a right title."""
     assert parse_victim("standard") == {}
