@@ -21,9 +21,9 @@ from torch import Tensor
 
 from examples.protect_photographs import VICTIMS, read_data
 from semtransforms import EM, REM, SEM, SEM_PLUS, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
+from semtransforms.core.files import to_json, write_atomically
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.records import CLEAN, NONE, Record
-from semtransforms.evaluation.runs import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -125,7 +125,9 @@ def main(words: Sequence[str] | None = None) -> None:
         {"trainer": name, **{copy: [record.to_dict() for record in some] for copy, some in copies.items()}}
         for name, copies in trainers.items()
     ]
-    write_json(file, {"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
+    write_atomically(
+        file, to_json({"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
+    )
     command = f"python -m examples.fit_pretrained {arguments.name} --data DATA"
     generator.classes = data.classes
     generator.card = {

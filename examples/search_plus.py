@@ -26,8 +26,8 @@ from examples.fit_pretrained import machines
 from examples.protect_photographs import SMALL, TRAINER, read_data
 from semtransforms import SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
 from semtransforms.core.config import Transformation
+from semtransforms.core.files import to_json, write_atomically
 from semtransforms.evaluation.records import NONE
-from semtransforms.evaluation.runs import write_json
 
 ROOT = Path(__file__).parents[1]
 ROWS = 10_000  # that are protected; half as many behind them are the test
@@ -179,7 +179,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in arguments.trials:
         found = run(name, arguments.data, arguments.work, arguments.tricks)
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        write_json(file, {**kept, name: found})
+        write_atomically(file, to_json({**kept, name: found}))
     if arguments.table:
         if not file.exists():
             parser.error(f"--table: nothing was measured yet, there is no {file}")
