@@ -76,7 +76,7 @@ RECIPES = {
 }
 
 # of a standard trainer: all that is known, but shares of clean images, which say nothing about a generator
-TRICKS = (
+COUNTERMEASURES = (
     *("greyscale", "jpeg-75", "jpeg-50", "jpeg-10", "mean", "median", "gaussian", "bilateral", "bit-depth-3"),
     *("denoise", "linear-removal", "cutout", "mixup", "cutmix", "randaugment", "colour-jitter", "gaussian-noise"),
     "ueraser",
@@ -184,8 +184,8 @@ def measure(
     name, standard = generator.name, {"standard": victims["standard"]}
     runs = [
         (generator, victims, (NONE,)),
-        (generator, standard, (*TRICKS, *INFORMED)),
-        (None, standard, TRICKS),
+        (generator, standard, (*COUNTERMEASURES, *INFORMED)),
+        (None, standard, COUNTERMEASURES),
     ]
     for source, trainers, countermeasures in runs:
         report = evaluate(
@@ -201,7 +201,7 @@ def measure(
             cache_dir=work / "cache",
         )
     # the folder may hold other generators, and other trainers of earlier runs
-    wanted = {(NONE, victim) for victim in victims} | {(trick, "standard") for trick in (*TRICKS, *INFORMED)}
+    wanted = {(NONE, victim) for victim in victims} | {(each, "standard") for each in (*COUNTERMEASURES, *INFORMED)}
     return [
         record
         for record in report.records
@@ -211,7 +211,7 @@ def measure(
 
 def by_trainer(records: Sequence[Record], victims: Iterable[str]) -> dict[str, dict[str, list[Record]]]:
     """Trainer, in words, to the records of the clean and of the protected copy."""
-    order = [(NONE, victim) for victim in victims] + [(trick, "standard") for trick in (*TRICKS, *INFORMED)]
+    order = [(NONE, victim) for victim in victims] + [(each, "standard") for each in (*COUNTERMEASURES, *INFORMED)]
     trainers: dict[str, dict[str, list[Record]]] = {}
     for record in sorted(records, key=lambda r: (order.index((r.countermeasure, r.victim)), r.seed)):
         words = _words(record)

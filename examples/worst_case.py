@@ -34,13 +34,13 @@ TRAINERS = (NONE, ADVERSARIAL, *IN_T, *NOT_IN_T)
 def judge(generator: NoiseGenerator, name: str, data: Path, work: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Test accuracies in %, one for each seed, by what the trainer does; and how visible the noise is."""
     photos, tests = read_data("cifar10-jpeg", data, ROWS, download=False)
-    for victim, tricks in (("standard", (NONE, *IN_T, *NOT_IN_T)), (ADVERSARIAL, (NONE,))):
+    for victim, countermeasures in (("standard", (NONE, *IN_T, *NOT_IN_T)), (ADVERSARIAL, (NONE,))):
         report = evaluate(
             (photos.images, photos.labels),
             generator,
             test=(tests.images, tests.labels),
             victims={victim: VICTIMS[victim]},
-            countermeasures=tricks,
+            countermeasures=countermeasures,
             seeds=seeds,
             name=f"first {ROWS:,} rows",
             copy_name=name,

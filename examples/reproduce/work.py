@@ -172,15 +172,15 @@ def _measure(
     config, victim, trainer = scale.plan(row)
     copy, generator = CLEAN, None
     fit: dict[str, Any] = {}
-    trick: str | Countermeasure = row.countermeasure
+    countermeasure: str | Countermeasure = row.countermeasure
     if config is not None:
         copy = _copy_name(config)
         generator, fit = _fit(config, seed, data, place, scale.checkpoint_every)
         if row.table == "fig3":
             fit |= {"surrogate_robustness": _robustness(generator, data, seed)}
-        if trick == OTHER_FIT:
+        if countermeasure == OTHER_FIT:
             other, _ = _fit(config, seed + 1, data, place, scale.checkpoint_every)
-            trick = InformedTrainer(other, seed=seed, name=OTHER_FIT)
+            countermeasure = InformedTrainer(other, seed=seed, name=OTHER_FIT)
     run = partial(
         evaluate,
         (data.images, data.labels),
@@ -199,7 +199,7 @@ def _measure(
     wanted = (copy, victim, row.countermeasure, seed)
     if wanted[:3] != (CLEAN, victim, NONE):
         with lock(place, "-".join(map(str, wanted))):
-            report = run(generator, countermeasures=(trick,), copy_name=copy)
+            report = run(generator, countermeasures=(countermeasure,), copy_name=copy)
     return next(r for r in report.records if (r.copy, r.victim, r.countermeasure, r.seed) == wanted), fit
 
 

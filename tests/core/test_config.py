@@ -59,7 +59,7 @@ def test_the_table_of_methods(preset, defense_inner, surrogate_view, samples):
 
 
 def test_sem_plus_sees_greyscale_and_jpeg():
-    """Other shares of the tricks are not those that were searched."""
+    """Other shares of T's image changes are not those that were searched."""
     assert SEM_PLUS.eot[:2] == SEM.eot
     images = torch.rand(5000, 3, 8, 8, generator=torch.manual_seed(0))
     changed = build_eot(SEM_PLUS.eot[2:])(images, index_keys(torch.arange(5000), 0))
