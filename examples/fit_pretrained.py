@@ -21,9 +21,9 @@ from torch import Tensor
 
 from examples.protect_photographs import VICTIMS, read_data
 from semtransforms import EM, REM, SEM, SEM_PLUS, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
+from semtransforms.core.files import to_json, write_atomically
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.records import CLEAN, NONE, Record
-from semtransforms.evaluation.runs import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,7 +76,7 @@ RECIPES = {
 }
 
 # of a standard trainer: all that is known, but shares of clean images, which say nothing about a generator
-TRICKS = (
+COUNTERMEASURES = (
     *("greyscale", "jpeg-75", "jpeg-50", "jpeg-10", "mean", "median", "gaussian", "bilateral", "bit-depth-3"),
     *("denoise", "linear-removal", "cutout", "mixup", "cutmix", "randaugment", "colour-jitter", "gaussian-noise"),
     "ueraser",
@@ -125,7 +125,9 @@ def main(words: Sequence[str] | None = None) -> None:
         {"trainer": name, **{copy: [record.to_dict() for record in some] for copy, some in copies.items()}}
         for name, copies in trainers.items()
     ]
-    write_json(file, {"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
+    write_atomically(
+        file, to_json({"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
+    )
     command = f"python -m examples.fit_pretrained {arguments.name} --data DATA"
     generator.classes = data.classes
     generator.card = {
@@ -182,8 +184,8 @@ def measure(
     name, standard = generator.name, {"standard": victims["standard"]}
     runs = [
         (generator, victims, (NONE,)),
-        (generator, standard, (*TRICKS, *INFORMED)),
-        (None, standard, TRICKS),
+        (generator, standard, (*COUNTERMEASURES, *INFORMED)),
+        (None, standard, COUNTERMEASURES),
     ]
     for source, trainers, countermeasures in runs:
         report = evaluate(
@@ -199,7 +201,7 @@ def measure(
             cache_dir=work / "cache",
         )
     # the folder may hold other generators, and other trainers of earlier runs
-    wanted = {(NONE, victim) for victim in victims} | {(trick, "standard") for trick in (*TRICKS, *INFORMED)}
+    wanted = {(NONE, victim) for victim in victims} | {(each, "standard") for each in (*COUNTERMEASURES, *INFORMED)}
     return [
         record
         for record in report.records
@@ -209,7 +211,7 @@ def measure(
 
 def by_trainer(records: Sequence[Record], victims: Iterable[str]) -> dict[str, dict[str, list[Record]]]:
     """Trainer, in words, to the records of the clean and of the protected copy."""
-    order = [(NONE, victim) for victim in victims] + [(trick, "standard") for trick in (*TRICKS, *INFORMED)]
+    order = [(NONE, victim) for victim in victims] + [(each, "standard") for each in (*COUNTERMEASURES, *INFORMED)]
     trainers: dict[str, dict[str, list[Record]]] = {}
     for record in sorted(records, key=lambda r: (order.index((r.countermeasure, r.victim)), r.seed)):
         words = _words(record)

@@ -22,10 +22,10 @@ from torchvision.transforms.v2.functional import resize
 
 from examples.protect_photographs import VICTIMS, read_data
 from semtransforms import NoiseGenerator, evaluate
+from semtransforms.core.files import to_json, write_atomically
 from semtransforms.core.grid import add_noise, to_float
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.records import CLEAN, Record
-from semtransforms.evaluation.runs import write_json
 
 ROOT = Path(__file__).parents[1]
 CLASSES, SIDES = (10, 20), (32, 64)
@@ -65,7 +65,7 @@ def keep(file: Path, name: str, fingerprint: str, record: Record) -> None:
         raise ValueError(f"{file} was measured with another generator of this name. Remove it to measure anew.")
     run = operator.itemgetter("classes", "height", "victim", "copy")
     records = {run(each): each for each in (*kept["records"], record.to_dict())}
-    write_json(file, {**found, "records": [records[key] for key in sorted(records)]})
+    write_atomically(file, to_json({**found, "records": [records[key] for key in sorted(records)]}))
 
 
 def first_classes(data: Labelled, classes: int, side: int) -> Labelled:

@@ -5,8 +5,9 @@
 Each trial is SEM at the size of ``protect_photographs.py``, or wider, with another T, adversary or number of steps. It
 is judged by victims that are trained for less than README's, and on rows 10,000 to 14,999 of the training images,
 by which that size was chosen too: README's test images are kept for what is taken. The figures go to
-``examples/reproduce/results/search_plus.json``; ``--table`` prints them, the lowest worst case first. With ``--tricks
-greyscale jpeg-10`` a trial is judged by those two alone, beside the trainer who does nothing and the one at 2/255.
+``examples/reproduce/results/search_plus.json``; ``--table`` prints them, the lowest worst case first. With
+``--countermeasures greyscale jpeg-10`` a trial is judged by those two alone, beside the trainer who does nothing and
+the one at 2/255.
 
 No T here has the median filter or UEraser's augmentations: they are left for the honest test.
 """
@@ -26,14 +27,14 @@ from examples.fit_pretrained import machines
 from examples.protect_photographs import SMALL, TRAINER, read_data
 from semtransforms import SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
 from semtransforms.core.config import Transformation
+from semtransforms.core.files import to_json, write_atomically
 from semtransforms.evaluation.records import NONE
-from semtransforms.evaluation.runs import write_json
 
 ROOT = Path(__file__).parents[1]
 ROWS = 10_000  # that are protected; half as many behind them are the test
 STANDARD = {"standard": replace(TRAINER, train_steps=600)}
 ADVERSARIAL = {"adversarial-2": replace(TRAINER, train_steps=300, rho_a=2 / 255, steps_a=3)}
-TRICKS = ("greyscale", "jpeg-10", "jpeg-50", "mean", "ueraser")
+COUNTERMEASURES = ("greyscale", "jpeg-10", "jpeg-50", "mean", "ueraser")
 
 GREY = Transformation("greyscale")
 JPEG = Transformation("jpeg", {"quality": [10, 60]})
@@ -117,12 +118,12 @@ def read_halves(data: Path) -> list[tuple[Tensor, Tensor]]:
     return [(everything.images[part], everything.labels[part]) for part in (slice(ROWS), slice(ROWS, None))]
 
 
-def run(name: str, data: Path, work: Path, tricks: Sequence[str]) -> dict[str, Any]:
+def run(name: str, data: Path, work: Path, chosen: Sequence[str]) -> dict[str, Any]:
     """Fit, protect and judge one trial, or read what was kept: test accuracies in %, by what the trainer does."""
     train, test = read_halves(data)
     config = TRIALS[name]
     generator = None if config is None else _fitted(config, train, work / "fits" / name, work / "generators" / name)
-    for victims, countermeasures in ((STANDARD, (NONE, *tricks)), (ADVERSARIAL, (NONE,))):
+    for victims, countermeasures in ((STANDARD, (NONE, *chosen)), (ADVERSARIAL, (NONE,))):
         report = evaluate(
             train, generator, test=test, victims=victims, countermeasures=countermeasures, seeds=(0,),
             copy_name=generator and name, out=work / "report", cache_dir=work / "cache",
@@ -147,7 +148,7 @@ def _fitted(config: GeneratorConfig, train: tuple[Tensor, Tensor], checkpoints: 
 
 def table(trials: Mapping[str, Mapping[str, Any]]) -> str:
     """The trials as Markdown, the one with the lowest worst case first, over the columns that all of them have."""
-    columns = (NONE, "adversarial-2", *TRICKS)
+    columns = (NONE, "adversarial-2", *COUNTERMEASURES)
     shared = [column for column in columns if all(column in found["accuracy"] for found in trials.values())]
     worst = {name: max(found["accuracy"][column] for column in shared) for name, found in trials.items()}
     lines = [["trial", "passes of the fit, millions", *columns, f"largest of {', '.join(shared)}"]]
@@ -165,7 +166,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="holds cifar10-jpeg/")
     parser.add_argument("--work", type=Path, default=Path("runs/search-plus"))
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
-    parser.add_argument("--tricks", nargs="+", choices=TRICKS, default=TRICKS, help="of the standard victim")
+    which = {"choices": COUNTERMEASURES, "default": COUNTERMEASURES}
+    parser.add_argument("--countermeasures", nargs="+", **which, help="of the standard victim")
     parser.add_argument("--table", action="store_true", help="print all that were measured")
     arguments = parser.parse_args(words)
     if unknown := [name for name in arguments.trials if name not in TRIALS]:
@@ -177,9 +179,9 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     file = arguments.results / "search_plus.json"
     for name in arguments.trials:
-        found = run(name, arguments.data, arguments.work, arguments.tricks)
+        found = run(name, arguments.data, arguments.work, arguments.countermeasures)
         kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        write_json(file, {**kept, name: found})
+        write_atomically(file, to_json({**kept, name: found}))
     if arguments.table:
         if not file.exists():
             parser.error(f"--table: nothing was measured yet, there is no {file}")

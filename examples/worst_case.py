@@ -20,8 +20,8 @@ from typing import Any
 
 from examples.protect_photographs import VICTIMS, read_data
 from semtransforms import NoiseGenerator, evaluate
+from semtransforms.core.files import to_json, write_atomically
 from semtransforms.evaluation.records import NONE
-from semtransforms.evaluation.runs import write_json
 
 ROOT = Path(__file__).parents[1]
 ROWS = 10_000
@@ -34,13 +34,13 @@ TRAINERS = (NONE, ADVERSARIAL, *IN_T, *NOT_IN_T)
 def judge(generator: NoiseGenerator, name: str, data: Path, work: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """Test accuracies in %, one for each seed, by what the trainer does; and how visible the noise is."""
     photos, tests = read_data("cifar10-jpeg", data, ROWS, download=False)
-    for victim, tricks in (("standard", (NONE, *IN_T, *NOT_IN_T)), (ADVERSARIAL, (NONE,))):
+    for victim, countermeasures in (("standard", (NONE, *IN_T, *NOT_IN_T)), (ADVERSARIAL, (NONE,))):
         report = evaluate(
             (photos.images, photos.labels),
             generator,
             test=(tests.images, tests.labels),
             victims={victim: VICTIMS[victim]},
-            countermeasures=tricks,
+            countermeasures=countermeasures,
             seeds=seeds,
             name=f"first {ROWS:,} rows",
             copy_name=name,
@@ -98,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> None:
         generator, name = NoiseGenerator.from_pretrained(arguments.generator), Path(arguments.generator).name
         found = judge(generator, name, arguments.data, arguments.work, arguments.seeds)
         arguments.results.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.results / f"worst_case-{name}.json", found)
+        write_atomically(arguments.results / f"worst_case-{name}.json", to_json(found))
     if arguments.table:
         files = sorted(arguments.results.glob("worst_case-*.json"))
         print(table([json.loads(file.read_text(encoding="utf-8")) for file in files]))

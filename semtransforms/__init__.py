@@ -21,6 +21,7 @@ __all__ = [
     "NoiseGenerator",
     "NoiseStore",
     "ProtectedDataset",
+    "Purifier",
     "SEMProtect",
     "VictimConfig",
     "evaluate",
@@ -32,6 +33,7 @@ __all__ = [
 if TYPE_CHECKING:
     from semtransforms.core.config import GeneratorConfig
     from semtransforms.data.store import NoiseStore
+    from semtransforms.evaluation.countermeasures.stored import Purifier
     from semtransforms.evaluation.protocol import evaluate
     from semtransforms.evaluation.report import EvaluationReport
     from semtransforms.evaluation.victims import VictimConfig, train_victim
@@ -54,6 +56,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "NoiseGenerator": "generators.generator",
         "NoiseStore": "data.store",
         "ProtectedDataset": "protect.wrapper",
+        "Purifier": "evaluation.countermeasures.stored",
         "SEMProtect": "protect.transform",
         "VictimConfig": "evaluation.victims",
         "evaluate": "evaluation.protocol",

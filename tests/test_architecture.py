@@ -38,6 +38,7 @@ PUBLIC = {
     "VictimConfig": "evaluation.victims",
     "train_victim": "evaluation.victims",
     "evaluate": "evaluation.protocol",
+    "Purifier": "evaluation.countermeasures.stored",
     "EvaluationReport": "evaluation.report",
 }
 

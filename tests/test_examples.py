@@ -45,7 +45,7 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "read_data", read)
     monkeypatch.setattr(other_data, "VICTIMS", victims)
     monkeypatch.setattr(fit_pretrained, "RECIPES", {"tiny": recipe})
-    monkeypatch.setattr(fit_pretrained, "TRICKS", ("greyscale",))
+    monkeypatch.setattr(fit_pretrained, "COUNTERMEASURES", ("greyscale",))
     for module in (fit_pretrained, publish_pretrained):  # where the file of a card's figures must lie
         monkeypatch.setattr(module, "ROOT", tmp_path)
     fit = fit_pretrained.fit_generator
@@ -145,7 +145,7 @@ def test_other_data_get_the_label_that_the_figures_say(tmp_path, small):
 
 
 def test_trials_are_ranked_by_what_all_were_judged_by():
-    """A trial that was judged by fewer tricks would look the better for it."""
+    """A trial that was judged by fewer countermeasures would look the better for it."""
     few, all_ = {"none": 30.0, "adversarial-2": 31.0}, {"none": 20.0, "adversarial-2": 25.0, "greyscale": 60.0}
     trials = {"few": {"passes": 0, "accuracy": few}, "all": {"passes": 2_500_000, "accuracy": all_}}
     head, _, *rows = (line.strip("| ").split(" | ") for line in search_plus.table(trials).splitlines())
@@ -158,7 +158,7 @@ def test_trials_are_ranked_by_what_all_were_judged_by():
 def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
     """Chosen by README's test images, the preset's figures on them would be the best of many draws."""
     monkeypatch.setattr(search_plus, "ROWS", 30)
-    monkeypatch.setattr(search_plus, "TRICKS", ("greyscale", "mean"))
+    monkeypatch.setattr(search_plus, "COUNTERMEASURES", ("greyscale", "mean"))
     for kind, victim in (("STANDARD", "standard"), ("ADVERSARIAL", "adversarial-2")):
         monkeypatch.setattr(search_plus, kind, {victim: fit_pretrained.RECIPES["tiny"].victims[victim]})
     tiny = replace(fit_pretrained.RECIPES["tiny"].config, num_classes=None)
@@ -179,7 +179,7 @@ def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
     monkeypatch.setattr(search_plus, "read_data", read)
     words = ["--data", "x", f"--work={tmp_path / 'work'}", f"--results={tmp_path}"]
     search_plus.main(["clean", *words])
-    search_plus.main(["sem", *words, "--tricks", "greyscale"])
+    search_plus.main(["sem", *words, "--countermeasures", "greyscale"])
     for train, test in tests:
         assert torch.equal(torch.cat([train[0], test[0]]), everything[0].images)
         assert len(test[0]) == 15
@@ -189,7 +189,7 @@ def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
     assert sorted(found["sem"]["accuracy"]) == ["adversarial-2", "greyscale", "none"]
     assert (found["clean"]["passes"], found["sem"]["passes"]) == (0, 2 * 8 * (1 * 1 + 1 + 1))
     assert small.count("victim") == 7
-    search_plus.main(["sem", *words, "--tricks", "greyscale"])  # all of it was kept
+    search_plus.main(["sem", *words, "--countermeasures", "greyscale"])  # all of it was kept
     assert small.count("victim") == 7
     monkeypatch.setattr(search_plus, "TRIALS", {"sem": replace(tiny, steps_u=2)})
     with pytest.raises(ValueError, match="was fitted when the trial was another"):
@@ -198,7 +198,7 @@ def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
 
 def test_the_table_of_the_search_begins_with_the_best(capsys, tmp_path, monkeypatch):
     """The first line is the one that is taken; it must be the one with the lowest worst case."""
-    monkeypatch.setattr(search_plus, "TRICKS", ("ueraser",))
+    monkeypatch.setattr(search_plus, "COUNTERMEASURES", ("ueraser",))
     columns = ("none", "adversarial-2", "ueraser")
     trials = {
         "good at most": {"passes": 2_000_000, "accuracy": dict.fromkeys(columns, 20.0) | {"ueraser": 60.0}},
@@ -217,8 +217,8 @@ def test_the_worst_case_is_over_trainers_not_seeds(tmp_path, small, monkeypatch,
     monkeypatch.setattr(worst_case, "read_data", lambda *arguments, **options: (images, photographs(20, 4, 2)))
     victims = fit_pretrained.RECIPES["tiny"].victims
     monkeypatch.setattr(worst_case, "VICTIMS", victims)
-    for name, tricks in (("IN_T", ("greyscale",)), ("NOT_IN_T", ("cutout",))):
-        monkeypatch.setattr(worst_case, name, tricks)
+    for name, countermeasures in (("IN_T", ("greyscale",)), ("NOT_IN_T", ("cutout",))):
+        monkeypatch.setattr(worst_case, name, countermeasures)
     monkeypatch.setattr(worst_case, "TRAINERS", ("none", "adversarial-2", "greyscale", "cutout"))
     config = fit_pretrained.RECIPES["tiny"].config
     for number, name in enumerate(("one", "two")):
@@ -231,10 +231,10 @@ def test_the_worst_case_is_over_trainers_not_seeds(tmp_path, small, monkeypatch,
     for found in kept:
         assert list(found["accuracy"]) == ["none", "adversarial-2", "greyscale", "cutout"]
         for trainer, accuracies in found["accuracy"].items():
-            victim, trick = (trainer, "none") if trainer in victims else ("standard", trainer)
+            victim, name = (trainer, "none") if trainer in victims else ("standard", trainer)
             wanted = {
                 each["seed"]: round(100 * each["test_accuracy"], 1) for each in records
-                if (each["copy"], each["victim"], each["countermeasure"]) == (found["generator"], victim, trick)
+                if (each["copy"], each["victim"], each["countermeasure"]) == (found["generator"], victim, name)
             }  # fmt: skip
             assert accuracies == [wanted[0], wanted[1]]
     trained = len(small)

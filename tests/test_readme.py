@@ -48,7 +48,7 @@ def written(figures):
     return f"{fmean(figures):.1f} ± {stdev(figures):.1f} (n={len(figures)})"
 
 
-@pytest.mark.parametrize("marker", ["table2-cifar10", "tricks"])
+@pytest.mark.parametrize("marker", ["table2-cifar10", "countermeasures"])
 def test_every_figure_of_readme_was_measured(marker):
     """A figure that no run gave, or that an older setting gave, is a promise to a data owner that nobody keeps."""
     cells = list(cells_behind(marker))
@@ -158,7 +158,7 @@ def test_the_worst_cases_are_the_records():
 
 
 def test_sem_plus_is_what_was_measured():
-    """README's table would be of other noise: other shares of the tricks, another adversary or effort."""
+    """README's table would be of other noise: other shares of T's image changes, another adversary or effort."""
     trial = search_plus.TRIALS["grey-20+jpeg-20-width32-M500-K40-J1"]
     taken = {"method": "sem-plus", "train_steps": 800, "decay_every": 320, "surrogate": "resnet18", "width": None}
     assert replace(trial, **taken) == SEM_PLUS

@@ -108,7 +108,7 @@ TITLES = {
     "fig3": "Figure 3: robustness of surrogate and noise against the protection F = 1 - accuracy (REM)",
     "fig5": "Figure 5: training steps M and samples J (SEM)",
     "others": "Not in the paper: AR; and NTGA's noise without augmentation",
-    "tricks": "Not in the paper: a standard trainer who changes the images first, or augments",
+    "countermeasures": "Not in the paper: a standard trainer who changes the images first, or augments",
     "shares": "Not in the paper: a share of the training images clean (SEM), and that share alone",
     "passes": "Not in the paper: what the passes of a fit buy (SEM)",
 }
@@ -119,9 +119,9 @@ NOTES = {
     "authors, and no figure is published for it.",
     "others": "AR is published in its authors' norm, ar-l2; ar-linf keeps to rho_u = 8/255. NTGA's authors augment for "
     "large networks alone.",
-    "tricks": "Published for full CIFAR-10 and ResNet-18: greyscale brings EM to 93.0 and JPEG-10 to 81.5 (Liu et al. "
-    "2023). The informed trainer holds the generator, or one of the next seed's fit, and washes with the seed of the "
-    "protection or with another.",
+    "countermeasures": "Published for full CIFAR-10 and ResNet-18: greyscale brings EM to 93.0 and JPEG-10 to 81.5 "
+    "(Liu et al. 2023). The informed trainer holds the generator, or one of the next seed's fit, and washes with the "
+    "seed of the protection or with another.",
     "passes": "M x batch x (K_u J + K_a + 1) passes. The default has M 300, K_u 15, J 2; fp32 is the same in full "
     "precision, fit and noise; quarter has M 200, K_u 8, J 1. The learning rate falls half way.",
     "5": "The second patience is printed as 25000, while the text speaks of 3k to 20k: 5,000 updates are run.",
@@ -137,7 +137,7 @@ NOTES = {
     "to 6): CIFAR-10 at 4/255 is assumed. At cpu scale all updates of the miniature stand for 5,000.",
 }
 # what is measured first
-ORDER = ("2", "1", "6", "7", "4", "3", "fig5", "5", "8", "fig3", "others", "tricks", "shares", "passes")
+ORDER = ("2", "1", "6", "7", "4", "3", "fig5", "5", "8", "fig3", "others", "countermeasures", "shares", "passes")
 
 DATASETS = ("cifar10", "cifar100", "imagenet-subset")
 METHODS = ("clean", "sem", "rem", "em", "tap", "ntga", "sc-linf", "sc-l2")
@@ -148,11 +148,11 @@ VICTIM = {0: "standard", 1: "adversarial-1", 2: "adversarial-2", 4: "adversarial
 # the trainer who holds the generator: its seed of protection, another, and the generator of another fit
 OTHER_FIT = "informed-other-fit"
 INFORMED = ("informed-same-seed", "informed-other-seed", OTHER_FIT)
-TRICKS = (
+COUNTERMEASURES = (
     *("greyscale", "jpeg-75", "jpeg-10", "mean", "median", "gaussian", "cutout", "mixup", "cutmix", "ueraser"),
     *INFORMED,
 )
-WITHOUT_GENERATOR = {("clean", trick) for trick in INFORMED}
+WITHOUT_GENERATOR = {("clean", countermeasure) for countermeasure in INFORMED}
 OTHERS = ("ar-linf", "ar-l2")
 SHARES = (20, 40, 60, 80)  # clean, in %
 # what a fit with fewer passes changes in the miniature; where K_u falls, alpha_u rises, so that noise crosses the ball
@@ -289,11 +289,11 @@ def _rows() -> Iterator[Row]:
         setting, changes = (dataset, method, network), _generator(method, dataset, 4)
         yield Row("3", setting, dataset, method, figure, 4, changes, {"network": network})
 
-    for (dataset, trick), method, figure in _cells(TABLE_4, 2, SIX):
+    for (dataset, countermeasure), method, figure in _cells(TABLE_4, 2, SIX):
         wider = {"rho_u": 16 * LEVEL}
-        setting, changes = (dataset, method, trick), _generator(method, dataset, 2) | wider
+        setting, changes = (dataset, method, countermeasure), _generator(method, dataset, 2) | wider
         cpu = Miniature("adversarial-2", wider) if dataset == "cifar10" and method in LEADING else None
-        yield Row("4", setting, dataset, method, figure, 2, changes, countermeasure=trick, cpu=cpu)
+        yield Row("4", setting, dataset, method, figure, 2, changes, countermeasure=countermeasure, cpu=cpu)
 
     columns = {"3000": 3000, "25000": 5000, "10000": 10000, "20000": 20000}
     for (share,), printed, figure in _cells(TABLE_5, 1, columns):
@@ -344,12 +344,14 @@ def _own_rows() -> Iterator[Row]:
         setting, plain = (method, "without-augmentation"), {"augmentation": ()}
         yield Row("others", setting, "cifar10", method, None, 0, trainer=plain, cpu=Miniature(setting[1]))
 
-    def row(table: str, method: str, trick: str) -> Row:
+    def row(table: str, method: str, name: str) -> Row:
         changes, standard = _generator(method, "cifar10", 4), Miniature(VICTIM[0])
-        return Row(table, (method, trick), "cifar10", method, None, 0, changes, countermeasure=trick, cpu=standard)
+        return Row(table, (method, name), "cifar10", method, None, 0, changes, countermeasure=name, cpu=standard)
 
-    for trick in TRICKS:
-        yield from (row("tricks", method, trick) for method in LEADING if (method, trick) not in WITHOUT_GENERATOR)
+    for name in COUNTERMEASURES:
+        yield from (
+            row("countermeasures", method, name) for method in LEADING if (method, name) not in WITHOUT_GENERATOR
+        )
     for share in SHARES:
         yield row("shares", "sem", f"clean-share-{share}")
         yield row("shares", "clean", f"clean-only-{share}")

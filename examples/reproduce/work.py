@@ -28,12 +28,12 @@ from torch.utils.data import TensorDataset
 from examples.reproduce.rows import OTHER_FIT, Row
 from examples.reproduce.scales import Scale
 from semtransforms import GeneratorConfig, NoiseGenerator, ProtectedDataset, VictimConfig, evaluate, fit_generator
+from semtransforms.core.files import to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer
 from semtransforms.evaluation.metrics import surrogate_robustness
 from semtransforms.evaluation.records import CLEAN, NONE, Record
-from semtransforms.evaluation.runs import write_json
 from semtransforms.noise.methods import unused_options
 
 BUSY, STOPPED = 75, 130  # exit status: another process works on it; interrupted
@@ -163,7 +163,7 @@ def _measure_seeds(row: Row, scale: Scale, out: Path, file: Path) -> None:
         result["records"].append(record.to_dict())
         result["fits"] += [{"seed": seed, **fit}] if fit else []
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, result)
+        write_atomically(file, to_json(result))
 
 
 def _measure(
@@ -173,15 +173,15 @@ def _measure(
     config, victim, trainer = scale.plan(row)
     copy, generator = CLEAN, None
     fit: dict[str, Any] = {}
-    trick: str | Countermeasure = row.countermeasure
+    countermeasure: str | Countermeasure = row.countermeasure
     if config is not None:
         copy = _copy_name(config)
         generator, fit = _fit(config, seed, data, place, scale.checkpoint_every)
         if row.table == "fig3":
             fit |= {"surrogate_robustness": _robustness(generator, data, seed)}
-        if trick == OTHER_FIT:
+        if countermeasure == OTHER_FIT:
             other, _ = _fit(config, seed + 1, data, place, scale.checkpoint_every)
-            trick = InformedTrainer(other, seed=seed, name=OTHER_FIT)
+            countermeasure = InformedTrainer(other, seed=seed, name=OTHER_FIT)
     run = partial(
         evaluate,
         (data.images, data.labels),
@@ -200,7 +200,7 @@ def _measure(
     wanted = (copy, victim, row.countermeasure, seed)
     if wanted[:3] != (CLEAN, victim, NONE):
         with lock(place, "-".join(map(str, wanted))):
-            report = run(generator, countermeasures=(trick,), copy_name=copy)
+            report = run(generator, countermeasures=(countermeasure,), copy_name=copy)
     return next(r for r in report.records if (r.copy, r.victim, r.countermeasure, r.seed) == wanted), fit
 
 
@@ -234,7 +234,9 @@ def _fit_alone(
         )
         seconds = before + time.perf_counter() - started
         generator.save_pretrained(folder)
-        write_json(fitted, {"fit_seconds": seconds, "fit_interruptions": interruptions, **describe_machine()})
+        write_atomically(
+            fitted, to_json({"fit_seconds": seconds, "fit_interruptions": interruptions, **describe_machine()})
+        )
     generator = NoiseGenerator.from_pretrained(folder)
     if replace(generator.config, num_classes=None, image_size=None) != config:
         raise ValueError(f"{folder} was fitted when configs had other defaults. Remove the work folder {place}.")
@@ -247,7 +249,7 @@ def _fit_alone(
         ProtectedDataset(dataset, generator, seed=config.seed, cache_dir=place / "cache")
         # of noise that was begun by a process that was stopped, no time is known
         spent = None if interrupted else time.perf_counter() - started
-        write_json(timed, {**json.loads(fitted.read_text(encoding="utf-8")), "protect_seconds": spent})
+        write_atomically(timed, to_json({**json.loads(fitted.read_text(encoding="utf-8")), "protect_seconds": spent}))
     return generator, json.loads(timed.read_text(encoding="utf-8"))
 
 
@@ -290,7 +292,7 @@ def _earlier_stretches(work: Path, first: tuple[float, int]) -> tuple[float, int
         kept = checkpoint.stat().st_mtime - last["began"] if checkpoint.exists() else 0.0
         # below 0: the checkpoint is of a process before it
         seconds, interruptions = last["seconds"] + max(0.0, kept), last["interruptions"] + 1
-    write_json(log, {"began": time.time(), "seconds": seconds, "interruptions": interruptions})
+    write_atomically(log, to_json({"began": time.time(), "seconds": seconds, "interruptions": interruptions}))
     return seconds, interruptions
 
 

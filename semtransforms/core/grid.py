@@ -50,3 +50,8 @@ def add_noise(images: Tensor, noise: Tensor) -> Tensor:
 def to_float(images: Tensor) -> Tensor:
     """Stored bytes to the range the networks see: uint8 0..255 to float32 in [0, 1]."""
     return images.to(torch.float32).div_(255)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """The inverse: floats, of which those outside of [0, 1] are clamped, to the nearest uint8."""
+    return images.clamp(0, 1).mul_(255).round_().to(torch.uint8)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_LENGTH, _ANGLE = range(2)  # the draws that a normal number is made of
+
 _MASKS = {bits: (1 << (64 - bits)) - 1 for bits in (27, 30, 31)}
 
 
@@ -81,6 +83,20 @@ def keyed_uniform(keys: Tensor, shape: Sequence[int]) -> Tensor:
     bits ^= bits >> 16
     bits &= 0xFFFFFF
     return bits.to(torch.float32).mul_(2.0**-24).view(len(keys), *shape)
+
+
+def keyed_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers that depend on the key alone (Box and Muller).
+
+    Args:
+        keys: int64 (N,), one per image; the result lies on the same device.
+        shape: of one image's draw.
+
+    Returns:
+        float32 (N, *shape), at most 5.8 from 0.
+    """
+    length, angle = (keyed_uniform(fold_in(keys, draw), shape) for draw in (_LENGTH, _ANGLE))
+    return (-2 * torch.log1p(-length)).sqrt_() * torch.cos(2 * math.pi * angle)
 
 
 def batch_rows(step: int, count: int, batch_size: int, seed: int, device: torch.device | str = "cpu") -> Tensor:

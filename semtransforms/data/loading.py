@@ -17,11 +17,20 @@ from semtransforms.data.raw import read_samples
 
 @dataclass(frozen=True)
 class Labelled:
-    """A labelled data set in memory: uint8 (N, 3, H, W), int64 (N,), label names where known."""
+    """A labelled data set in memory.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        labels: int64 (N,).
+        classes: label names, where known.
+        clean: uint8 (N, 3, H, W), the owner's images in the same order, where ``images`` are a published copy of them
+            and a trainer has some; ``None`` where they have none.
+    """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...] | None = None
+    clean: Tensor | None = None
 
     def sha256(self) -> str:
         """Hex digest of the images and labels: two data sets that agree in it are the same."""

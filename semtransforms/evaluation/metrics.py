@@ -32,7 +32,7 @@ _NOISE, _VIEW, _ATTACK = range(3)
 
 
 @dataclass(frozen=True)
-class NoiseMeasures:
+class NoiseMetrics:
     """What was done to a set of images, read off the stored bytes; a value is one channel of one pixel.
 
     Args:
@@ -73,7 +73,7 @@ class NoiseMeasures:
 
 def describe_noise(
     clean: Tensor, protected: Tensor, labels: Tensor, *, rho_u: float | None = None, seed: int = 0
-) -> NoiseMeasures:
+) -> NoiseMetrics:
     """Measure what protection did to images: the difference of the stored bytes, clipping included.
 
     Args:
@@ -84,7 +84,7 @@ def describe_noise(
         seed: of the linear model's split.
 
     Returns:
-        The measures.
+        The metrics.
 
     Raises:
         TypeError: images are not one uint8 tensor.
@@ -115,7 +115,7 @@ def describe_noise(
     changed = energy > 0
     decibel = -10 * (energy[changed] / noise[0].numel()).log10()
     low, mid, high = _spectrum(power)
-    return NoiseMeasures(
+    return NoiseMetrics(
         psnr=decibel.mean().item() if len(decibel) else None,
         ssim=torch.cat(similarities).mean().item() if similarities else None,
         linf=linf,

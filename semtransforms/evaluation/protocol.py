@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import operator
 import os
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from semtransforms.core.config import parse_radius
 from semtransforms.core.grid import to_float
 from semtransforms.core.hardware import describe_machine, pick_device
 from semtransforms.core.keys import index_keys
-from semtransforms.core.models import look_up
+from semtransforms.data.decoded import DecodedOnce
 from semtransforms.data.loading import Labelled, load_labelled
+from semtransforms.evaluation.copies import clean_copy, given_copy, is_pair, protect_copy
 from semtransforms.evaluation.countermeasures import (
     CleanOnly,
     Countermeasure,
-    ImageMap,
-    InformedTrainer,
     ProtectedClasses,
     PublishedGenerator,
-    TrainingSet,
     apply_at_test,
     apply_stored,
-    parse_countermeasure,
 )
-from semtransforms.evaluation.metrics import describe_noise
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.report import EvaluationReport
-from semtransforms.evaluation.runs import Copy, Run, check_folder, check_kept, read_description, read_kept, write_json
-from semtransforms.evaluation.victims import VictimConfig, VictimResult, paper, quick, train_victim, validation_images
-from semtransforms.protect.figures import noise_picture
+from semtransforms.evaluation.results import Results
+from semtransforms.evaluation.runs import Run, plan_runs
+from semtransforms.evaluation.trainers import countermeasures_by_name, victims_by_name
+from semtransforms.evaluation.victims import VictimConfig, VictimResult, train_victim, validation_images
 from semtransforms.protect.transform import SEMProtect
-from semtransforms.protect.wrapper import NoiseSource, ProtectedDataset
-
-PROTOCOLS = ("quick", "paper")
-PICTURES = 6  # images in the report's grid
+from semtransforms.protect.wrapper import NoiseSource
 
 
 def evaluate(
@@ -91,7 +80,7 @@ def evaluate(
             the validation images clean); or names and their configs.
         countermeasures: names such as ``"none"``, ``"greyscale"``, ``"jpeg-10+cutout"``, ``"informed-same-seed"``,
             ``"informed-other-seed"``, ``"informed-by=FOLDER"`` (who holds another generator); or countermeasures,
-            single or in sequences.
+            such as a :class:`~semtransforms.Purifier`, single or in sequences.
         seeds: of the victims.
         protocol: ``"quick"`` or ``"paper"``, for victims given by name.
         network, width: of victims given by name; ``"convnet"`` suits a CPU.
@@ -118,83 +107,58 @@ def evaluate(
     """
     if generator is not None and protected is not None:
         raise ValueError("generator and protected were both given: pass the one that made the copy to be judged")
-    seeds = _seeds(seeds)
+    seeds, name = _seeds(seeds), name or type(dataset).__name__
     if image_size is not None and (isinstance(image_size, int) or len(image_size) != 2):
         raise ValueError(f"image_size must be (height, width), got {image_size!r}")
-    trainers = _trainers(victims, protocol, network, width)
-    if generator is not None and isinstance(generator, (str, os.PathLike)):
+    victims_for = victims_by_name(victims, protocol, network, width)
+    if isinstance(generator, (str, os.PathLike)):
         generator = SEMProtect.from_pretrained(os.fspath(generator), device=device).generator
-    tricks = _all_tricks(countermeasures, generator, protection_seed)
+    chosen = countermeasures_by_name(countermeasures, generator, protection_seed)
 
+    if generator is not None and not is_pair(dataset):
+        dataset = DecodedOnce(dataset)
     clean, tests = _load("dataset", dataset, image_size), _load("test", test, image_size)
     _check_test(clean, tests)
-    facts = _facts(clean, tests, name or type(dataset).__name__)
-    configs = trainers(len(clean.labels))
-    _check_on_samples(clean, configs, tricks, seeds[0])
-    folder = None if out is None else Path(out).expanduser()
-    if folder is not None:
-        check_folder(folder, facts)
+    facts = _facts(clean, tests, name)
+    configs = victims_for(len(clean.labels))
+    _check_on_samples(clean, configs, chosen, seeds[0])
+    results = Results(None if out is None else Path(out).expanduser(), facts)
 
-    copies = [Copy(CLEAN, clean.images, _origin(clean.images))]
+    copies = [clean_copy(clean)]
     if generator is not None:
-        copies.append(_protect(dataset, generator, protection_seed, image_size, cache_dir, device, progress))
+        options: dict[str, Any] = {"cache_dir": cache_dir, "device": device, "progress": progress}
+        copies.append(protect_copy(dataset, generator, seed=protection_seed, image_size=image_size, **options))
     elif protected is not None:
-        copies.append(_given(protected, clean, image_size))
+        copies.append(given_copy(protected, clean, image_size))
     if copy_name is not None and len(copies) > 1:
         copies[1] = replace(copies[1], name=copy_name)
     if len(copies) > 1 and copies[1].name == CLEAN:
         raise ValueError(f"the protected copy must not be called {CLEAN!r}. Pass another copy_name.")
-    runs = list(_runs(copies, configs, tricks, seeds))
-    kept: dict[str, Record] = {}
-    noise: dict[str, Any] = {}
-    pictures: dict[str, Tensor] = {}
-    described: dict[str, str] = {}  # copy -> digest of the one that noise and pictures are of
-    if folder is not None:
-        kept = read_kept(folder)
-        check_kept(kept, runs, pool)
-        noise, pictures, described = read_description(folder)
-    for copy in copies[1:]:
-        digest = copy.origin["copy_sha256"]
-        if described.setdefault(copy.name, digest) == digest:  # of pooled copies the first is shown
-            if copy.name not in noise:
-                measures = describe_noise(clean.images, copy.images, clean.labels, rho_u=copy.origin["rho_u"])
-                noise[copy.name] = measures.to_dict()
-            pictures |= _pictures(clean, copy, tricks)
-    if folder is not None:
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-        write_json(folder / "evaluation.json", facts | {"described": described})
+    del dataset  # and the images it keeps
 
-    def report() -> EvaluationReport:
-        found = EvaluationReport(tuple(kept.values()), noise, pictures)
-        if folder is not None:
-            found.save(folder)
-        return found
-
+    runs = list(plan_runs(copies, configs, chosen, seeds))
+    results.go_on(runs, pool)
+    results.describe(copies[1:], clean, chosen)
     for number, run in enumerate(runs, 1):
-        if run.file in kept:
+        if run.file in results.records:
             continue
         if progress:
             names = f"{run.victim} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
             tqdm.write(f"[{number}/{len(runs)}] {names}")
-        file = None if folder is None else folder / "runs" / f"{run.file}.json"
         result = train_victim(
             run.copy.images,
             clean.labels,
             run.config,
             test_images=tests.images,
             test_labels=tests.labels,
-            countermeasures=run.measures,
+            countermeasures=run.countermeasures,
             clean=clean.images,
-            checkpoint=None if file is None else file.with_suffix(".safetensors"),
+            checkpoint=results.checkpoint(run),
             device=device,
             progress=progress,
         )
-        kept[run.file] = _record(run, result, facts, device)
-        if folder is not None and file is not None:
-            write_json(file, kept[run.file].to_dict())
-            kept = read_kept(folder)  # another process may have added some
-            report()
-    return report()
+        results.add(run, _record(run, result, facts, device))
+    return results.report()
 
 
 def _seeds(seeds: Sequence[int]) -> list[int]:
@@ -214,97 +178,6 @@ def _load(argument: str, dataset: Any, image_size: tuple[int, int] | None) -> La
         return load_labelled(dataset, image_size=image_size)
     except ValueError as error:
         raise ValueError(f"{argument}: {error}") from error
-
-
-def _trainers(
-    victims: Sequence[str] | Mapping[str, VictimConfig], protocol: str, network: str, width: int | None
-) -> Any:
-    """The trainers as a function of how many images there are: the quick protocol counts in epochs."""
-    if isinstance(victims, Mapping):
-        if not victims:
-            raise ValueError("victims must name at least one, got none. Use victims=('standard',).")
-        return lambda images: dict(victims)
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be {' or '.join(map(repr, PROTOCOLS))}, got {protocol!r}")
-    if isinstance(victims, str) or not victims:
-        raise ValueError(f"victims must be a sequence of names, got {victims!r}. Use victims=('standard',).")
-    changes = {each: parse_victim(each) for each in victims}
-
-    def at_size(images: int) -> dict[str, VictimConfig]:
-        make = partial(quick, images) if protocol == "quick" else paper
-        which = network if width is None else f"{network}-{width}"
-        configs = {
-            f"{protocol} {each} {which}": make(network=network, width=width, **some) for each, some in changes.items()
-        }
-        for each, config in configs.items():
-            if "early-stopping" in each:  # looks forty times, gives up after four looks without a better one
-                configs[each] = replace(config, patience=max(1, config.train_steps // 10))
-        return configs
-
-    look_up(network, width)
-    return at_size
-
-
-def parse_victim(text: str) -> dict[str, Any]:
-    """What a trainer's name stands for, as fields of :class:`VictimConfig`.
-
-    Args:
-        text: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, or ``"early-stopping-30"`` (with 30 %
-            of the validation images clean; none without a number).
-
-    Raises:
-        ValueError: unknown, with the nearest.
-    """
-    if text == "standard":
-        return {}
-    if matched := re.fullmatch(r"early-stopping(?:-(\d+))?", text):
-        return {"validation_clean": int(matched[1] or 0) / 100, "evaluations": 40}
-    if matched := re.fullmatch(r"adversarial-(l2-)?(.+)", text):
-        if matched[1]:
-            try:
-                radius = float(matched[2])
-            except ValueError:
-                raise ValueError(f"victim {text!r}: an l2 radius is a number such as 0.5") from None
-            return {"rho_a": radius, "norm": "l2"}
-        return {"rho_a": parse_radius(matched[2])}
-    known = ["standard", "adversarial-2/255", "adversarial-l2-0.5", "early-stopping"]
-    nearest = difflib.get_close_matches(text, known, n=2) or known
-    raise ValueError(f"unknown victim {text!r}, did you mean {' or '.join(map(repr, nearest))}?")
-
-
-def _all_tricks(countermeasures: Any, generator: Any, seed: int) -> dict[str, tuple[Countermeasure, ...]]:
-    if isinstance(countermeasures, str) or not countermeasures:
-        raise ValueError(
-            f"countermeasures must be a sequence with at least one, got {countermeasures!r}. Use "
-            f"countermeasures=({NONE!r},)."
-        )
-    named = [_tricks(each, generator, seed) for each in countermeasures]
-    tricks = dict(named)
-    if len(tricks) < len(named) or tricks.get(NONE):
-        names = ", ".join(name for name, _ in named)
-        raise ValueError(f"countermeasures must have names of their own, and {NONE!r} is taken; got {names}")
-    return tricks
-
-
-def _tricks(
-    chosen: str | Countermeasure | Sequence[Countermeasure], generator: Any, seed: int
-) -> tuple[str, tuple[Countermeasure, ...]]:
-    """A countermeasure's name and its parts, in order."""
-    if isinstance(chosen, str):
-        informed = {"informed-same-seed": seed, "informed-other-seed": seed + 1}
-        if chosen in informed:
-            if not hasattr(generator, "surrogate"):
-                raise ValueError(f"countermeasure {chosen!r} needs the generator that made the copy (generator=...)")
-            return chosen, (InformedTrainer(generator, seed=informed[chosen], name=chosen),)
-        if chosen.startswith("informed-by="):
-            folder = chosen.removeprefix("informed-by=")
-            other = SEMProtect.from_pretrained(folder).generator
-            # a report that is published names no path
-            chosen = f"informed-by={Path(folder).name}#{other.fingerprint[:6]}"
-            return chosen, (InformedTrainer(other, seed=seed, name=chosen),)
-        return chosen, parse_countermeasure(chosen)
-    parts = (chosen,) if isinstance(chosen, Countermeasure) else tuple(chosen)
-    return "+".join(each.name for each in parts) or NONE, parts
 
 
 def _check_test(clean: Labelled, tests: Labelled) -> None:
@@ -332,89 +205,6 @@ def _check_test(clean: Labelled, tests: Labelled) -> None:
         )
 
 
-def _protect(
-    dataset: Any,
-    generator: Any,
-    seed: int,
-    image_size: tuple[int, int] | None,
-    cache_dir: Any,
-    device: Any,
-    progress: bool,
-) -> Copy:
-    if isinstance(dataset, Sequence) and all(isinstance(part, Tensor) for part in dataset):
-        dataset = torch.utils.data.TensorDataset(*dataset)
-    copy = ProtectedDataset(dataset, generator, seed=seed, cache_dir=cache_dir, device=device, progress=progress)
-    published = load_labelled(copy, image_size=image_size)
-    made = dict(copy.origin)
-    name = made.pop("name") or made["method"] or "protected"
-    return Copy(Path(name).name, published.images, _origin(published.images, **made))
-
-
-def _given(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> Copy:
-    copy = load_labelled(protected, image_size=image_size)
-    if len(copy.labels) != len(clean.labels):
-        raise ValueError(
-            f"protected has {len(copy.labels)} images, dataset {len(clean.labels)}: they must be the same images in "
-            "the same order"
-        )
-    if copy.images.shape != clean.images.shape:
-        raise ValueError(f"protected images are {tuple(copy.images.shape[2:])}, clean {tuple(clean.images.shape[2:])}")
-    wrong = (copy.labels != clean.labels).nonzero().flatten()
-    if len(wrong):
-        raise ValueError(
-            f"protected has another label than dataset at {len(wrong)} images, first at index {int(wrong[0])}: they "
-            "must be the same images in the same order"
-        )
-    change = int((copy.images.to(torch.int16) - clean.images).abs().max())
-    if change > 64:
-        warnings.warn(
-            f"protected differs from dataset by up to {change} grey levels, far above any protective noise: are they "
-            "the same images in the same order?",
-            stacklevel=3,
-        )
-    return Copy("protected", copy.images, _origin(copy.images))
-
-
-def _origin(
-    images: Tensor, generator: str | None = None, method: str | None = None, rho_u: float | None = None
-) -> dict[str, Any]:
-    """What a record says of a copy; a digest of it stands for the seed, which must stay secret."""
-    digest = hashlib.sha256(images.numpy()).hexdigest()
-    return {"generator": generator, "method": method, "rho_u": rho_u, "copy_sha256": digest}
-
-
-def _runs(
-    copies: list[Copy],
-    trainers: Mapping[str, VictimConfig],
-    tricks: Mapping[str, tuple[Countermeasure, ...]],
-    seeds: Sequence[int],
-) -> Iterator[Run]:
-    """All seeds of a row before the next row: what is stopped leaves whole rows."""
-    for victim, config in trainers.items():
-        for seed in seeds:
-            yield Run(copies[0], victim, replace(config, seed=seed), NONE, ())
-        for trick, measures in tricks.items():
-            if len(copies) == 1 and trick == NONE:
-                continue
-            for seed in seeds:
-                yield Run(copies[-1], victim, replace(config, seed=seed), trick, measures)
-
-
-def _pictures(clean: Labelled, copy: Copy, tricks: Mapping[str, tuple[Countermeasure, ...]]) -> dict[str, Tensor]:
-    """Rows of the report's grid: clean, noise, protected, and what each stored countermeasure leaves."""
-    # one image of each of the first classes
-    rows = [int((clean.labels == label).nonzero()[0]) for label in torch.unique(clean.labels)[:PICTURES]]
-    some = TrainingSet(copy.images[rows], clean.labels[rows], clean.images[rows])
-    levels = (some.images.to(torch.int16) - clean.images[rows]).clamp(-128, 127).to(torch.int8)
-    grid = {"clean": clean.images[rows], f"{copy.name}: noise ×16": noise_picture(levels), copy.name: some.images}
-    for trick, measures in tricks.items():
-        stored = [each for each in measures if each.acts_on == "stored"]
-        # others depend on the whole set: these few would show something else than the trainer had
-        if stored and all(isinstance(each, ImageMap | InformedTrainer) for each in stored):
-            grid[f"{copy.name} + {trick}"] = apply_stored(stored, some, seed=0).images
-    return grid
-
-
 def _facts(clean: Labelled, tests: Labelled, name: str) -> dict[str, Any]:
     """What all records of an evaluation share."""
     return {
@@ -432,28 +222,27 @@ def _facts(clean: Labelled, tests: Labelled, name: str) -> dict[str, Any]:
 def _check_on_samples(
     clean: Labelled,
     configs: Mapping[str, VictimConfig],
-    tricks: Mapping[str, tuple[Countermeasure, ...]],
+    countermeasures: Mapping[str, tuple[Countermeasure, ...]],
     seed: int,
 ) -> None:
     """Find what is wrong with a countermeasure before any training, on an image of each class and a few more."""
     classes = clean.labels.unique()  # type: ignore[no-untyped-call]
     rows = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in classes])
     rows = torch.cat([rows, torch.arange(min(32, len(clean.labels)))]).unique()  # type: ignore[no-untyped-call]
-    some = TrainingSet(clean.images[rows], clean.labels[rows], clean.images[rows])
+    some = Labelled(clean.images[rows], clean.labels[rows], clean=clean.images[rows])
     views, count = to_float(some.images), int(classes.max()) + 1
     with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
         network = nn.Sequential(nn.Flatten(), nn.Linear(views[0].numel(), count)).requires_grad_(False)
     targets = F.one_hot(some.labels, count).float()
-    for trick, measures in tricks.items():
-        apply_stored(measures, some, seed=seed)
-        apply_at_test(measures, some.images)
-        for each in measures:
+    for name, parts in countermeasures.items():
+        apply_stored(parts, some, seed=seed)
+        apply_at_test(parts, some.images)
+        left = len(clean.labels)
+        for each in parts:
             if each.acts_on == "batch":
                 got = each.on_batch(views, targets, keys=index_keys(rows, seed), network=network)
                 if got[0].shape != views.shape or got[1].shape != targets.shape:
                     raise ValueError(f"countermeasure {each.name!r} changes the size of a batch. Keep its shapes.")
-        left = len(clean.labels)
-        for each in measures:
             if isinstance(each, ProtectedClasses) and (absent := set(each.classes) - set(classes.tolist())):
                 raise ValueError(
                     f"countermeasure {each.name!r} names label {min(absent)}, which no image has: labels are "
@@ -465,7 +254,7 @@ def _check_on_samples(
             try:
                 validation_images(config, left)
             except ValueError as error:
-                raise ValueError(f"victim {victim!r} with countermeasure {trick!r}: {error}") from None
+                raise ValueError(f"victim {victim!r} with countermeasure {name!r}: {error}") from None
 
 
 def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:

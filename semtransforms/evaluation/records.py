@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from semtransforms.core.names import unknown
 
 SCHEMA = 1
 CLEAN, NONE = "clean", "none"  # the copy without protection; the trainer without a countermeasure
@@ -123,16 +124,12 @@ class Record:
         kinds = get_type_hints(cls)
         for name in values:
             if name not in kinds:
-                nearest = difflib.get_close_matches(name, kinds, n=1)
-                raise ValueError(
-                    f"{source}: unknown field {name!r}"
-                    + (f", did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(kinds)}")
-                )
+                raise ValueError(f"{source}: {unknown('field', name, kinds)}")
         if missing := [name for name in kinds if name not in values]:
             raise ValueError(f"{source}: missing {', '.join(missing)}. Remove the file to run it again.")
         for name, kind in kinds.items():
             value = values[name]
-            if not _fits(value, kind):
+            if not _is_a(value, kind):
                 raise ValueError(f"{source}: {name} must be {_in_words(kind)}, got {value!r}")
             if value is not None and not _in_range(name, value):
                 raise ValueError(f"{source}: {name} must be {_range_in_words(name)}, got {value!r}")
@@ -142,18 +139,18 @@ class Record:
 _COUNTS = ("train_images", "test_images", "classes", "height", "width", "train_steps", "threads")
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _is_a(value: Any, kind: Any) -> bool:
     """Whether a JSON value is of a field's type; a whole number is a float too, ``True`` is no number."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in inner)
+        return any(_is_a(value, one) for one in inner)
     if origin is Literal:
         return value in inner
     if origin is tuple:
         if not isinstance(value, list | tuple):
             return False
         each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        return len(value) == len(each) and all(map(_fits, value, each))
+        return len(value) == len(each) and all(map(_is_a, value, each))
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))

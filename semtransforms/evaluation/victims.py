@@ -25,7 +25,7 @@ from semtransforms.core.keys import batch_rows, fold_in, index_keys, stream_seed
 from semtransforms.core.models import build_model
 from semtransforms.data.images import check_labels
 from semtransforms.data.loading import Labelled
-from semtransforms.evaluation.countermeasures import Countermeasure, TrainingSet, apply_at_test, apply_stored
+from semtransforms.evaluation.countermeasures import Countermeasure, apply_at_test, apply_stored
 from semtransforms.noise.pgd import forward, perturb_view, pgd, update_weights
 from semtransforms.views.eot import build_eot
 
@@ -261,7 +261,7 @@ def train_victim(
     network = _build(config, num_classes, min(images.shape[2:])).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     augment = _augmentation(config)
 
-    data = apply_stored(countermeasures, TrainingSet(images, labels, clean), seed=config.seed)
+    data = apply_stored(countermeasures, Labelled(images, labels, clean=clean), seed=config.seed)
     data, validation = _split(data, config, countermeasures)
     tests = {"plain": Labelled(test_images, test_labels)}
     processed = apply_at_test(countermeasures, test_images)
@@ -462,8 +462,8 @@ def validation_images(config: VictimConfig, count: int) -> int:
 
 
 def _split(
-    data: TrainingSet, config: VictimConfig, countermeasures: Sequence[Countermeasure]
-) -> tuple[TrainingSet, Labelled | None]:
+    data: Labelled, config: VictimConfig, countermeasures: Sequence[Countermeasure]
+) -> tuple[Labelled, Labelled | None]:
     """Set the validation images of early stopping aside, some of them clean (and processed as he processes all)."""
     count = len(data.labels)
     held = validation_images(config, count)
@@ -477,7 +477,7 @@ def _split(
             raise ValueError("validation_clean is above 0, but the owner's clean images were not given (clean=...)")
         images[:known] = apply_at_test(countermeasures, data.clean[aside[:known]])
     clean = None if data.clean is None else data.clean[kept]
-    return TrainingSet(data.images[kept], data.labels[kept], clean), Labelled(images, data.labels[aside])
+    return Labelled(data.images[kept], data.labels[kept], clean=clean), Labelled(images, data.labels[aside])
 
 
 def _name(thing: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from semtransforms.core.config import AUTOREGRESSIVE, PATCHES, GeneratorConfig
 from semtransforms.core.grid import to_float
-from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
+from semtransforms.core.keys import fold_in, index_keys, keyed_normal, keyed_uniform
 from semtransforms.noise.ball import project
 
 PATCH = 8  # px, of the smallest patch; Yu et al. at 32 px
@@ -27,9 +26,6 @@ TILE = 32  # px, after which a process starts anew: left to itself, hardly one n
 CANDIDATES = 10_000  # processes of a channel that are drawn, or 20 for each class; a quarter lasts, a class needs three
 FADES, GROWS = 0.1, 0.9  # root mean square of a tile that began with 1; above 0.9 the authors refuse it too
 TRIALS = 3  # tiles that must all be so
-
-# what a key is folded with
-_LENGTH, _ANGLE = range(2)
 
 
 class ClosedForm(nn.Module, ABC):
@@ -97,12 +93,6 @@ def _to_size(painted: Tensor, images: Tensor, config: GeneratorConfig) -> Tensor
     return project(painted * scale, to_float(images), config.rho_u)
 
 
-def _normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal draws, float32 (N, *shape): Box and Muller."""
-    length, angle = (keyed_uniform(fold_in(keys, draw), shape) for draw in (_LENGTH, _ANGLE))
-    return (-2 * torch.log1p(-length)).sqrt_() * torch.cos(2 * math.pi * angle)
-
-
 def cluster_points(labels: Tensor, keys: Tensor, axes: int, num_classes: int, seed: int) -> Tensor:
     """One point per image out of its class's cluster.
 
@@ -125,7 +115,7 @@ def cluster_points(labels: Tensor, keys: Tensor, axes: int, num_classes: int, se
             "images."
         )
     device = keys.device
-    normal = _normal(keys, (axes,))
+    normal = keyed_normal(keys, (axes,))
     corners = class_corners(axes, num_classes, seed)
     points = torch.empty_like(normal)
     for label in labels.unique().tolist():  # type: ignore[no-untyped-call]
@@ -160,7 +150,7 @@ class Autoregressive(Painter):
         count, _, height, width = images.shape
         rows, columns = -(-height // TILE), -(-width // TILE)
         own = class_processes(self.config.num_classes, self.config.seed)[labels.cpu()].to(keys.device)
-        starts = _normal(keys, (rows * columns, 3, TILE + MARGIN, TILE + MARGIN))
+        starts = keyed_normal(keys, (rows * columns, 3, TILE + MARGIN, TILE + MARGIN))
         each = own[:, None].expand(-1, rows * columns, -1, -1, -1)
         tiles = run_processes(each.flatten(0, 2), starts.flatten(0, 2))[:, MARGIN:, MARGIN:]
         grid = tiles.view(count, rows, columns, 3, TILE, TILE).permute(0, 3, 1, 4, 2, 5)
@@ -198,12 +188,12 @@ def class_processes(num_classes: int, seed: int) -> Tensor:
     to the noise of the other, of norm 1 (the authors take those drawn that respond by 10).
     """
     keys = index_keys(torch.arange(max(CANDIDATES, 20 * num_classes)), seed)
-    drawn = _normal(keys, (WINDOW, WINDOW))
+    drawn = keyed_normal(keys, (WINDOW, WINDOW))
     drawn[:, -1, -1] = 0
     drawn /= drawn.sum((1, 2), keepdim=True)
     lasts = torch.ones(len(keys), dtype=torch.bool)
     for trial in range(1, TRIALS + 1):
-        starts = _normal(fold_in(keys, trial), (TILE + MARGIN, TILE + MARGIN))
+        starts = keyed_normal(fold_in(keys, trial), (TILE + MARGIN, TILE + MARGIN))
         fields = run_processes(drawn, starts)[:, MARGIN:, MARGIN:]
         size = fields.square().mean((1, 2)).sqrt()
         lasts &= (size > FADES) & (size < GROWS)

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from semtransforms.core.grid import add_noise
 from semtransforms.core.hardware import pick_device
+from semtransforms.data.decoded import DecodedOnce
 from semtransforms.data.images import as_pixels, rgb_array
 from semtransforms.data.raw import read_sample, sample_label, sample_pixels, take_off_transforms
 from semtransforms.data.store import DamagedStoreError, NoiseStore, check_cache, cut, default_cache_dir, store_key
@@ -419,7 +420,7 @@ def _survey(dataset: Any, rows: NDArray[np.int64], progress: bool) -> _Survey:
     """Look at the images to protect once, without decoding where the dataset is of a kind that spares it."""
     inner: Any = dataset
     inner_rows = rows
-    while type(inner) is Subset:
+    while type(inner) in (Subset, DecodedOnce):
         inner, inner_rows = inner.dataset, np.asarray(inner.indices)[inner_rows]
     arrays = _arrays(inner)
     if arrays is not None:
@@ -480,7 +481,8 @@ def _survey_samples(dataset: Any, rows: NDArray[np.int64], progress: bool) -> _S
         digest.update(f"{shapes[-1]}".encode())
         digest.update(pixels.numpy().data)
     first = int(rows[0])
-    if not torch.equal(as_pixels(read_sample(dataset, first)[0]), as_pixels(read_sample(dataset, first)[0])):
+    anew = dataset.dataset if isinstance(dataset, DecodedOnce) else dataset
+    if not torch.equal(as_pixels(read_sample(dataset, first)[0]), as_pixels(read_sample(anew, first)[0])):
         raise ValueError(
             f"dataset gives another image each time it is asked for index {first}, so noise computed for "
             "one does not fit the next. Move its random transform to the attribute `transform`, which is "

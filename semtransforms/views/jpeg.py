@@ -1,17 +1,21 @@
-"""JPEG as a function with a gradient: what a trainer's recompression leaves of an image, and how to be left.
+"""JPEG, what a trainer's recompression leaves of an image: as a file, and as a function with a gradient.
 
 kornia's (``RandomJPEG``) takes four times as long and rounds by a polynomial; this one rounds as a file does.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from semtransforms.data.images import as_pixels, to_pil
 
 # Annex K of the JPEG standard: what coefficients are divided by at quality 50
 _LUMINANCE = (
@@ -34,6 +38,24 @@ _CHROMINANCE = (
 # JFIF: R, G, B to Y, Cb, Cr around 0
 _TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
+
+
+def through_file(images: Tensor, quality: int) -> Tensor:
+    """Really encoded and decoded, with PIL's defaults: 4:2:0, so colour keeps a quarter of its resolution.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        quality: 1..100, libjpeg's scale.
+
+    Returns:
+        uint8 (N, 3, H, W).
+    """
+    results = []
+    for image in images:
+        file = io.BytesIO()
+        to_pil(image).save(file, format="JPEG", quality=quality)
+        results.append(as_pixels(Image.open(file)))
+    return torch.stack(results).to(images.device)
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:

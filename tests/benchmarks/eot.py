@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from semtransforms.core.keys import index_keys
 from semtransforms.core.models import build_model
-from semtransforms.views.eot import Crop, Flip, Kornia
 from semtransforms.views.jpeg import jpeg
+from semtransforms.views.members import Crop, Flip, Kornia
 
 COUNT, SIDE, REPEATS = 256, 32, 15  # J * B = 2 * 128 images, as in the small setting
 

@@ -28,10 +28,11 @@ from semtransforms.core.grid import add_noise
 from semtransforms.evaluation.records import NONE
 from semtransforms.generators import fitting
 from semtransforms.noise import pgd
-from semtransforms.views import eot
+from semtransforms.views import members
+from semtransforms.views.eot import build_eot
 
 CONFIG = replace(SMALL, eot=SEM_PLUS.eot)
-TRICKS = (NONE, "greyscale", "jpeg-10")
+COUNTERMEASURES = (NONE, "greyscale", "jpeg-10")
 
 
 @contextmanager
@@ -47,11 +48,11 @@ def instead(module: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def stratified() -> Iterator[None]:
-    """An image's J draws of whether a trick is taken lie 1 / J apart: with J p <= 1 no two of them take the same.
+    """An image's J draws of whether a change is taken lie 1 / J apart: with J p <= 1 no two of them take the same.
 
     The flip, which is drawn in the same way, too.
     """
-    draw, gradient = eot.keyed_uniform, pgd._mean_gradient
+    draw, gradient = members.keyed_uniform, pgd._mean_gradient
     samples: list[int] = []  # J, and J * N, inside of a gradient
 
     def apart(keys: Tensor, shape: Any) -> Tensor:
@@ -71,7 +72,7 @@ def stratified() -> Iterator[None]:
         finally:
             samples.clear()
 
-    with instead(eot, "keyed_uniform", apart), instead(pgd, "_mean_gradient", mean_gradient):
+    with instead(members, "keyed_uniform", apart), instead(pgd, "_mean_gradient", mean_gradient):
         yield
 
 
@@ -120,7 +121,7 @@ def luminance() -> Iterator[None]:
 @contextmanager
 def curriculum() -> Iterator[None]:
     """Crop and flip alone for the first third of the fit."""
-    step, plain, steps = fitting.train_step, eot.build_eot(SEM.eot), count()
+    step, plain, steps = fitting.train_step, build_eot(SEM.eot), count()
 
     def later(*arguments: Any, **options: Any) -> Any:
         early = next(steps) < options["config"].train_steps // 3
@@ -149,9 +150,9 @@ def main() -> None:
                 generator = fit_generator(train, replace(CONFIG, seed=seed))
                 noise = generator.noise(*train, seed=seed, progress=True)
             protected = add_noise(train[0], noise), train[1]
-            for victims, tricks in ((STANDARD, TRICKS), (ADVERSARIAL, (NONE,))):
+            for victims, chosen in ((STANDARD, COUNTERMEASURES), (ADVERSARIAL, (NONE,))):
                 report = evaluate(
-                    train, protected=protected, test=test, victims=victims, countermeasures=tricks, seeds=(seed,),
+                    train, protected=protected, test=test, victims=victims, countermeasures=chosen, seeds=(seed,),
                     copy_name=way, pool=True, out=Path(kept.name) / "report",
                 )  # fmt: skip
             for record in report.records:

@@ -204,7 +204,7 @@ def joined(way, label):
     return gradient, ((views[:, 0] - views[:, 1]).abs().amax((1, 2)) < 1e-6).view(2, 20)
 
 
-def test_stratified_draws_take_a_trick_once():
+def test_stratified_draws_take_a_change_once():
     """Two draws that know nothing of each other would be compared with the mean as if they did."""
     assert joined(stratified, 0)[1].sum(0).tolist() == [1] * 20
     assert set(joined(nullcontext, 0)[1].sum(0).tolist()) == {0, 1, 2}

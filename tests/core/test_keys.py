@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from semtransforms.core.grid import add_noise, levels, quantize, to_float
-from semtransforms.core.keys import fold_in, image_keys, index_keys, keyed_uniform
+from semtransforms.core.keys import fold_in, image_keys, index_keys, keyed_normal, keyed_uniform
 from semtransforms.noise.ball import project
 
 
@@ -93,6 +94,17 @@ def test_a_draw_depends_on_the_key_alone():
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(keyed_uniform(keys[order], (3, 4, 4)), whole[order])
     assert torch.equal(torch.cat([keyed_uniform(part, (3, 4, 4)) for part in keys.split(7)]), whole)
+
+
+def test_normal_draws_are_normal_and_of_the_key_alone():
+    """Another law is another cluster, process or countermeasure than the published one; a repeated draw is none."""
+    keys = index_keys(torch.arange(300), seed=0)
+    draws = keyed_normal(keys, (6, 10))
+    assert scipy.stats.kstest(draws.flatten().double().numpy(), "norm").pvalue > 0.01
+    assert len(draws.unique()) > 0.99 * draws.numel()
+    correlation = np.corrcoef(draws.flatten(1).T.double().numpy()) - np.eye(60)
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(300)
+    assert torch.equal(torch.cat([keyed_normal(part, (6, 10)) for part in keys.flip(0).split(7)]).flip(0), draws)
 
 
 @pytest.mark.parametrize("change", ["pixel", "label", "seed", "shape"])

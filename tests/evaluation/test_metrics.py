@@ -12,7 +12,7 @@ from torch import nn
 
 from semtransforms.core.config import PGDConfig, Transformation, Uniform
 from semtransforms.core.models import build_model
-from semtransforms.evaluation import metrics as measures
+from semtransforms.evaluation import metrics
 from semtransforms.evaluation.metrics import describe_noise, linear_accuracy, noise_robustness, surrogate_robustness
 from semtransforms.evaluation.victims import VictimConfig, train_victim
 from semtransforms.views.eot import EOT, build_eot
@@ -40,7 +40,7 @@ def describe(clean, protected, labels=None, **arguments):
 @pytest.mark.parametrize("chunk", [1, 2**22])
 def test_strength_agrees_with_numpy(chunk, monkeypatch):
     """A figure of the raw noise instead of the stored bytes, or one lost chunk, flatters or libels the method."""
-    monkeypatch.setattr(measures, "CHUNK", chunk)
+    monkeypatch.setattr(metrics, "CHUNK", chunk)
     clean = photographs(7, 12, 16)
     protected = noisy(clean)
     protected[2] = clean[2]  # its signal-to-noise ratio is infinite
@@ -161,7 +161,7 @@ def test_white_noise_is_flat():
 
 def test_spectrum_agrees_with_numpy(monkeypatch):
     """Images that are not square have another frequency at the same place of each axis; and every chunk counts."""
-    monkeypatch.setattr(measures, "CHUNK", 1)
+    monkeypatch.setattr(metrics, "CHUNK", 1)
     clean = np.full((6, 3, 10, 24), 128, np.uint8)
     change = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (0, 0, 1, 0.5)) * 20
     protected = np.round(128 + change).astype(np.uint8)
@@ -221,7 +221,7 @@ def test_linear_accuracy_without_noise_is_the_guess():
 def test_linear_accuracy_takes_as_many_images_as_fit(monkeypatch):
     """Large images must neither exhaust the memory nor be left unmeasured."""
     noise, labels = class_noise(count=200, strength=1)
-    monkeypatch.setattr(measures, "LINEAR_VALUES", 50 * noise[0].numel() + 1)
+    monkeypatch.setattr(metrics, "LINEAR_VALUES", 50 * noise[0].numel() + 1)
     expected = linear_accuracy(noise, labels)
     unused = torch.randperm(200, generator=torch.Generator().manual_seed(0))[50:]
     noise[unused] = 1000

@@ -7,18 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import TensorDataset
+from torchvision.datasets import ImageFolder, folder
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.evaluation.countermeasures import Purifier
-from semtransforms.evaluation.protocol import evaluate, parse_victim
+from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.report import EvaluationReport
+from semtransforms.evaluation.trainers import parse_victim
 from semtransforms.evaluation.victims import VictimConfig
 from semtransforms.generators.fitting import fit_generator
+from semtransforms.protect.wrapper import ProtectedDataset
 
 VICTIM = VictimConfig("convnet", width=4, train_steps=8, batch_size=16, evaluations=2, augmentation=())
 
@@ -74,8 +79,6 @@ def test_every_row_is_run_and_described(generator, tmp_path):
 
 def test_the_protected_copy_is_the_one_that_is_published(generator, tmp_path):
     """Judging other bytes than ProtectedDataset gives would judge a protection that nobody uses."""
-    from semtransforms.protect.wrapper import ProtectedDataset
-
     copy = ProtectedDataset(halves(), generator, seed=5, cache_dir=tmp_path, progress=False)
     report = run(generator, protection_seed=5, cache_dir=tmp_path, out=tmp_path / "report")
     published = b"".join(copy.protected(i).numpy().tobytes() for i in range(40))
@@ -156,6 +159,56 @@ def test_sizes_are_brought_to_one_after_the_protection(generator, tmp_path):
         assert {(r.height, r.width) for r in report.records} == {(12, 12)}
         copies |= {r.copy_sha256 for r in report.records if r.copy == "sem"}
     assert len(copies) == 1
+
+
+def folder_of(place, side):
+    """The images of ``halves`` as files in folders of their classes."""
+    for index, (image, label) in enumerate(halves(side=side)):
+        (place / str(int(label))).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / str(int(label)) / f"{index:02d}.png")
+    return place
+
+
+@pytest.mark.parametrize("image_size", [None, (8, 8)])
+@pytest.mark.parametrize("loader", ["torchvision's", "a user's"])
+def test_each_image_is_decoded_once(generator, tmp_path, monkeypatch, loader, image_size):
+    """Four times are hours on a million photographs; and noise that the owner has already must be found again."""
+    decoded, real = Counter(), folder.pil_loader
+
+    def counting(path):
+        decoded[path] += 1
+        return real(path)
+
+    monkeypatch.setattr(folder, "pil_loader", counting)
+    own = {} if loader == "torchvision's" else {"loader": lambda path: counting(path)}
+    data = ImageFolder(folder_of(tmp_path / "photographs", 12), **own)
+    test = halves(30, seed=1, side=12 if image_size is None else 8)
+    options = {"data": data, "test": test, "image_size": image_size, "seeds": (0,), "cache_dir": tmp_path / "cache"}
+    report = run(generator, **options)
+    # a loader that may do anything is asked for one image again: does it give the same?
+    first = data.samples[0][0]
+    assert decoded.pop(first) == (1 if loader == "torchvision's" else 2)
+    assert decoded == Counter([path for path, _ in data.samples[1:]])
+    # with no room in memory they are decoded again: the same copy, the same store as the owner's own
+    monkeypatch.setattr("semtransforms.data.decoded.SHARE_OF_MEMORY", 0)
+    again = run(generator, **options)
+    assert [r.copy_sha256 for r in again.records] == [r.copy_sha256 for r in report.records]
+    ProtectedDataset(data, generator, cache_dir=tmp_path / "cache", progress=False)
+    assert len(list((tmp_path / "cache").glob("noise-*/"))) == 1
+
+
+def test_a_dataset_that_changes_is_refused():
+    """Its noise would be for images that nobody publishes."""
+
+    class Random:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.randint(0, 256, (3, 12, 12), dtype=torch.uint8), index % 2
+
+    with pytest.raises(ValueError, match="another image each time"):
+        run("sem-digits", Random())
 
 
 def test_the_owners_clean_images_reach_the_trainer():
@@ -305,6 +358,22 @@ def test_a_countermeasure_that_changes_the_size_is_refused_before_any_training(m
         run(None, protected=halves(), countermeasures=(smaller,))
 
 
+def test_a_users_own_purifier_joins_an_evaluation():
+    """README tells readers to pass one: it must be a public name, and act on stored and on test images."""
+    from semtransforms import Purifier, evaluate
+
+    data = halves()
+    report = evaluate(
+        data, protected=data, test=halves(30, seed=1), victims={"tiny": VICTIM}, seeds=(0,),
+        countermeasures=["none", Purifier(lambda images: 1 - images, "negative")], device="cpu", progress=False,
+    )  # fmt: skip
+    processed = {r.countermeasure: r.test_accuracy_processed for r in report.records if r.copy == "protected"}
+    assert processed.keys() == {"none", "negative"}
+    assert processed["none"] is None
+    assert processed["negative"] is not None
+    assert torch.equal(report.pictures["protected + negative"], 255 - report.pictures["clean"])
+
+
 def test_victims_by_name():
     """A name that sets another radius or norm than it says is a wrong row under a right title."""
     assert parse_victim("standard") == {}
@@ -337,7 +406,7 @@ def test_protocols_by_name(tmp_path, monkeypatch):
     assert (third.patience, third.evaluations, third.validation_clean) == (4_000, 40, 0.3)
 
 
-def test_the_informed_trainer_has_the_generator_he_is_said_to_have(generator, tmp_path):
+def test_informed_trainers_have_the_generator_they_are_said_to_have(generator, tmp_path):
     """Another seed's or generator's row under the wrong name would answer another question than the owner's."""
     generator.save_pretrained(tmp_path / "published")
     names = ("none", "informed-same-seed", "informed-other-seed", f"informed-by={tmp_path / 'published'}")

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from semtransforms.core.config import PGDConfig
 from semtransforms.data.loading import Labelled
-from semtransforms.evaluation.countermeasures import CleanShare, Countermeasure, TrainingSet
+from semtransforms.evaluation.countermeasures import CleanShare, Countermeasure
 from semtransforms.evaluation.victims import (
     VictimConfig,
     accuracy,
@@ -272,16 +272,16 @@ def test_clean_validation_images_come_from_the_owner():
     published = torch.zeros(40, 3, 8, 8, dtype=torch.uint8)
     owner = torch.ones_like(published)
     config = replace(TINY, patience=10, validation=0.5, validation_clean=0.3)
-    kept, held = _split(TrainingSet(published, torch.arange(40), owner), config, ())
+    kept, held = _split(Labelled(published, torch.arange(40), clean=owner), config, ())
     assert (len(kept.labels), len(held.labels)) == (20, 20)
     assert int((held.images == 1).flatten(1).all(1).sum()) == 6  # 30 % of 20
     assert not published.any()  # the caller's images are not written into
     assert sorted(torch.cat([kept.labels, held.labels]).tolist()) == list(range(40))
     with pytest.raises(ValueError, match="clean"):
-        _split(TrainingSet(published, torch.arange(40)), config, ())
+        _split(Labelled(published, torch.arange(40)), config, ())
     with pytest.raises(ValueError, match=r"validation=0\.001"):
-        _split(TrainingSet(published, torch.arange(40)), replace(config, validation=0.001), ())
-    _, held = _split(TrainingSet(published, torch.arange(40), owner), config, (Invert(),))
+        _split(Labelled(published, torch.arange(40)), replace(config, validation=0.001), ())
+    _, held = _split(Labelled(published, torch.arange(40), clean=owner), config, (Invert(),))
     assert int((held.images == 254).flatten(1).all(1).sum()) == 6  # he processes his clean images as all others
 
 

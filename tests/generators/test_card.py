@@ -67,7 +67,7 @@ def test_facts_of_the_config():
 def test_it_says_who_washes_the_noise_out():
     """Whoever publishes a generator and protects with it must know that its holders undo it; figures as in README."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("<!-- results: tricks -->")[1].split("<!-- results:")[0]
+    table = readme.split("<!-- results: countermeasures -->")[1].split("<!-- results:")[0]
     cells = dict(re.findall(r"^\| .*\(`(informed-[a-z-]+)`\) \|.*\| ([\d.]+) \|$", table, re.MULTILINE))
     text = " ".join(write_card(CONFIG, None, {}).split())
     low, high = sorted((cells["informed-other-seed"], cells["informed-same-seed"]))

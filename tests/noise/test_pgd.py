@@ -13,7 +13,8 @@ from semtransforms.core.config import PGDConfig, Transformation, Uniform
 from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
 from semtransforms.core.models import build_model
 from semtransforms.noise.pgd import pgd
-from semtransforms.views.eot import Crop, build_eot
+from semtransforms.views.eot import build_eot
+from semtransforms.views.members import Crop
 
 SHAPE = (3, 6, 6)
 RHO, ALPHA = 8 / 255, 3 / 255

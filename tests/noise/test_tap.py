@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from semtransforms.core.keys import fold_in, image_keys, index_keys, keyed_uniform
-from semtransforms.evaluation.countermeasures import InformedTrainer, TrainingSet
+from semtransforms.data.loading import Labelled
+from semtransforms.evaluation.countermeasures import InformedTrainer
 from semtransforms.generators import fitting
 from semtransforms.generators.fitting import fit_generator, train_step
 from semtransforms.generators.generator import NoiseGenerator
@@ -158,7 +159,7 @@ def test_the_informed_trainer_runs_each_loop_in_reverse(fitted):
     """Run forward instead, he would add noise to noise and be reported as harmless."""
     images, labels = stripes()
     published = images + fitted.noise(images, labels)
-    washed = InformedTrainer(fitted, seed=1).on_stored(TrainingSet(published, labels, images), seed=0).images
+    washed = InformedTrainer(fitted, seed=1).on_stored(Labelled(published, labels, clean=images), seed=0).images
     assert (named(fitted, washed) == labels).float().mean() > 0.75
 
 
@@ -167,4 +168,4 @@ def test_the_informed_trainer_needs_a_network():
     images, labels = stripes()
     generator = fit_generator((images, labels), SC_LINF, progress=False, device="cpu")
     with pytest.raises(ValueError, match=r"'sc-linf' has no surrogate network"):
-        InformedTrainer(generator, seed=1).on_stored(TrainingSet(images, labels, images), seed=0)
+        InformedTrainer(generator, seed=1).on_stored(Labelled(images, labels, clean=images), seed=0)

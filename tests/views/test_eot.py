@@ -7,7 +7,8 @@ import torch
 
 from semtransforms.core.config import Transformation
 from semtransforms.core.keys import index_keys
-from semtransforms.views.eot import EOT, Crop, Flip, Kornia, build_eot
+from semtransforms.views.eot import EOT, build_eot
+from semtransforms.views.members import Crop, Flip, Kornia
 
 PADDING, SIDE = 4, 12
 

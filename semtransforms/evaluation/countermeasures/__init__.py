@@ -1,0 +1,22 @@
+"""What an unauthorised trainer does about the noise: once to the stored images, or to every training batch."""
+
+from semtransforms.evaluation.countermeasures.base import Countermeasure, apply_at_test, apply_stored
+from semtransforms.evaluation.countermeasures.informed import InformedTrainer, PublishedGenerator
+from semtransforms.evaluation.countermeasures.names import KNOWN, parse_countermeasure
+from semtransforms.evaluation.countermeasures.partial import CleanOnly, CleanShare, ProtectedClasses
+from semtransforms.evaluation.countermeasures.stored import ImageMap, Purifier
+
+__all__ = [
+    "KNOWN",
+    "CleanOnly",
+    "CleanShare",
+    "Countermeasure",
+    "ImageMap",
+    "InformedTrainer",
+    "ProtectedClasses",
+    "PublishedGenerator",
+    "Purifier",
+    "apply_at_test",
+    "apply_stored",
+    "parse_countermeasure",
+]

@@ -1,0 +1,104 @@
+"""The trainer who holds a published generator and washes its noise out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from semtransforms.core.checks import check_integer
+from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.grid import add_noise, quantize, to_float
+from semtransforms.core.hardware import autocast_dtype, keep_freed_memory
+from semtransforms.core.keys import image_keys
+from semtransforms.data.loading import Labelled
+from semtransforms.evaluation.countermeasures.base import Countermeasure
+from semtransforms.evaluation.countermeasures.stored import CHUNK_PIXELS
+from semtransforms.noise.pgd import pgd
+from semtransforms.views.eot import EOT
+
+
+class PublishedGenerator(Protocol):
+    """What a published generator holds, of which a :class:`~semtransforms.NoiseGenerator` is one."""
+
+    @property
+    def surrogate(self) -> nn.Module:
+        """float (N, 3, H, W) in [0, 1] to logits."""
+
+    @property
+    def config(self) -> GeneratorConfig:
+        """How it makes noise."""
+
+    @property
+    def eot(self) -> EOT:
+        """Its transformations T."""
+
+
+@dataclass(frozen=True)
+class InformedTrainer(Countermeasure):
+    """Holds the published generator and runs its loop in reverse on the protected images, to wash the noise out.
+
+    They climb the surrogate's loss, which the noise lowered (or descend it, where the noise climbed), by projected
+    gradients with the generator's own radius, step size, transformations and inner perturbation. The clean image lies
+    within rho_u of the protected one, so that is the ball they climb in, from a random start inside it. They may
+    overshoot, up to 2 rho_u from the clean image.
+    The seed alone does not give them the owner's draws: those are keyed by the clean images, which they lack.
+
+    Args:
+        generator: the published one.
+        seed: of their draws.
+        steps: gradient steps K; ``None`` for as many as the generator takes.
+        name: for records.
+
+    Raises:
+        ValueError: ``steps`` is under 1; when it is applied: a label the generator does not know.
+    """
+
+    generator: PublishedGenerator
+    seed: int
+    steps: int | None = None
+    name: str = "informed"
+    acts_on = "stored"
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check_integer("steps", self.steps, low=1, advice="Leave it out for the generator's own.")
+
+    def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
+        """The images with the loop's result added, in whole grey levels; the draws have the trainer's own seed."""
+        self._check(data.labels)
+        keep_freed_memory()
+        keys = image_keys(data.images, data.labels, self.seed)
+        chunk = max(1, 2 * CHUNK_PIXELS // data.images.shape[2:].numel())
+        parts = zip(*(torch.split(each, chunk) for each in (data.images, data.labels, keys)), strict=True)
+        return replace(data, images=torch.cat([self._washed(*part) for part in parts]))
+
+    def _check(self, labels: Tensor) -> None:
+        config = self.generator.config
+        if next(self.generator.surrogate.parameters(), None) is None:
+            raise ValueError(
+                f"countermeasure {self.name!r}: method {config.method!r} has no surrogate network to run in reverse. "
+                "Leave it out, or use a generator that has one."
+            )
+        if config.num_classes is not None and int(labels.max()) >= config.num_classes:
+            raise ValueError(
+                f"countermeasure {self.name!r}: the generator knows labels 0..{config.num_classes - 1}, got "
+                f"{int(labels.max())}. Use a generator of these classes."
+            )
+
+    def _washed(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        config, surrogate = self.generator.config, self.generator.surrogate
+        device = next(surrogate.parameters()).device
+        delta = pgd(
+            surrogate,
+            to_float(images.to(device)),
+            config.target_labels(labels.to(device)),
+            replace(config.defense, steps=self.steps or config.steps_u),
+            keys=keys.to(device),
+            maximise=not config.climbs,
+            eot=self.generator.eot,
+            dtype=autocast_dtype(config.precision, device),
+        )
+        return add_noise(images, quantize(delta, config.rho_u).to(images.device))

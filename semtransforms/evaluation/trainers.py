@@ -1,0 +1,128 @@
+"""Trainers by their names: how they train, and what they do about the noise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from semtransforms.core.checks import check_choice
+from semtransforms.core.config import parse_radius
+from semtransforms.core.models import look_up
+from semtransforms.core.names import unknown
+from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, parse_countermeasure
+from semtransforms.evaluation.records import NONE
+from semtransforms.evaluation.victims import VictimConfig, paper, quick
+from semtransforms.protect.transform import SEMProtect
+
+PROTOCOLS = ("quick", "paper")
+
+
+def victims_by_name(
+    victims: Sequence[str] | Mapping[str, VictimConfig], protocol: str, network: str, width: int | None
+) -> Callable[[int], dict[str, VictimConfig]]:
+    """The victims of an evaluation, as a function of how many images there are: the quick protocol counts in epochs.
+
+    Args:
+        victims: names as for :func:`parse_victim`, or names and their configs.
+        protocol: ``"quick"`` or ``"paper"``, for victims given by name.
+        network, width: of victims given by name.
+
+    Raises:
+        ValueError: no victims, or an unknown victim, protocol or network.
+    """
+    if isinstance(victims, Mapping):
+        if not victims:
+            raise ValueError("victims must name at least one, got none. Use victims=('standard',).")
+        return lambda images: dict(victims)
+    check_choice("protocol", protocol, PROTOCOLS)
+    if isinstance(victims, str) or not victims:
+        raise ValueError(f"victims must be a sequence of names, got {victims!r}. Use victims=('standard',).")
+    look_up(network, width)
+    changes = {each: parse_victim(each) for each in victims}
+    which = network if width is None else f"{network}-{width}"
+
+    def at_size(images: int) -> dict[str, VictimConfig]:
+        make = partial(quick, images) if protocol == "quick" else paper
+        configs = {}
+        for each, some in changes.items():
+            config = make(network=network, width=width, **some)
+            if each.startswith("early-stopping"):  # looks forty times, gives up after four looks without a better one
+                config = replace(config, patience=max(1, config.train_steps // 10))
+            configs[f"{protocol} {each} {which}"] = config
+        return configs
+
+    return at_size
+
+
+def parse_victim(text: str) -> dict[str, Any]:
+    """What a trainer's name stands for, as fields of :class:`VictimConfig`.
+
+    Args:
+        text: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, or ``"early-stopping-30"`` (with 30 %
+            of the validation images clean; none without a number).
+
+    Raises:
+        ValueError: unknown, with the nearest.
+    """
+    if text == "standard":
+        return {}
+    if matched := re.fullmatch(r"early-stopping(?:-(\d+))?", text):
+        return {"validation_clean": int(matched[1] or 0) / 100, "evaluations": 40}
+    if matched := re.fullmatch(r"adversarial-(l2-)?(.+)", text):
+        if matched[1]:
+            try:
+                radius = float(matched[2])
+            except ValueError:
+                raise ValueError(f"victim {text!r}: an l2 radius is a number such as 0.5") from None
+            return {"rho_a": radius, "norm": "l2"}
+        return {"rho_a": parse_radius(matched[2])}
+    raise ValueError(unknown("victim", text, ["standard", "adversarial-2/255", "adversarial-l2-0.5", "early-stopping"]))
+
+
+def countermeasures_by_name(chosen: Any, generator: Any, seed: int) -> dict[str, tuple[Countermeasure, ...]]:
+    """The countermeasures of an evaluation: name -> its parts, in order.
+
+    Args:
+        chosen: a sequence of names, countermeasures, or sequences of countermeasures.
+        generator: the one that makes the copy, for trainers who hold it too; or ``None``.
+        seed: of the copy's noise.
+
+    Raises:
+        ValueError: none, unknown or twice the same names, or a countermeasure that needs the generator where there is
+            none.
+    """
+    if isinstance(chosen, str) or not chosen:
+        raise ValueError(
+            f"countermeasures must be a sequence with at least one, got {chosen!r}. Use countermeasures=({NONE!r},)."
+        )
+    named = [_named(each, generator, seed) for each in chosen]
+    found = dict(named)
+    if len(found) < len(named) or found.get(NONE):
+        names = ", ".join(name for name, _ in named)
+        raise ValueError(f"countermeasures must have names of their own, and {NONE!r} is taken; got {names}")
+    return found
+
+
+def _named(
+    chosen: str | Countermeasure | Sequence[Countermeasure], generator: Any, seed: int
+) -> tuple[str, tuple[Countermeasure, ...]]:
+    """A countermeasure's name and its parts, in order."""
+    if isinstance(chosen, str):
+        informed = {"informed-same-seed": seed, "informed-other-seed": seed + 1}
+        if chosen in informed:
+            if not hasattr(generator, "surrogate"):
+                raise ValueError(f"countermeasure {chosen!r} needs the generator that made the copy (generator=...)")
+            return chosen, (InformedTrainer(generator, seed=informed[chosen], name=chosen),)
+        if chosen.startswith("informed-by="):
+            folder = chosen.removeprefix("informed-by=")
+            other = SEMProtect.from_pretrained(folder).generator
+            # a report that is published names no path
+            chosen = f"informed-by={Path(folder).name}#{other.fingerprint[:6]}"
+            return chosen, (InformedTrainer(other, seed=seed, name=chosen),)
+        return chosen, parse_countermeasure(chosen)
+    parts = (chosen,) if isinstance(chosen, Countermeasure) else tuple(chosen)
+    return "+".join(each.name for each in parts) or NONE, parts
