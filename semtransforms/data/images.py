@@ -210,9 +210,7 @@ def encode_png(pixels: Tensor, alpha: Tensor | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def check_labels(
-    labels: Any, num_classes: int | None, *, place: str = "", rows: Sequence[int] | None = None
-) -> Tensor:
+def check_labels(labels: Any, num_classes: int | None, *, place: str = "", rows: Sequence[int] | None = None) -> Tensor:
     """Check that every label is a whole number in 0..C-1.
 
     Args:
@@ -229,22 +227,29 @@ def check_labels(
         ValueError: labels are not one-dimensional, a label is missing (None or -1), or outside 0..C-1.
     """
     remedy = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
+
+    def index_of(position: int) -> int:
+        return position if rows is None else int(rows[position])
+
     if isinstance(labels, Tensor):
         array = labels.detach().cpu().numpy() if labels.dtype != torch.bfloat16 else labels.float().cpu().numpy()
+    elif isinstance(labels, np.ndarray):
+        array = labels
     else:
-        array = np.asarray(
-            [value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for value in labels]
-        )
+        values = [value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for value in labels]
+        several = next((position for position, value in enumerate(values) if np.ndim(value)), None)
+        if several is not None:
+            raise ValueError(
+                f"{place}labels must be one whole number per image, got {values[several]!r} at index "
+                f"{index_of(several)}. {remedy}"
+            )
+        array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(
             f"{place}labels must be one whole number per image, got an array of shape {array.shape}. {remedy}"
         )
     if array.size == 0:
         return torch.zeros(0, dtype=torch.int64)
-
-    def index_of(position: int) -> int:
-        return position if rows is None else int(rows[position])
-
     if array.dtype.kind not in "iu":
         position, value = next(
             ((i, v) for i, v in enumerate(labels) if isinstance(v, bool) or not isinstance(v, (int, np.integer))),

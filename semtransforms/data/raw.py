@@ -185,8 +185,24 @@ def read_samples(dataset: Any) -> Iterator[tuple[Tensor, int]]:
     """
     raw, _ = take_off_transforms(dataset)
     for index in range(len(raw)):
-        image, label = read_sample(raw, index)
-        yield sample_pixels(image, index), sample_label(label, index)
+        yield read_pixels(raw, index)
+
+
+def read_pixels(dataset: Any, index: int) -> tuple[Tensor, int]:
+    """Read one raw sample, checked.
+
+    Args:
+        dataset: gives raw samples (:func:`take_off_transforms`).
+        index: position in it.
+
+    Returns:
+        Pixels, uint8 (3, H, W), and the label.
+
+    Raises:
+        ValueError, TypeError: as for :func:`read_samples`.
+    """
+    image, label = read_sample(dataset, index)
+    return sample_pixels(image, index), sample_label(label, index)
 
 
 def sample_pixels(image: Any, index: int) -> Tensor:

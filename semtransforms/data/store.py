@@ -41,7 +41,7 @@ SPARE_BYTES = 1 << 20  # headers, manifest, directory entries
 HELD_BYTES = 8 << 20  # read by a process before it hands the mapped pages back to the system
 
 FREE_OR_CHOOSE = (
-    "Free space there, or pass cache_dir= another folder (its default lies in XDG_CACHE_HOME); finished shards are kept."
+    "Free space there, or pass cache_dir= another folder (default: in XDG_CACHE_HOME); finished shards are kept."
 )
 
 Compute = Callable[[int, int], Iterable[Tensor | Sequence[Tensor]]]

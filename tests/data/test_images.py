@@ -160,14 +160,15 @@ def test_labels_are_checked():
         assert checked.tolist() == [0, 2, 1]
     for labels, error, message in [
         ([0, 3], ValueError, r"0\.\.2, got 3 at index 1.*fit_generator.*label_map"),
-        ([0, -1], ValueError, r"index 1 is -1.*missing"),
+        ([0, -1], ValueError, r"index 1 is missing, got -1"),
         ([0, None], ValueError, r"index 1 is missing"),
         ([0, 1.5], TypeError, r"1\.5 \(float\) at index 1"),
         (torch.tensor([0.0]), TypeError, "whole numbers"),
         ([0, float("nan")], TypeError, "whole numbers"),
         ([True], TypeError, "whole numbers"),
         (["cat"], TypeError, "'cat'"),
-        ([[0, 1]], ValueError, "one whole number per image"),
+        ([0, [0, 1]], ValueError, r"one whole number per image, got \[0, 1\] at index 1"),
+        (np.eye(2, dtype=int), ValueError, r"one whole number per image, .* \(2, 2\)"),
     ]:
         with pytest.raises(error, match=message):
             check_labels(labels, 3)
@@ -247,7 +248,8 @@ def test_bad_samples_are_named():
         ((torch.rand(3, 2, 2), 0), TypeError, "sample 1.*uint8"),
         ((good, None), ValueError, "index 1 is missing"),
         ((good, -1), ValueError, "index 1 is missing"),
-        ((good, 0.5), TypeError, "index 1 must be a whole number"),
+        ((good, 0.5), TypeError, "dataset: .*whole numbers, got 0.5 .* at index 1"),
+        ((good, np.array([3])), ValueError, r"dataset: .*one whole number per image, got array\(\[3\]\) at index 1"),
         ((good, 0, 1), TypeError, "a tuple of 3.*map_fn"),
         ({"img": good, "label": 0}, TypeError, r"columns \['img', 'label'\].*map_fn"),
     ]:
