@@ -124,6 +124,16 @@ def test_kill_continues_at_the_first_missing_shard(tmp_path):
     assert not list(folder.glob(f"{UNFINISHED}*"))
 
 
+def test_nothing_is_swept_without_the_lock(tmp_path, monkeypatch):
+    """On a disk without locks another process may be writing the very file that looks left over."""
+    half = tmp_path / "s" / f"{UNFINISHED}{os.getpid() + 1}-1"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    monkeypatch.setattr(store_module, "locked", lambda file, wait: contextlib.nullcontext(False))
+    assert_complete(build(tmp_path / "s"))
+    assert half.exists()
+
+
 def flip(path, offset):
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x10

@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import CIFAR10, MNIST, ImageFolder
+from torchvision.datasets import folder as torchvision_folder
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.data import store as store_module
@@ -399,6 +400,45 @@ def test_a_killed_computation_resumes(tmp_path, monkeypatch):
     assert 4 <= done < 12
     assert generator.seen == LABELS[2 * done :] or generator.seen == LABELS[done:]
     assert_noise(protected)
+
+
+def test_damage_that_shows_in_decoding_only_costs_no_finished_shard(tmp_path, monkeypatch):
+    """A photograph whose end is there and whose middle is not stops the run: it must say which, and keep the rest."""
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 400)
+    images = folder(tmp_path / "images")
+    decode, damaged = torchvision_folder.pil_loader, images.samples[9][0]
+
+    def loader(path):
+        if path == damaged:
+            raise OSError("broken data stream")
+        return decode(path)
+
+    generator = FakeGenerator()
+    with monkeypatch.context() as patch:
+        patch.setattr(torchvision_folder, "pil_loader", loader)
+        with pytest.raises(ValueError, match=f"index 9 .{damaged}.*does not decode .broken data stream"):
+            protect(images, tmp_path / "cache", generator)
+    done = len(generator.seen)
+    assert 0 < done < 12
+    protected = protect(images, tmp_path / "cache", generator)
+    assert len(generator.seen) == 12
+    for index in range(12):
+        clean = np.ascontiguousarray(channels_first(images[index][0]))
+        assert np.array_equal(protected.noise(index).numpy(), noise_of(clean, images[index][1], 0))
+
+
+@pytest.mark.parametrize("rows", [range(-6, 0), [-1], range(-3, 3), [3, -4]])
+def test_a_subset_counted_from_the_end_has_its_own_noise(rows, tmp_path):
+    """``Subset(data, range(-6, 0))``: other images would be read with the noise of the first ones."""
+    images, labels = tensor_dataset().tensors
+    folders = set()
+    for data in (images, 255 - images):
+        protected = protect(Subset(TensorDataset(data, labels), rows), tmp_path)
+        folders.add(protected.store.folder)
+        for index, row in enumerate(rows):
+            expected = noise_of(data[row].numpy(), int(labels[row]), 0)
+            assert np.array_equal(protected.noise(index).numpy(), expected)
+    assert len(folders) == 2
 
 
 def assert_noise(protected):
