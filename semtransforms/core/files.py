@@ -52,7 +52,7 @@ def sweep(folder: Path) -> None:
     Args:
         folder: one of ours, in which nobody else writes now: its lock is held.
     """
-    for left in folder.glob(f"{UNFINISHED}*"):
+    for left in folder.glob(f"{UNFINISHED}[0-9]*-[0-9]*"):
         left.unlink(missing_ok=True)
 
 

@@ -24,6 +24,7 @@ UNDECODABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+LABEL_REMEDY = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
 # one of these stands in a PNG that has an orientation
 _ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
@@ -226,7 +227,6 @@ def check_labels(labels: Any, num_classes: int | None, *, place: str = "", rows:
         TypeError: a label is not a whole number.
         ValueError: labels are not one-dimensional, a label is missing (None or -1), or outside 0..C-1.
     """
-    remedy = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
 
     def index_of(position: int) -> int:
         return position if rows is None else int(rows[position])
@@ -241,12 +241,12 @@ def check_labels(labels: Any, num_classes: int | None, *, place: str = "", rows:
         if several is not None:
             raise ValueError(
                 f"{place}labels must be one whole number per image, got {values[several]!r} at index "
-                f"{index_of(several)}. {remedy}"
+                f"{index_of(several)}. {LABEL_REMEDY}"
             )
         array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(
-            f"{place}labels must be one whole number per image, got an array of shape {array.shape}. {remedy}"
+            f"{place}labels must be one whole number per image, got an array of shape {array.shape}. {LABEL_REMEDY}"
         )
     if array.size == 0:
         return torch.zeros(0, dtype=torch.int64)
@@ -256,14 +256,14 @@ def check_labels(labels: Any, num_classes: int | None, *, place: str = "", rows:
             (0, array[0]),
         )
         if value is None:
-            raise ValueError(f"{place}the label at index {index_of(position)} is missing, got None. {remedy}")
+            raise ValueError(f"{place}the label at index {index_of(position)} is missing, got None. {LABEL_REMEDY}")
         raise TypeError(
             f"{place}labels must be whole numbers, got {value!r} ({type(value).__name__}) at index "
-            f"{index_of(position)}. {remedy}"
+            f"{index_of(position)}. {LABEL_REMEDY}"
         )
     low, high = int(array.argmin()), int(array.argmax())
     if array[low] < 0:
-        raise ValueError(f"{place}the label at index {index_of(low)} is missing, got {array[low]}. {remedy}")
+        raise ValueError(f"{place}the label at index {index_of(low)} is missing, got {array[low]}. {LABEL_REMEDY}")
     if num_classes is not None and array[high] >= num_classes:
         raise ValueError(
             f"{place}labels must be in 0..{num_classes - 1}, got {array[high]} at index {index_of(high)}. Fit a "

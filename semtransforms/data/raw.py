@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torchvision.datasets.vision import StandardTransform
 
-from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
+from semtransforms.data.images import LABEL_REMEDY, UNDECODABLE, as_pixels, check_labels
 
 
 def _same(value: Any) -> Any:
@@ -215,10 +215,12 @@ def sample_pixels(image: Any, index: int) -> Tensor:
 
 def sample_label(label: Any, index: int) -> int:
     """A sample's label as an int; the error names the sample's index."""
-    if type(label) is int and label >= 0:
-        return label
     if isinstance(label, Tensor) and label.numel() == 1:
         label = label.item()
+    if type(label) is int and label >= 0:  # as good as all of them
+        return label
+    if np.ndim(label) > 0:
+        raise TypeError(f"dataset: labels must be whole numbers, got {label!r} at index {index}. {LABEL_REMEDY}")
     return int(check_labels([label], None, place="dataset: ", rows=[index]))
 
 
