@@ -66,7 +66,7 @@ def demo_command(
     """Protect 1,402 scanned digits and train a network on the clean and on the protected copy (under a minute)."""
     with one_line_errors():
         from semtransforms.cli.demo import run_demo
-        from semtransforms.protect.journal import making_folder
+        from semtransforms.core.files import making_folder
 
         with making_folder(out, "--out"):
             result = run_demo(out, device=device, progress=not as_json)
@@ -140,9 +140,9 @@ def fit(
         if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder. Choose another name.")
 
+        from semtransforms.core.files import making_folder
         from semtransforms.data.sources import open_source
         from semtransforms.generators.fitting import fit_generator
-        from semtransforms.protect.journal import making_folder
 
         with making_folder(out, "OUT"):
             images = open_source(source, split=split, image_column=image_column, label_column=label_column)
@@ -318,11 +318,12 @@ def show(
             raise ValueError(f"-n must be at least 1, got {number}.")
         if not os.path.isdir(out.parent):
             raise ValueError(f"--out {str(out)!r} lies in no folder. Make {str(out.parent)!r} first.")
+        from semtransforms.core.files import explained
         from semtransforms.data.raw import read_sample
         from semtransforms.data.sources import open_source
         from semtransforms.generators.generator import NoiseGenerator
+        from semtransforms.protect.batch import protect_batch
         from semtransforms.protect.figures import side_by_side
-        from semtransforms.protect.journal import explained
         from semtransforms.protect.publish import check_classes
 
         noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
@@ -334,10 +335,10 @@ def show(
         if beyond:
             raise ValueError(f"--index must be in 0..{len(images) - 1}, got {beyond[0]}.")
         pixels = [read_sample(images, i)[0] for i in chosen]
-        noise = noise_maker.noise(pixels, labels[chosen], seed=seed, device=device)
+        batch = protect_batch(pixels, labels[chosen], noise_maker, seed=seed, device=device)
         names = images.classes or noise_maker.classes
         captions = [names[label] if names else str(label) for label in labels[chosen].tolist()]
-        picture = side_by_side(pixels, noise, captions)
+        picture = side_by_side(pixels, batch.noise, captions)
         with explained("--out", out):
             picture.save(out, format="PNG")
         typer.echo(f"Picture: {out}")

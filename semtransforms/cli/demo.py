@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from semtransforms.core.config import Transformation
-from semtransforms.core.grid import add_noise, levels
+from semtransforms.core.grid import levels
 from semtransforms.evaluation.victims import VictimConfig, train_victim
 from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.protect.batch import protect_batch
 from semtransforms.protect.figures import side_by_side
 
 GENERATOR = "sem-digits"
@@ -88,10 +89,10 @@ def run_demo(out: Path, *, device: str | None = None, progress: bool = True) -> 
     generator = NoiseGenerator.from_pretrained(GENERATOR, device=device)
     clean = images[train]
     # a seed that is known, so that the demo gives the same figures to everyone; a real protection's is secret
-    noise = generator.noise(clean, labels[train], seed=0, progress=progress)
+    batch = protect_batch(clean.unbind(), labels[train], generator, seed=0, progress=progress)
     protect_seconds = time.perf_counter() - started
     victims = {}
-    for copy, published in (("clean", clean), ("protected", add_noise(clean, noise))):
+    for copy, published in (("clean", clean), ("protected", torch.stack(batch.protected))):
         result = train_victim(
             published, labels[train], VICTIM, test_images=images[test], test_labels=labels[test],
             device=device, progress=progress,
@@ -104,7 +105,7 @@ def run_demo(out: Path, *, device: str | None = None, progress: bool = True) -> 
     digits = (0, 3, 5, 8)
     first = [int((labels[train] == digit).nonzero()[0]) for digit in digits]
     picture = out / "semtransforms-demo.png"
-    side_by_side(clean[first].unbind(), noise[first].unbind(), [str(digit) for digit in digits]).save(picture)
+    side_by_side(clean[first].unbind(), [batch.noise[k] for k in first], [str(digit) for digit in digits]).save(picture)
     return {
         "generator": GENERATOR,
         "fingerprint": generator.fingerprint,

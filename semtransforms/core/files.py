@@ -20,6 +20,7 @@ if sys.platform != "win32":
 
 UNFINISHED = ".unfinished-"  # begins the name of a file that is being written; what a kill leaves is found by it
 _NUMBERS = itertools.count()
+CHOOSE_ANOTHER = "Choose a place you may write to, on a disk with free space."
 
 
 @contextmanager
@@ -46,6 +47,16 @@ def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
             _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill has left of unfinished files.
+
+    Args:
+        folder: one of ours, in which nobody else writes now: its lock is held.
+    """
+    for left in folder.glob(f"{UNFINISHED}[0-9]*-[0-9]*"):
+        left.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -111,7 +122,7 @@ def locked(file: Path, *, wait: bool) -> Iterator[bool]:
 
 
 @contextmanager
-def alone_in(folder: Path, argument: str) -> Iterator[None]:
+def alone_in(folder: Path, argument: str) -> Iterator[bool]:
     """Keep other processes out of a folder; a kill leaves no lock behind.
 
     The folder itself is locked, not a file in it: what is published carries no trace of it, and two processes with
@@ -121,13 +132,16 @@ def alone_in(folder: Path, argument: str) -> Iterator[None]:
         folder: must exist.
         argument: its name in messages.
 
+    Yields:
+        Whether others are kept out; ``False`` on Windows, and where the disk has no locks (some network disks).
+
     Raises:
         ValueError: another process holds it.
     """
     if sys.platform == "win32":  # a folder cannot be locked there
-        yield
+        yield False
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle, held = os.open(folder, os.O_RDONLY), True
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,9 +149,9 @@ def alone_in(folder: Path, argument: str) -> Iterator[None]:
             raise ValueError(
                 f"{argument} {str(folder)!r} is being written by another process. Wait for it, or choose another one."
             ) from None
-        except OSError:  # some network disks have no locks
-            pass
-        yield
+        except OSError:
+            held = False
+        yield held
     finally:
         os.close(handle)
 
@@ -168,12 +182,13 @@ def making_folder(folder: Path, argument: str) -> Iterator[None]:
 
 
 @contextmanager
-def explained(argument: str, place: Path) -> Iterator[None]:
+def explained(argument: str, place: Path, advice: str = CHOOSE_ANOTHER) -> Iterator[None]:
     """Let the system's refusal to write name the argument, its value and the remedy.
 
     Args:
         argument: its name in messages.
         place: its value.
+        advice: the remedy, a sentence.
 
     Raises:
         OSError: the block raised one.
@@ -181,7 +196,4 @@ def explained(argument: str, place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(
-            f"{argument} {str(place)!r} cannot be written ({error.strerror or error}). "
-            "Choose a place you may write to, on a disk with free space."
-        ) from error
+        raise OSError(f"{argument} {str(place)!r} cannot be written ({error.strerror or error}). {advice}") from error

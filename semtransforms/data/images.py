@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ UNDECODABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+LABEL_REMEDY = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
+# one of these stands in a PNG that has an orientation
+_ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 class RGBImage(NamedTuple):
@@ -65,6 +69,37 @@ def rgb_array(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] 
         rgba = np.asarray(image.convert("RGBA"))
         return np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
     return np.asarray(image.convert("RGB")), None
+
+
+def size_in_header(data: bytes) -> tuple[int, int] | None:
+    """Read the size of the upright image in a file from its header, and see that its end is there.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        Height and width as :func:`rgb_array` gives them; None where only decoding tells: a file of another kind than
+        JPEG, PNG and WebP, a cut one, a PNG with a wrong checksum or with an orientation.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if image.format in ("JPEG", "MPO"):
+                whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # the end comes after the last scan
+            elif image.format == "WEBP":
+                whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
+            elif image.format == "PNG":
+                image.verify()
+                # the orientation may come after the pixels: Pillow decodes before it says which
+                return None if any(word in data for word in _ORIENTED) else (height, width)
+            else:
+                return None
+            turned = _orientation(image) >= 5
+    except (*UNDECODABLE, IndexError):  # the last one from a PNG without pixels
+        return None
+    if not whole:
+        return None
+    return (width, height) if turned else (height, width)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -176,12 +211,14 @@ def encode_png(pixels: Tensor, alpha: Tensor | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def check_labels(labels: Any, num_classes: int | None) -> Tensor:
+def check_labels(labels: Any, num_classes: int | None, *, place: str = "", rows: Sequence[int] | None = None) -> Tensor:
     """Check that every label is a whole number in 0..C-1.
 
     Args:
         labels: N labels: a tensor, an array, or a sequence of int.
         num_classes: C, or None where it is not known.
+        place: what messages begin with, such as ``"dataset: "``.
+        rows: N numbers that messages call the images by; default: their positions.
 
     Returns:
         int64 (N,), on the CPU.
@@ -190,34 +227,46 @@ def check_labels(labels: Any, num_classes: int | None) -> Tensor:
         TypeError: a label is not a whole number.
         ValueError: labels are not one-dimensional, a label is missing (None or -1), or outside 0..C-1.
     """
-    remedy = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
+
+    def index_of(position: int) -> int:
+        return position if rows is None else int(rows[position])
+
     if isinstance(labels, Tensor):
         array = labels.detach().cpu().numpy() if labels.dtype != torch.bfloat16 else labels.float().cpu().numpy()
+    elif isinstance(labels, np.ndarray):
+        array = labels
     else:
-        array = np.asarray(
-            [value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for value in labels]
-        )
+        values = [value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for value in labels]
+        several = next((position for position, value in enumerate(values) if np.ndim(value)), None)
+        if several is not None:
+            raise ValueError(
+                f"{place}labels must be one whole number per image, got {values[several]!r} at index "
+                f"{index_of(several)}. {LABEL_REMEDY}"
+            )
+        array = np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"labels must be one whole number per image, got an array of shape {array.shape}. {remedy}")
+        raise ValueError(
+            f"{place}labels must be one whole number per image, got an array of shape {array.shape}. {LABEL_REMEDY}"
+        )
     if array.size == 0:
         return torch.zeros(0, dtype=torch.int64)
     if array.dtype.kind not in "iu":
-        index, value = next(
+        position, value = next(
             ((i, v) for i, v in enumerate(labels) if isinstance(v, bool) or not isinstance(v, (int, np.integer))),
             (0, array[0]),
         )
         if value is None:
-            raise ValueError(f"labels: the label at index {index} is missing (None). {remedy}")
+            raise ValueError(f"{place}the label at index {index_of(position)} is missing, got None. {LABEL_REMEDY}")
         raise TypeError(
-            f"labels must be whole numbers, got {value!r} ({type(value).__name__}) at index {index}. {remedy}"
+            f"{place}labels must be whole numbers, got {value!r} ({type(value).__name__}) at index "
+            f"{index_of(position)}. {LABEL_REMEDY}"
         )
-    index = int(array.argmin())
-    if array[index] < 0:
-        raise ValueError(f"labels: the label at index {index} is {array[index]}, which means missing. {remedy}")
-    index = int(array.argmax())
-    if num_classes is not None and array[index] >= num_classes:
+    low, high = int(array.argmin()), int(array.argmax())
+    if array[low] < 0:
+        raise ValueError(f"{place}the label at index {index_of(low)} is missing, got {array[low]}. {LABEL_REMEDY}")
+    if num_classes is not None and array[high] >= num_classes:
         raise ValueError(
-            f"labels must be in 0..{num_classes - 1}, got {array[index]} at index {index}. Fit a "
+            f"{place}labels must be in 0..{num_classes - 1}, got {array[high]} at index {index_of(high)}. Fit a "
             "generator on this data (fit_generator), or pass label_map={label: generator's label}."
         )
     return torch.from_numpy(array.astype(np.int64))

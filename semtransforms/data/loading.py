@@ -68,7 +68,7 @@ def load_labelled(
         images, labels = dataset
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-        images = _resized(images, image_size, exact)
+        images = resized(images, image_size, exact)
     else:
         names = getattr(dataset, "classes", None)
         classes = tuple(str(name) for name in names) if names else None
@@ -77,7 +77,7 @@ def load_labelled(
         pixels: list[Tensor] = []
         labels = []
         for index, (image, label) in enumerate(read_samples(dataset)):
-            image = _resized(image, image_size, exact)
+            image = resized(image, image_size, exact)
             if pixels and image.shape != pixels[0].shape:
                 raise ValueError(
                     f"images must have one size to fit on: index 0 is {tuple(pixels[0].shape[1:])}, index {index} is "
@@ -99,7 +99,20 @@ def load_labelled(
     return Labelled(images.contiguous(), labels, classes)
 
 
-def _resized(images: Tensor, size: tuple[int, int] | None, exact: bool) -> Tensor:
+def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -> Tensor:
+    """Resize the shorter side of images, and crop their middle.
+
+    Args:
+        images: uint8 (..., 3, H, W).
+        size: height and width they get; ``None`` leaves them alone.
+        exact: see :func:`load_labelled`.
+
+    Returns:
+        uint8 (..., 3, height, width).
+
+    Raises:
+        ValueError: ``exact``, and they have another size.
+    """
     if size is None or images.shape[-2:] == size:
         return images
     if exact:

@@ -1,4 +1,4 @@
-"""Raw samples: what lies behind a dataset's transforms."""
+"""Raw samples: what lies behind a dataset's transforms and subsets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset
 from torchvision.datasets.vision import StandardTransform
 
-from semtransforms.data.images import UNDECODABLE, as_pixels
+from semtransforms.data.images import LABEL_REMEDY, UNDECODABLE, as_pixels, check_labels
 
 
 def _same(value: Any) -> Any:
@@ -26,6 +28,34 @@ def _same_pair(image: Any, label: Any) -> tuple[Any, Any]:
 # What stands where a transform was: many datasets call theirs without asking for None. Functions of the module, so
 # that the datasets travel to spawned workers.
 _NOTHING: dict[str, Callable[..., Any]] = {"transform": _same, "target_transform": _same, "transforms": _same_pair}
+
+
+def wrapped(dataset: Any) -> Iterator[Any]:
+    """A dataset and what it wraps, from the outside in: a ``Subset``, its ``dataset``, and so on."""
+    while dataset is not None:
+        yield dataset
+        dataset = getattr(dataset, "dataset", None)
+
+
+def unwrap_subsets(
+    dataset: Any, rows: NDArray[np.integer[Any]], *, subclasses: bool = False
+) -> tuple[Any, NDArray[np.int64]]:
+    """Find what lies inside of ``Subset``.
+
+    Args:
+        dataset: a dataset, a ``Subset`` of it, a ``Subset`` of that, ...
+        rows: int (N,), positions in it.
+        subclasses: go through subclasses of ``Subset`` too. They may do anything with what they read, so for messages
+            only.
+
+    Returns:
+        The innermost dataset and the positions in it, int64 (N,). Positions that a ``Subset`` counts from the end
+        (``Subset(data, [-1])``) are counted from the start.
+    """
+    while type(dataset) is Subset or (subclasses and isinstance(dataset, Subset)):
+        rows, dataset = np.asarray(dataset.indices)[rows], dataset.dataset
+        rows = np.where(rows < 0, rows + len(dataset), rows)
+    return dataset, rows.astype(np.int64)
 
 
 def take_off_transforms(dataset: Any) -> tuple[Any, Callable[[Any, Any], tuple[Any, Any]] | None]:
@@ -155,8 +185,24 @@ def read_samples(dataset: Any) -> Iterator[tuple[Tensor, int]]:
     """
     raw, _ = take_off_transforms(dataset)
     for index in range(len(raw)):
-        image, label = read_sample(raw, index)
-        yield sample_pixels(image, index), sample_label(label, index)
+        yield read_pixels(raw, index)
+
+
+def read_pixels(dataset: Any, index: int) -> tuple[Tensor, int]:
+    """Read one raw sample, checked.
+
+    Args:
+        dataset: gives raw samples (:func:`take_off_transforms`).
+        index: position in it.
+
+    Returns:
+        Pixels, uint8 (3, H, W), and the label.
+
+    Raises:
+        ValueError, TypeError: as for :func:`read_samples`.
+    """
+    image, label = read_sample(dataset, index)
+    return sample_pixels(image, index), sample_label(label, index)
 
 
 def sample_pixels(image: Any, index: int) -> Tensor:
@@ -171,13 +217,11 @@ def sample_label(label: Any, index: int) -> int:
     """A sample's label as an int; the error names the sample's index."""
     if isinstance(label, Tensor) and label.numel() == 1:
         label = label.item()
-    whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
-    if whole and label >= 0:
-        return int(label)
-    remedy = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
-    if label is None or whole:
-        raise ValueError(f"dataset: the label at index {index} is missing, got {label!r}. {remedy}")
-    raise TypeError(f"dataset: the label at index {index} must be a whole number, got {label!r}. {remedy}")
+    if type(label) is int and label >= 0:  # as good as all of them
+        return label
+    if np.ndim(label) > 0:
+        raise TypeError(f"dataset: labels must be whole numbers, got {label!r} at index {index}. {LABEL_REMEDY}")
+    return int(check_labels([label], None, place="dataset: ", rows=[index]))
 
 
 def _describe(sample: Any) -> str:
@@ -189,7 +233,6 @@ def _describe(sample: Any) -> str:
 
 def _path_of(dataset: Any, index: int) -> str:
     """The file behind a sample, where the dataset is a folder of files (or a subset of one)."""
-    while hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
-        index, dataset = dataset.indices[index], dataset.dataset
-    samples = getattr(dataset, "samples", None)
-    return f" ({samples[index][0]})" if samples else ""
+    inner, rows = unwrap_subsets(dataset, np.array([index]), subclasses=True)
+    samples = getattr(inner, "samples", None)
+    return f" ({samples[rows[0]][0]})" if samples else ""

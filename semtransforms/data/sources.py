@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import io
@@ -16,6 +15,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
 
 FORMS = """an image folder with one sub-folder per class (photos/cat/1.jpg), \
@@ -333,11 +333,7 @@ def _torchvision(spec: str, split: str | None) -> Source:
     if not (name and colon and root):
         raise ValueError(f"SOURCE {spec!r} must be torchvision:NAME:ROOT, such as torchvision:CIFAR10:./data.")
     if name not in datasets.__all__:
-        near = difflib.get_close_matches(name, datasets.__all__, n=3, cutoff=0.4)
-        raise ValueError(
-            f"SOURCE {spec!r}: torchvision has no dataset {name!r}."
-            + (f" Did you mean {' or '.join(near)}?" if near else "")
-        )
+        raise ValueError(f"SOURCE {spec!r}: {unknown('dataset of torchvision', name, datasets.__all__)}")
     make = getattr(datasets, name)
     parameters = inspect.signature(make).parameters
     part: dict[str, Any] = {}

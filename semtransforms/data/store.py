@@ -3,51 +3,49 @@
 A store is a private folder: whoever has the noise subtracts it. Layout::
 
     manifest.json                   written last; without it the store is not complete
-    shard-00000.safetensors         noise (flat int8, each image H x W x 3), shapes (n, 2), crc32 (n,)
+    shard-00000.safetensors         see :mod:`semtransforms.data.shards`
 
-Every shard carries its SHA-256 in its own header, so that it can be checked before there is a manifest. Opening a
-store compares sizes only; each read checks the CRC-32 of the one image it reads. Both together find damage without
-reading the data set twice.
+Opening a store compares sizes only; each read checks the CRC-32 of the one image it reads. Together with the SHA-256 of
+each shard they find damage without reading the data set twice.
 """
+
+from __future__ import annotations
 
 import bisect
 import contextlib
 import hashlib
 import itertools
 import json
-import mmap
 import os
 import shutil
-import sys
 import tempfile
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from semtransforms import __version__
-
-if sys.platform != "win32":
-    import fcntl
+from semtransforms.core.files import explained, locked, read_json, sweep, to_json, write_atomically
+from semtransforms.data.imported import read_noise
+from semtransforms.data.shards import DamagedStoreError, Shard, write_shard
 
 SHARD_BYTES = 4 << 20  # what a kill may cost: 1,365 images of 32 x 32
 MAX_SHARDS = 256  # each open shard holds a file descriptor
 SPARE_BYTES = 1 << 20  # headers, manifest, directory entries
 HELD_BYTES = 8 << 20  # read by a process before it hands the mapped pages back to the system
 
+FREE_OR_CHOOSE = (
+    "Free space there, or pass cache_dir= another folder (default: in XDG_CACHE_HOME); finished shards are kept."
+)
+
 Compute = Callable[[int, int], Iterable[Tensor | Sequence[Tensor]]]
-
-
-class DamagedStoreError(RuntimeError):
-    """A shard is missing or does not hold the bytes that were written; building the store again recomputes it."""
+Part = tuple[str, int, int]  # a shard: its file, first image, end
 
 
 def default_cache_dir() -> Path:
@@ -94,7 +92,7 @@ class NoiseStore:
                 raise DamagedStoreError(
                     f"{path} is missing or has the wrong size. Build the store again: only this shard is recomputed."
                 )
-        self._open: list[_Shard | None] = [None] * len(shards)
+        self._open: list[Shard | None] = [None] * len(shards)
         self._held = 0
 
     def __len__(self) -> int:
@@ -146,8 +144,8 @@ class NoiseStore:
         """The noise of one image, int8 (3, H, W), a copy."""
         return torch.from_numpy(self.read(index).transpose(2, 0, 1).copy())
 
-    def _open_shard(self, number: int) -> "_Shard":
-        shard = _Shard(self.folder / self.files[number])
+    def _open_shard(self, number: int) -> Shard:
+        shard = Shard(self.folder / self.files[number])
         if shard.checksum != self._checksums[number]:
             raise DamagedStoreError("its header is not the one in the manifest")
         self._open[number] = shard
@@ -162,7 +160,7 @@ class NoiseStore:
         *,
         description: Mapping[str, Any] | None = None,
         progress: bool = True,
-    ) -> "NoiseStore":
+    ) -> NoiseStore:
         """Compute the shards that are missing or damaged, then open the store.
 
         A killed computation continues at the first missing shard. Of two processes that build the same store one
@@ -187,31 +185,20 @@ class NoiseStore:
         shapes = np.asarray(shapes, dtype=np.int64).reshape(-1, 2)
         plan = _plan(shapes)
         _make_private(folder)
-        with _locked(folder, progress):
+        with _alone(folder, progress):
             with contextlib.suppress(FileNotFoundError, DamagedStoreError):
                 return cls(folder)  # another process was faster
-            intact = {name for name, start, stop in plan if _is_intact(folder / name, shapes[start:stop])}
-            missing = [part for part in plan if part[0] not in intact]
+            missing = _missing(folder, plan, shapes)
             _check_room(folder, sum(3 * int(shapes[start:stop].prod(axis=1).sum()) for _, start, stop in missing))
-            with tqdm(
-                total=len(shapes),
-                initial=len(shapes) - sum(stop - start for _, start, stop in missing),
-                desc="noise",
-                unit="image",
-                disable=not progress,
-            ) as bar:
-                for name, start, stop in missing:
-                    noise = _collect(compute(start, stop), shapes[start:stop], bar)
-                    with _explained(folder):
-                        _write_shard(folder / name, noise, shapes[start:stop])
-            with _explained(folder):
+            _fill(folder, missing, shapes, compute, progress)
+            with explained("cache_dir", folder, FREE_OR_CHOOSE):
                 _write_manifest(folder, plan, dict(description or {}))
         return cls(folder)
 
     @classmethod
     def from_array(
         cls, noise: NDArray[Any] | Tensor, cache_dir: str | os.PathLike[str] | None = None, *, progress: bool = False
-    ) -> "NoiseStore":
+    ) -> NoiseStore:
         """Take noise that others have published, one row per image of a data set, in its order.
 
         ``ProtectedDataset(dataset, store)`` puts it on the images, ``evaluate(dataset, store, test=...)`` judges it.
@@ -230,108 +217,13 @@ class NoiseStore:
             ValueError: another shape, values that are not finite or beyond 127 levels, or zero everywhere.
             OSError: the folder cannot be written.
         """
-        if isinstance(noise, Tensor):
-            noise = (noise.float() if noise.dtype == torch.bfloat16 else noise).detach().cpu().numpy()
-        array, unit = _checked_noise(np.asarray(noise))
-
-        def compute(start: int, stop: int) -> Iterator[Tensor]:
-            for row in array[start:stop]:
-                yield torch.from_numpy(np.rint(np.multiply(row, unit)).astype(np.int8))[None]
-
-        digest, reach = hashlib.sha256(repr(array.shape).encode()), 0
-        for levels in compute(0, len(array)):  # the same noise in another form is the same store
-            digest.update(levels.numpy().tobytes())
-            reach = max(reach, int(levels.abs().max()))
-        description = {"method": "imported", "rho_u": reach / 255, "noise": digest.hexdigest()}
-
+        found = read_noise(noise)
+        description = {"method": "imported", "rho_u": found.reach / 255, "noise": found.digest}
         folder = Path(cache_dir or default_cache_dir()).expanduser() / f"noise-{store_key(description)}"
-        shapes = np.tile(array.shape[2:], (len(array), 1))
-        return cls.build(folder, shapes, compute, description=description, progress=progress)
+        return cls.build(folder, found.shapes, found.levels, description=description, progress=progress)
 
 
-def _checked_noise(array: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """Noise of others as (N, 3, H, W), and what its values are multiplied by to be grey levels."""
-    if array.ndim != 4 or 0 in array.shape or 3 not in (array.shape[1], array.shape[3]):
-        raise ValueError(
-            f"noise must be (N, H, W, 3) or (N, 3, H, W), none of them 0, got {array.shape}. Class-wise "
-            "noise becomes a row for each image by noise[labels]."
-        )
-    if array.shape[1] == array.shape[3]:
-        raise ValueError(f"noise of shape {array.shape} could be (N, H, W, 3) or (N, 3, H, W): images must be larger.")
-    if array.dtype.kind not in "if":
-        raise TypeError(
-            f"noise must be signed whole numbers or floats, got {array.dtype}: it cannot say what is "
-            "subtracted. Take protected.astype('int16') - clean."
-        )
-    low, high = float(array.min()), float(array.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("noise holds NaN or infinity. Fetch or compute it again.")
-    unit = 255 if array.dtype.kind == "f" and max(-low, high) <= 1 else 1
-    reach = round(unit * max(-low, high))
-    if reach > 127:
-        remedy = (
-            "Floats up to 1 are taken for shares of the pixel range: pass whole levels as int8."
-            if unit == 255
-            else "Are these images? Take the difference to the clean ones."
-        )
-        raise ValueError(f"noise reaches {reach} grey levels, which no store holds (127). {remedy}")
-    if reach == 0:
-        raise ValueError("noise is zero everywhere: nothing would be protected.")
-    if low >= 0:
-        warnings.warn("noise is nowhere negative: was it clamped when it was saved?", stacklevel=3)
-    return (array if array.shape[1] == 3 else array.transpose(0, 3, 1, 2)), unit
-
-
-class _Shard:
-    """One memory-mapped shard."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            try:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                length = 8 + int.from_bytes(self._map[:8], "little")
-                header = json.loads(self._map[8:length])
-                self.checksum: str = header["__metadata__"]["sha256"]
-                self.noise = self._tensor(header["noise"], length, np.int8)
-                self.shapes = self._tensor(header["shapes"], length, np.int32).reshape(-1, 2)
-                self.crc32 = self._tensor(header["crc32"], length, np.uint32)
-            except (ValueError, KeyError, TypeError) as error:  # what a header that is not one leads to
-                raise DamagedStoreError(f"its header cannot be read ({error!r})") from error
-        self._offsets = np.concatenate([[0], 3 * self.shapes.astype(np.int64).prod(axis=1).cumsum()])
-
-    def _tensor(self, entry: Mapping[str, Any], base: int, dtype: type[np.generic]) -> NDArray[Any]:
-        begin, end = entry["data_offsets"]
-        return np.frombuffer(self._map, dtype, (end - begin) // np.dtype(dtype).itemsize, base + begin)
-
-    def read(self, index: int) -> NDArray[np.int8]:
-        height, width = self.shapes[index].tolist()
-        flat = self.noise[self._offsets[index] : self._offsets[index + 1]]
-        if flat.size != 3 * height * width or _crc32(flat, height, width) != self.crc32[index]:
-            raise DamagedStoreError(f"the checksum of its image {index} is wrong")
-        return flat.reshape(height, width, 3)
-
-    def release(self) -> None:
-        """Drop the pages from this process; what is still in use comes back from the system's cache."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-    def is_intact(self) -> bool:
-        return self.checksum == _sha256(self.noise, self.shapes, self.crc32)
-
-
-def _crc32(flat: NDArray[np.int8], height: int, width: int) -> int:
-    """The checksum of one image's noise; it starts from the shape, so that it covers the shape as well."""
-    return zlib.crc32(flat.data, (height * 65_537 + width) & 0xFFFFFFFF)
-
-
-def _sha256(*arrays: NDArray[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _plan(shapes: NDArray[np.int64]) -> list[tuple[str, int, int]]:
+def _plan(shapes: NDArray[np.int64]) -> list[Part]:
     """Cut the images into shards (file, start, stop) of about equal bytes; the same shapes give the same cut."""
     sizes = 3 * shapes.prod(axis=1)
     limit = max(SHARD_BYTES, -(-int(sizes.sum()) // MAX_SHARDS))
@@ -358,18 +250,32 @@ def cut(sizes: NDArray[np.int64], limit: int, count: int | None = None) -> list[
     return list(itertools.pairwise([*cuts, len(sizes)]))
 
 
-def _is_intact(path: Path, shapes: NDArray[np.int64]) -> bool:
-    """Whether a shard on disk holds what was written for these images; says so where it is damaged."""
-    try:
-        shard = _Shard(path)
-        if shard.is_intact() and np.array_equal(shard.shapes, shapes):
-            return True
-    except FileNotFoundError:
-        return False
-    except DamagedStoreError:
-        pass
-    warnings.warn(f"{path} is damaged (checksum); it is computed again.", stacklevel=4)
-    return False
+def _missing(folder: Path, plan: list[Part], shapes: NDArray[np.int64]) -> list[Part]:
+    """The shards that are not there, or do not hold what was written for these images."""
+    missing = []
+    for name, start, stop in plan:
+        try:
+            shard = Shard(folder / name)
+            intact = shard.is_intact() and np.array_equal(shard.shapes, shapes[start:stop])
+        except FileNotFoundError:
+            missing.append((name, start, stop))
+            continue
+        except DamagedStoreError:
+            intact = False
+        if not intact:
+            warnings.warn(f"{folder / name} is damaged (checksum); it is computed again.", stacklevel=3)
+            missing.append((name, start, stop))
+    return missing
+
+
+def _fill(folder: Path, missing: list[Part], shapes: NDArray[np.int64], compute: Compute, progress: bool) -> None:
+    """Compute shards and write them, one by one."""
+    found = len(shapes) - sum(stop - start for _, start, stop in missing)
+    with tqdm(total=len(shapes), initial=found, desc="noise", unit="image", disable=not progress) as bar:
+        for name, start, stop in missing:
+            noise = _collect(compute(start, stop), shapes[start:stop], bar)
+            with explained("cache_dir", folder, FREE_OR_CHOOSE):
+                write_shard(folder / name, noise, shapes[start:stop])
 
 
 def _collect(pieces: Iterable[Tensor | Sequence[Tensor]], shapes: NDArray[np.int64], bar: Any) -> NDArray[np.int8]:
@@ -391,49 +297,26 @@ def _collect(pieces: Iterable[Tensor | Sequence[Tensor]], shapes: NDArray[np.int
     return flat
 
 
-def _write_shard(path: Path, noise: NDArray[np.int8], shapes: NDArray[np.int64]) -> None:
-    offsets = [0, *(3 * shapes.prod(axis=1).cumsum()).tolist()]
-    crc32 = np.array(
-        [
-            _crc32(noise[begin:end], height, width)
-            for (begin, end), (height, width) in zip(itertools.pairwise(offsets), shapes.tolist(), strict=True)
-        ],
-        np.uint32,
-    )
-    small = shapes.astype(np.int32)
-    metadata = {"sha256": _sha256(noise, small, crc32)}
-    with _renamed_to(path) as temporary:
-        safetensors.numpy.save_file({"noise": noise, "shapes": small, "crc32": crc32}, temporary, metadata)
-
-
-def _write_manifest(folder: Path, plan: list[tuple[str, int, int]], description: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, plan: list[Part], description: dict[str, Any]) -> None:
     shards = [
         {
             "file": name,
             "images": stop - start,
             "bytes": (folder / name).stat().st_size,
-            "sha256": _Shard(folder / name).checksum,
+            "sha256": Shard(folder / name).checksum,
         }
         for name, start, stop in plan
     ]
     manifest = {"package": __version__, "description": description, "shards": shards}
-    with _renamed_to(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1))
+    write_atomically(folder / "manifest.json", to_json(manifest), mode=0o600)
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     path = folder / "manifest.json"
+    kinds = {"file": str, "images": int, "bytes": int, "sha256": str}
     try:
-        manifest = json.loads(path.read_bytes())
-        shards = [
-            {
-                "file": str(shard["file"]),
-                "images": int(shard["images"]),
-                "bytes": int(shard["bytes"]),
-                "sha256": str(shard["sha256"]),
-            }
-            for shard in manifest["shards"]
-        ]
+        manifest = read_json(path)
+        shards = [{name: kind(shard[name]) for name, kind in kinds.items()} for shard in manifest["shards"]]
         return dict(manifest["description"]), shards
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedStoreError(
@@ -442,52 +325,27 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _renamed_to(path: Path) -> Iterator[Path]:
-    """A temporary file that takes its name only when its bytes are on the disk."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(path)
-        if os.name == "posix":  # the new name lies in the folder's own bytes
-            _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, progress: bool) -> Iterator[None]:
-    """Hold the folder's lock; the system drops it with the process, so a kill leaves none behind."""
-    with (folder / ".lock").open("w") as file:
-        if _lock(file, wait=False):
-            for stale in (*folder.glob(".*.tmp"), *folder.glob("*.damaged")):  # nobody else writes now
-                stale.unlink(missing_ok=True)
-        elif sys.platform != "win32":
-            if progress:
-                tqdm.write(f"waiting for another process that computes {folder}")
-            _lock(file, wait=True)
+def _alone(folder: Path, progress: bool) -> Iterator[None]:
+    """Hold the folder's lock. On a disk without locks two processes may both compute, and rename equal shards."""
+    lock = folder / ".lock"
+    with locked(lock, wait=False) as held:
+        if held:
+            _tidy(folder)
+            yield
+            return
+    if progress:
+        tqdm.write(f"waiting for another process that computes {folder}")
+    with locked(lock, wait=True) as held:
+        if held:
+            _tidy(folder)
         yield
 
 
-def _lock(file: IO[str], *, wait: bool) -> bool:
-    """Take the lock; without one (Windows, some network disks) both processes compute and rename equal shards."""
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True
+def _tidy(folder: Path) -> None:
+    """Remove what a kill has left, and what readers have set aside."""
+    sweep(folder)
+    for damaged in folder.glob("*.damaged"):
+        damaged.unlink(missing_ok=True)
 
 
 def check_cache(cache_dir: Path) -> None:
@@ -499,7 +357,7 @@ def check_cache(cache_dir: Path) -> None:
     Raises:
         OSError: neither a store is there nor can one be made.
     """
-    with _writing(cache_dir):
+    with explained("cache_dir", cache_dir, FREE_OR_CHOOSE):
         if any(cache_dir.glob("noise-*")):
             return  # complete stores are read where nothing can be written, too
         existing = next(path for path in (cache_dir, *cache_dir.absolute().parents) if path.exists())
@@ -508,23 +366,11 @@ def check_cache(cache_dir: Path) -> None:
 
 
 def _make_private(folder: Path) -> None:
-    with _writing(folder):
+    with explained("cache_dir", folder, FREE_OR_CHOOSE):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         with tempfile.TemporaryFile(dir=folder):
             pass
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cache_dir: cannot write {folder} ({error.strerror}). Pass cache_dir= a folder you "
-            "may write to, or set XDG_CACHE_HOME",
-        ) from error
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -534,14 +380,3 @@ def _check_room(folder: Path, needed: int) -> None:
             f"cache_dir: {folder} needs {needed + SPARE_BYTES:,} bytes for the noise and its disk has "
             f"{free:,} free. Free space there, or pass cache_dir= a folder on a larger disk."
         )
-
-
-@contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, safetensors.SafetensorError) as error:
-        raise OSError(
-            f"cache_dir: writing {folder} failed ({error}). Free space there, or pass cache_dir= another "
-            "folder; finished shards are kept."
-        ) from error

@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, ImageMap, InformedTrainer, apply_stored
 from semtransforms.evaluation.records import CLEAN
 from semtransforms.protect.figures import noise_picture
-from semtransforms.protect.wrapper import ProtectedDataset
+from semtransforms.protect.loaded import load_protected
 
 PICTURES = 6  # images in the report's grid
 
@@ -42,14 +41,10 @@ def clean_copy(clean: Labelled) -> Copy:
     return Copy(CLEAN, clean.images, _origin(clean.images))
 
 
-def is_pair(dataset: Any) -> bool:
-    """Whether a data set is given as a tensor of images and one of labels."""
-    return isinstance(dataset, Sequence) and len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset)
-
-
 def protect_copy(
     dataset: Any,
     generator: Any,
+    clean: Labelled,
     *,
     seed: int,
     image_size: tuple[int, int] | None,
@@ -62,18 +57,25 @@ def protect_copy(
     Args:
         dataset: the clean data, map-style or a pair of tensors.
         generator, seed, cache_dir, device, progress: as for :class:`~semtransforms.ProtectedDataset`.
+        clean: the same in memory, in the form that trainers get it.
         image_size: height and width, for images of several sizes.
 
     Returns:
         The copy, named after the generator.
     """
-    if is_pair(dataset):
-        dataset = TensorDataset(*dataset)
-    copy = ProtectedDataset(dataset, generator, seed=seed, cache_dir=cache_dir, device=device, progress=progress)
-    published = load_labelled(copy, image_size=image_size)
-    made = dict(copy.origin)
+    images, origin = load_protected(
+        dataset,
+        generator,
+        clean,
+        image_size=image_size,
+        seed=seed,
+        cache_dir=cache_dir,
+        device=device,
+        progress=progress,
+    )
+    made = dict(origin)
     name = made.pop("name") or made["method"] or "protected"
-    return Copy(Path(name).name, published.images, _origin(published.images, **made))
+    return Copy(Path(name).name, images, _origin(images, **made))
 
 
 def given_copy(protected: Any, clean: Labelled, image_size: tuple[int, int] | None) -> Copy:

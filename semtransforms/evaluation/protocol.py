@@ -19,9 +19,8 @@ from tqdm import tqdm
 from semtransforms.core.grid import to_float
 from semtransforms.core.hardware import describe_machine, pick_device
 from semtransforms.core.keys import index_keys
-from semtransforms.data.decoded import DecodedOnce
 from semtransforms.data.loading import Labelled, load_labelled
-from semtransforms.evaluation.copies import clean_copy, given_copy, is_pair, protect_copy
+from semtransforms.evaluation.copies import clean_copy, given_copy, protect_copy
 from semtransforms.evaluation.countermeasures import (
     CleanOnly,
     Countermeasure,
@@ -115,8 +114,6 @@ def evaluate(
         generator = SEMProtect.from_pretrained(os.fspath(generator), device=device).generator
     chosen = countermeasures_by_name(countermeasures, generator, protection_seed)
 
-    if generator is not None and not is_pair(dataset):
-        dataset = DecodedOnce(dataset)
     clean, tests = _load("dataset", dataset, image_size), _load("test", test, image_size)
     _check_test(clean, tests)
     facts = _facts(clean, tests, name)
@@ -127,14 +124,13 @@ def evaluate(
     copies = [clean_copy(clean)]
     if generator is not None:
         options: dict[str, Any] = {"cache_dir": cache_dir, "device": device, "progress": progress}
-        copies.append(protect_copy(dataset, generator, seed=protection_seed, image_size=image_size, **options))
+        copies.append(protect_copy(dataset, generator, clean, seed=protection_seed, image_size=image_size, **options))
     elif protected is not None:
         copies.append(given_copy(protected, clean, image_size))
     if copy_name is not None and len(copies) > 1:
         copies[1] = replace(copies[1], name=copy_name)
     if len(copies) > 1 and copies[1].name == CLEAN:
         raise ValueError(f"the protected copy must not be called {CLEAN!r}. Pass another copy_name.")
-    del dataset  # and the images it keeps
 
     runs = list(plan_runs(copies, configs, chosen, seeds))
     results.go_on(runs, pool)

@@ -13,6 +13,7 @@ from datasets.utils._dill import pklregister
 from torch import Tensor
 
 from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_rgb
+from semtransforms.protect.batch import check_class_count
 
 
 class MapFunction:
@@ -93,12 +94,8 @@ class MapFunction:
                 f"noise away. Call dataset.cast_column({self.image_column!r}, datasets.Image())."
             )
         names = getattr(features.get(self.label_column), "names", None)
-        if names is not None and self.num_classes is not None and len(names) != self.num_classes:
-            raise ValueError(
-                f"column {self.label_column!r} has {len(names)} classes, the generator "
-                f"{self.num_classes}. Fit a generator on this data (fit_generator), or pass "
-                "label_map={label: generator's label} to SEMProtect."
-            )
+        if self.num_classes is not None:
+            check_class_count(f"column {self.label_column!r}", names, self.num_classes)
 
     def _read(self, batch: Mapping[str, Any], rows: Sequence[int] | None) -> list[RGBImage]:
         try:

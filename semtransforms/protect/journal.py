@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-if sys.platform != "win32":
-    import fcntl
+from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically
 
 
 class Journal:
@@ -27,12 +22,11 @@ class Journal:
     def __init__(self, folder: Path, files: Path) -> None:
         self.folder = folder
         self._files = files
-        self.seed: int = json.loads((folder / "secret.json").read_text(encoding="utf-8"))["seed"]
+        self.seed: int = read_json(folder / "secret.json")["seed"]
         self._path = folder / "finished.jsonl"
         self._finished: dict[str, tuple[str, str]] = {}  # file: (stamp of the clean image, SHA-256 of the protected)
         self._folders: set[str] = set()  # those that we made
         for name, stamp, sha256 in _lines(self._path):
-            _unfinished(files / name).unlink(missing_ok=True)
             if name.endswith("/") and (files / name).is_dir():
                 self._folders.add(name)
             elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
@@ -44,7 +38,9 @@ class Journal:
 
     @classmethod
     @contextmanager
-    def begin(cls, private: Path, identity: list[str], files: Path, seed: int | None) -> Iterator[Journal]:
+    def begin(
+        cls, private: Path, identity: list[str], files: Path, seed: int | None, *, alone: bool
+    ) -> Iterator[Journal]:
         """Open the journal of an interrupted protection, or start one; one that a failure leaves empty is removed.
 
         Args:
@@ -52,6 +48,7 @@ class Journal:
             identity: what makes this protection this one.
             files: the folder that is being filled.
             seed: given by the user, or ``None``.
+            alone: no other process writes into ``files`` now; what a kill has left there is removed then.
 
         Yields:
             The journal.
@@ -79,6 +76,9 @@ class Journal:
                 write_atomically(folder / "secret.json", to_json(secret), mode=0o600)
         with explained("--cache-dir", folder):
             journal = cls(folder, files)
+        if alone:
+            for ours in (folder, files, *(files / name for name in journal._folders)):
+                sweep(ours)
         if seed is not None and seed != journal.seed:
             raise ValueError(f"OUT {str(files)!r} was begun with another seed. Give none, or choose another OUT.")
         try:
@@ -144,107 +144,6 @@ class Journal:
     def _append(self, line: str) -> None:
         with explained("--cache-dir", self.folder), self._path.open("a", encoding="utf-8") as file:
             file.write(line)
-
-
-@contextmanager
-def making_folder(folder: Path, argument: str) -> Iterator[None]:
-    """Make a folder that can be written into; if the block fails, remove what was made and is still empty.
-
-    Args:
-        folder: made with its parents where it is missing.
-        argument: its name in messages.
-
-    Raises:
-        OSError: it cannot be made, or not be written.
-    """
-    made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
-    try:
-        with explained(argument, folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        yield
-    except BaseException:
-        for place in made:
-            with suppress(OSError):
-                place.rmdir()
-        raise
-
-
-@contextmanager
-def alone_in(folder: Path, argument: str) -> Iterator[None]:
-    """Keep other processes out of a folder; the system lets go of it with the process, so a kill leaves nothing.
-
-    The folder itself is locked, not a file in it: what is published carries no trace of it, and two processes with
-    different private folders exclude each other too.
-
-    Args:
-        folder: must exist.
-        argument: its name in messages.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{argument} {str(folder)!r} is being written by another process. Wait for it, or choose another one."
-            ) from None
-        except OSError:  # some network disks know no locks
-            pass
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def explained(argument: str, place: Path) -> Iterator[None]:
-    """Let the system's refusal to write name the argument, its value and the remedy.
-
-    Args:
-        argument: its name in messages.
-        place: its value.
-
-    Raises:
-        OSError: the block raised one.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"{argument} {str(place)!r} cannot be written ({error.strerror or error}). "
-            "Choose a place you may write to, on a disk with free space."
-        ) from error
-
-
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Args:
-        path: its name.
-        data: its content.
-        mode: its permissions, before the umask.
-    """
-    temporary = _unfinished(path)
-    temporary.unlink(missing_ok=True)  # the mode below counts only for a new file
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
-
-
-def to_json(value: Any) -> bytes:
-    """A JSON value as the bytes of a readable file."""
-    return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.unfinished")
 
 
 def _line(name: str, stamp: str = "", sha256: str = "") -> str:

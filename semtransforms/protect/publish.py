@@ -23,10 +23,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from semtransforms import __version__
-from semtransforms.core.grid import add_noise, levels
-from semtransforms.data.images import UNDECODABLE, RGBImage, check_labels, encode_png, to_pil, to_rgb
+from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
+from semtransforms.core.grid import levels
+from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_pil, to_rgb
 from semtransforms.data.sources import Source, reason
-from semtransforms.protect.journal import Journal, alone_in, explained, making_folder, to_json, write_atomically
+from semtransforms.protect.batch import check_class_count, generator_labels, protect_batch
+from semtransforms.protect.journal import Journal
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator
@@ -42,13 +44,13 @@ Decoded = tuple[int, str, RGBImage]
 
 
 def _png(image: RGBImage, noise: Tensor) -> bytes:
-    return encode_png(add_noise(image.pixels, noise), image.alpha)
+    return encode_png(*image)
 
 
 def _jpeg(image: RGBImage, noise: Tensor) -> bytes:
     buffer = io.BytesIO()
     # the mildest JPEG there is short of lossless: no colour subsampling
-    to_pil(add_noise(image.pixels, noise)).save(buffer, format="JPEG", quality=95, subsampling=0)
+    to_pil(image.pixels).save(buffer, format="JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 
@@ -61,7 +63,8 @@ def _noise(image: RGBImage, noise: Tensor) -> bytes:
 class Format:
     """How one protected image becomes a file, and what the files are packed into.
 
-    ``room`` is what a file takes at least, in bytes per byte of pixels: noise does not compress as images do.
+    ``encode`` takes the protected image and its noise. ``room`` is what a file takes at least, in bytes per byte of
+    pixels: noise does not compress as images do.
     """
 
     suffix: str
@@ -142,30 +145,14 @@ def protect_source(
         raise ValueError(f"OUT must end in .parquet for --format parquet, got {str(out)!r}.")
     files = out.with_name(f"{out.name}.unfinished") if kind.packed else out
     identity = [source.identity, str(out.resolve()), generator.fingerprint, format]
-    with making_folder(files, "OUT"), alone_in(files, "OUT"), making_folder(private, "--cache-dir"):
+    with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_folder(private, "--cache-dir"):
         if kind.packed and os.path.exists(out) and (format == "parquet" or any(out.iterdir())):
             raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
-        with Journal.begin(private, identity, files, seed) as journal:
-            outcome = Outcome(private=journal.folder)
+        with Journal.begin(private, identity, files, seed, alone=alone) as journal:
             if not kind.published:
                 files.chmod(0o700)
-            found = [
-                i for i, name in enumerate(source.names)
-                # the stamp may cost as much as decoding: asked for only where it decides
-                if (stamp := journal.stamp(name + kind.suffix)) is not None and stamp == _stamp(source, i)
-            ]  # fmt: skip
-            outcome.found = len(found)
-            todo = sorted(set(range(len(source))).difference(found))
-            _check_room(source, files, len(todo), kind)
-            for folder in source.folders:  # also of a class without images: readers count folders to number the labels
-                journal.make_folder(folder)
-            written = _protect(source, labels, todo, generator, kind, journal, outcome, device)
-            if not found and not written:
-                raise ValueError(
-                    f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}."
-                )
-            finished = sorted(found + written)
-            outcome.removed = journal.keep_only((source.names[i] + kind.suffix for i in finished), source.folders)
+            outcome = Outcome(private=journal.folder)
+            finished = _finish(source, labels, generator, kind, journal, files, outcome, device)
             manifest = _manifest(source, generator, format, len(finished))
             with explained("OUT", out):
                 if kind.packed:
@@ -177,31 +164,45 @@ def protect_source(
     return outcome
 
 
-def _protect(
+def _finish(
     source: Source,
     labels: Tensor,
-    todo: list[int],
     generator: NoiseGenerator,
     kind: Format,
     journal: Journal,
+    files: Path,
     outcome: Outcome,
     device: str | None,
 ) -> list[int]:
-    """Make and write what is not finished; returns which of it could be."""
+    """Make what is not finished, remove what is no longer wanted; returns the images whose copies are there."""
+    found = [
+        i for i, name in enumerate(source.names)
+        # the stamp may cost as much as decoding: asked for only where it decides
+        if (stamp := journal.stamp(name + kind.suffix)) is not None and stamp == _stamp(source, i)
+    ]  # fmt: skip
+    outcome.found = len(found)
+    todo = sorted(set(range(len(source))).difference(found))
+    _check_room(source, files, len(todo), kind)
+    for folder in source.folders:  # also of a class without images: readers count folders to number the labels
+        journal.make_folder(folder)
     written = []
-    smallest = generator.smallest
-    mode = 0o666 if kind.published else 0o600
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
-        for batch in _batches(_decode(source, todo, outcome, smallest)):
-            images = [image.pixels for _, _, image in batch]
-            noise = generator.noise(images, labels[[i for i, _, _ in batch]], seed=journal.seed, device=device)
-            for (i, stamp, image), levels_of_one in zip(batch, noise, strict=True):
-                journal.finish(source.names[i] + kind.suffix, stamp, kind.encode(image, levels_of_one), mode=mode)
+        for group in _groups(_decode(source, todo, outcome, generator.smallest)):
+            rows = [i for i, _, _ in group]
+            pixels = [image.pixels for _, _, image in group]
+            batch = protect_batch(pixels, labels[rows], generator, seed=journal.seed, device=device)
+            for (i, stamp, image), protected, noise in zip(group, batch.protected, batch.noise, strict=True):
+                data = kind.encode(RGBImage(protected, image.alpha), noise)
+                journal.finish(source.names[i] + kind.suffix, stamp, data, mode=0o666 if kind.published else 0o600)
                 outcome.without_alpha += image.alpha is not None and not kind.lossless
-                written.append(i)
-            outcome.written += len(batch)
-            bar.update(len(batch))
-    return written
+            written += rows
+            outcome.written += len(group)
+            bar.update(len(group))
+    if not found and not written:
+        raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
+    finished = sorted(found + written)
+    outcome.removed = journal.keep_only((source.names[i] + kind.suffix for i in finished), source.folders)
+    return finished
 
 
 def _stamp(source: Source, index: int) -> str | None:
@@ -241,13 +242,9 @@ def check_classes(source: Source, generator: NoiseGenerator) -> Tensor:
     Raises:
         ValueError: the class counts differ; the message says what to do.
     """
-    if source.classes is not None and len(source.classes) != generator.num_classes:
-        raise ValueError(
-            f"SOURCE has {len(source.classes)} classes, but generator {generator.name!r} was fitted for "
-            f"{generator.num_classes}. Fit one on these images: semtransforms fit SOURCE FOLDER, "
-            "then --generator FOLDER."
-        )
-    return check_labels(source.labels, generator.num_classes)
+    remedy = "Fit one on these images: semtransforms fit SOURCE FOLDER, then --generator FOLDER."
+    check_class_count("SOURCE", source.classes, generator.num_classes, remedy)
+    return generator_labels(source.labels, None, generator.num_classes, place="SOURCE: ")
 
 
 def check_places(source: Source, out: Path, private: Path) -> None:
@@ -293,17 +290,17 @@ def _decode(source: Source, indices: list[int], outcome: Outcome, smallest: int)
             yield index, stamp or "", decoded
 
 
-def _batches(images: Iterator[Decoded]) -> Iterator[list[Decoded]]:
-    batch: list[Decoded] = []
+def _groups(images: Iterator[Decoded]) -> Iterator[list[Decoded]]:
+    group: list[Decoded] = []
     size = 0
     for decoded in images:
-        batch.append(decoded)
+        group.append(decoded)
         size += decoded[2].pixels.numel()
-        if len(batch) == BATCH_IMAGES or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        if len(group) == BATCH_IMAGES or size >= BATCH_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def carries_metadata(image: Image.Image) -> bool:
@@ -350,7 +347,9 @@ def _pack(source: Source, files: Path, indices: list[int], out: Path, format: st
         if format == "parquet":
             table.to_parquet(str(built))
             manifest["files"] = {out.name: _sha256(built)}
-            write_atomically(out.with_suffix(f".{MANIFEST}"), to_json(manifest))
+            record = Path(scratch, MANIFEST)  # not beside OUT, where a kill would leave it half-written
+            write_atomically(record, to_json(manifest))
+            os.replace(record, out.with_suffix(f".{MANIFEST}"))
         else:
             table.save_to_disk(str(built))
             manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}

@@ -16,10 +16,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semtransforms import __version__
-from semtransforms.core.grid import add_noise
-from semtransforms.data.images import RGBImage, as_pixels, check_labels, to_pil, to_rgb
+from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.generators.hub import CONFIG_FILE
+from semtransforms.protect.batch import check_label_map, protect_batch
 
 if TYPE_CHECKING:
     from semtransforms.protect.hf import MapFunction
@@ -66,12 +66,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
                 f"generator must be a NoiseGenerator, got the name {str(generator)!r}. "
                 f"Use SEMProtect.from_pretrained({str(generator)!r})."
             )
-        for label, target in (label_map or {}).items():
-            if not 0 <= target < generator.num_classes:
-                raise ValueError(
-                    f"label_map must lead to the generator's labels 0..{generator.num_classes - 1}, "
-                    f"got {target!r} for label {label!r}."
-                )
+        check_label_map(label_map or {}, generator.num_classes)
         self.generator = generator
         self.seed = seed
         self.device = device
@@ -134,23 +129,14 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         self, images: list[Tensor], labels: Sequence[Any], device: torch.device | str | None = None
     ) -> list[Tensor]:
         """Protect a list of uint8 (3, H, W), given labels of the data, on ``device`` instead of the transform's."""
-        classes = self._generator_labels(labels)
-        if not images:
-            return []
-        noise = self.generator.noise(images, classes, seed=self.seed, device=device or self.device or self._home)
-        return [add_noise(image, levels) for image, levels in zip(images, noise, strict=True)]
-
-    def _generator_labels(self, labels: Sequence[Any]) -> Tensor:
-        if self.label_map is None:
-            return check_labels(labels, self.generator.num_classes)
-        found = check_labels(labels, None).tolist()
-        for index, label in enumerate(found):
-            if label not in self.label_map:
-                raise ValueError(
-                    f"labels: {label} at index {index} is not in label_map, which has "
-                    f"{sorted(self.label_map)}. Add it, with the generator's label."
-                )
-        return torch.tensor([self.label_map[label] for label in found], dtype=torch.int64)
+        return protect_batch(
+            images,
+            labels,
+            self.generator,
+            seed=self.seed,
+            label_map=self.label_map,
+            device=device or self.device or self._home,
+        ).protected
 
     def map_fn(self, image_column: str = "image", label_column: str = "label") -> MapFunction:
         """A function for ``datasets.Dataset.map(..., batched=True)`` that protects a column of images.

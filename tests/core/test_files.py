@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from semtransforms.core.files import alone_in, locked, making_folder, read_json, to_json, write_atomically, writing
+from semtransforms.core.files import (
+    alone_in,
+    explained,
+    locked,
+    making_folder,
+    read_json,
+    sweep,
+    to_json,
+    write_atomically,
+    writing,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path):
@@ -33,6 +43,35 @@ def test_files_that_belong_together(tmp_path: Path):
 
     assert write(b"1", b"2") == {"a": b"1", "b": b"2"}
     assert write(b"3", None) == {"a": b"1", "b": b"2"}
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from semtransforms.core.files import writing
+with writing(Path({place!r}) / "a.json") as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_kill_leaves_is_swept_and_nothing_else(tmp_path: Path):
+    """Half a photograph is published with the others, or a file of the user is gone."""
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(place=str(tmp_path))])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 1
+    (tmp_path / ".unfinished-letter").write_bytes(b"of the user")
+    (tmp_path / "whole").write_bytes(b"whole")
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".unfinished-letter", "whole"]
+
+
+def test_a_refusal_names_the_argument_and_the_remedy(tmp_path: Path):
+    """'[Errno 20] Not a directory' says neither which option was wrong nor what to do."""
+    (tmp_path / "file").write_bytes(b"")
+    message = r"OUT '.*b' cannot be written \(Not a directory\)\. Go away\."
+    with pytest.raises(OSError, match=message), explained("OUT", tmp_path / "b", "Go away."):
+        (tmp_path / "file" / "b").mkdir()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
@@ -92,8 +131,8 @@ def _free(place: Path, lock: str) -> bool:
         with locked(place / ".lock", wait=False) as held:
             return held
     try:
-        with alone_in(place, "OUT"):
-            return True
+        with alone_in(place, "OUT") as alone:
+            return alone
     except ValueError:
         return False
 

@@ -13,8 +13,16 @@ from torchvision import transforms, tv_tensors
 from torchvision.datasets import FakeData
 from torchvision.transforms import v2
 
-from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels, encode_png, to_pil, to_rgb
-from semtransforms.data.raw import read_samples, take_off_transforms
+from semtransforms.data.images import (
+    UNDECODABLE,
+    as_pixels,
+    check_labels,
+    encode_png,
+    size_in_header,
+    to_pil,
+    to_rgb,
+)
+from semtransforms.data.raw import read_samples, take_off_transforms, unwrap_subsets, wrapped
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -105,6 +113,45 @@ def test_exif_orientation_is_applied(orientation, by_hand):
     assert torch.equal(to_rgb(Image.open(file)).pixels, chw(by_hand(RGB)))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "MPO"])
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_size_in_the_header_is_the_decoded_one(kind, orientation):
+    """Noise of a photograph that lies on its side would be made for the wrong shape, or its file be decoded twice."""
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, kind, **({} if orientation is None or kind == "BMP" else {"exif": exif}))
+    decoded = tuple(to_rgb(Image.open(file)).pixels.shape[1:])
+    found = size_in_header(file.getvalue())
+    unsaid = kind in ("TIFF", "BMP") or (kind == "PNG" and orientation is not None)
+    assert found == (None if unsaid else decoded)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("thumbnail", [False, True])
+def test_a_cut_file_does_not_pass_by_its_header(kind, thumbnail):
+    """A download that broke off shows after hours of noise, when its turn comes; a thumbnail's end is not its end."""
+    pixels = RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    small, file = io.BytesIO(), io.BytesIO()
+    Image.fromarray(RGB).save(small, "JPEG")
+    extra = {"exif": b"Exif\x00\x00" + small.getvalue()} if thumbnail and kind == "JPEG" else {}
+    Image.fromarray(pixels).save(file, kind, **extra)
+    data = file.getvalue()
+    assert size_in_header(data) == (40, 40)
+    assert all(size_in_header(data[:length]) is None for length in range(0, len(data) - 12, 37))
+
+
+def test_a_wrong_checksum_does_not_pass_by_the_header():
+    """A bit that flipped on the disk would end the run in the middle of its noise."""
+    data = bytearray(encode_png(chw(RGB)))
+    assert size_in_header(bytes(data)) == (5, 7)
+    data[len(data) // 2] ^= 1
+    assert size_in_header(bytes(data)) is None
+    empty = encode_png(chw(RGB))[:33] + b"\x00\x00\x00\x00IEND\xaeB`\x82"  # a header, and no pixels
+    assert size_in_header(empty) is None
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_does_not_lose_the_image():
     """One broken tag makes a readable photograph unreadable."""
@@ -160,14 +207,15 @@ def test_labels_are_checked():
         assert checked.tolist() == [0, 2, 1]
     for labels, error, message in [
         ([0, 3], ValueError, r"0\.\.2, got 3 at index 1.*fit_generator.*label_map"),
-        ([0, -1], ValueError, r"index 1 is -1.*missing"),
+        ([0, -1], ValueError, r"index 1 is missing, got -1"),
         ([0, None], ValueError, r"index 1 is missing"),
         ([0, 1.5], TypeError, r"1\.5 \(float\) at index 1"),
         (torch.tensor([0.0]), TypeError, "whole numbers"),
         ([0, float("nan")], TypeError, "whole numbers"),
         ([True], TypeError, "whole numbers"),
         (["cat"], TypeError, "'cat'"),
-        ([[0, 1]], ValueError, "one whole number per image"),
+        ([0, [0, 1]], ValueError, r"one whole number per image, got \[0, 1\] at index 1"),
+        (np.eye(2, dtype=int), ValueError, r"one whole number per image, .* \(2, 2\)"),
     ]:
         with pytest.raises(error, match=message):
             check_labels(labels, 3)
@@ -191,6 +239,23 @@ def test_read_samples_skips_the_transform_and_leaves_the_dataset_alone():
     image, label = apply(*raw[0])
     assert torch.equal(image, dataset[0][0])
     assert label == dataset[0][1]
+
+
+def test_subsets_are_unwrapped_to_their_own_positions():
+    """Positions counted from the end would be hashed as others: new images get the noise of old ones."""
+    dataset = torch.utils.data.TensorDataset(torch.arange(20))
+    outer = torch.utils.data.Subset(torch.utils.data.Subset(dataset, range(-10, 5)), [-1, 0, 3, -15])
+    inner, rows = unwrap_subsets(outer, np.arange(4))
+    assert inner is dataset
+    assert rows.tolist() == [int(outer[index][0]) for index in range(4)] == [4, 10, 13, 10]
+    assert list(wrapped(outer)) == [outer, outer.dataset, dataset]
+
+    class Other(torch.utils.data.Subset):
+        """May do anything with what it reads."""
+
+    other = Other(dataset, [5, 6])
+    assert unwrap_subsets(other, np.arange(2))[0] is other
+    assert unwrap_subsets(other, np.arange(2), subclasses=True)[0] is dataset
 
 
 class Plain:
@@ -247,7 +312,8 @@ def test_bad_samples_are_named():
         ((torch.rand(3, 2, 2), 0), TypeError, "sample 1.*uint8"),
         ((good, None), ValueError, "index 1 is missing"),
         ((good, -1), ValueError, "index 1 is missing"),
-        ((good, 0.5), TypeError, "index 1 must be a whole number"),
+        ((good, 0.5), TypeError, "dataset: .*whole numbers, got 0.5 .* at index 1"),
+        ((good, np.array([3])), TypeError, r"dataset: .*whole numbers, got array\(\[3\]\) at index 1"),
         ((good, 0, 1), TypeError, "a tuple of 3.*map_fn"),
         ({"img": good, "label": 0}, TypeError, r"columns \['img', 'label'\].*map_fn"),
     ]:

@@ -14,8 +14,10 @@ import pytest
 import safetensors.numpy
 import torch
 
+from semtransforms.core.files import UNFINISHED
 from semtransforms.data import store as store_module
-from semtransforms.data.store import DamagedStoreError, NoiseStore, cut, default_cache_dir, store_key
+from semtransforms.data.shards import DamagedStoreError
+from semtransforms.data.store import NoiseStore, cut, default_cache_dir, store_key
 
 SHAPES = np.array([[4, 5], [8, 8], [3, 3], [8, 8], [6, 2], [4, 5], [8, 8]] * 4)
 
@@ -111,7 +113,7 @@ def test_kill_continues_at_the_first_missing_shard(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     done = len(list(folder.glob("shard-*.safetensors")))
-    (folder / ".shard-00099.safetensors-x.tmp").write_bytes(b"half")
+    (folder / f"{UNFINISHED}{process.pid}-1").write_bytes(b"half")
     with pytest.raises(FileNotFoundError):
         NoiseStore(folder)
     work = Counting()
@@ -119,7 +121,17 @@ def test_kill_continues_at_the_first_missing_shard(tmp_path):
     assert_complete(store)
     assert 3 <= done < len(store.files)
     assert len(work.ranges) == len(store.files) - done
-    assert not list(folder.glob(".*.tmp"))
+    assert not list(folder.glob(f"{UNFINISHED}*"))
+
+
+def test_nothing_is_swept_without_the_lock(tmp_path, monkeypatch):
+    """On a disk without locks another process may be writing the very file that looks left over."""
+    half = tmp_path / "s" / f"{UNFINISHED}{os.getpid() + 1}-1"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    monkeypatch.setattr(store_module, "locked", lambda file, wait: contextlib.nullcontext(False))
+    assert_complete(build(tmp_path / "s"))
+    assert half.exists()
 
 
 def flip(path, offset):
@@ -228,6 +240,8 @@ def test_the_folder_is_private(tmp_path):
     """Another user of the machine reads the noise and subtracts it."""
     store = build(tmp_path / "cache" / "s")
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+    files = [path for path in store.folder.iterdir() if path.name != ".lock"]  # which is empty
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def test_no_room_is_said_before_the_work(tmp_path, monkeypatch):
@@ -244,7 +258,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
     """A cache on a read-only disk fails after an hour of work, without saying what to do."""
     (tmp_path / "file").write_text("not a folder")
     work = Counting()
-    with pytest.raises(OSError, match=r"cache_dir: cannot write .*XDG_CACHE_HOME"):
+    with pytest.raises(OSError, match=r"cache_dir '.*file/s' cannot be written .*XDG_CACHE_HOME"):
         build(tmp_path / "file" / "s", work)
     assert work.ranges == []
 

@@ -15,11 +15,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import CIFAR10, MNIST, ImageFolder
+from torchvision.datasets import folder as torchvision_folder
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.data import store as store_module
 from semtransforms.data.raw import read_samples
-from semtransforms.data.store import DamagedStoreError
+from semtransforms.data.shards import DamagedStoreError
 from semtransforms.protect import wrapper as datasets_module
 from semtransforms.protect.wrapper import ProtectedDataset
 
@@ -254,13 +255,13 @@ def test_part_of_the_images(tmp_path):
 def test_label_map(tmp_path):
     """A dataset with its own numbering is protected as other classes, or cannot be protected at all."""
     dataset = Pairs([Image.fromarray(p) for p in PIXELS[:3]], [10, 20, 10])
-    with pytest.raises(ValueError, match=r"0\.\.3 .* got 20 at index 1.*fit_generator.*label_map"):
+    with pytest.raises(ValueError, match=r"0\.\.3, got 20 at index 1.*fit_generator.*label_map"):
         protect(dataset, tmp_path)
     protected = protect(dataset, tmp_path, label_map={10: 3, 20: 0})
     expected = np.ascontiguousarray(PIXELS[0].transpose(2, 0, 1))
     assert np.array_equal(protected.noise(0).numpy(), noise_of(expected, 3, 0))
     assert protected[0][1] == 10
-    with pytest.raises(ValueError, match="no entry for label 20"):
+    with pytest.raises(ValueError, match="no entry for label 20 at index 1"):
         protect(dataset, tmp_path, label_map={10: 3})
     with pytest.raises(ValueError, match=r"label_map\[20\] must be in 0\.\.3, got 4"):
         protect(dataset, tmp_path, label_map={10: 3, 20: 4})
@@ -295,7 +296,12 @@ def test_bad_input_is_refused_before_any_noise(tmp_path):
         (cifar(), {"generator": FakeGenerator(5)}, ValueError, "4 classes, the generator 5.*label_map"),
         (Pairs(images, [*LABELS[:-1], None]), {}, ValueError, "index 11 is missing"),
         (Pairs(images, [*LABELS[:-1], -1]), {}, ValueError, "index 11 is missing"),
-        (TensorDataset(tensor_dataset().tensors[0], torch.rand(12)), {}, TypeError, "index 0 must be a whole number"),
+        (
+            TensorDataset(tensor_dataset().tensors[0], torch.rand(12)),
+            {},
+            TypeError,
+            "dataset: .*whole numbers, .*at index 0",
+        ),
         (TensorDataset(nan, torch.zeros(2, dtype=torch.int64)), {}, TypeError, "float32.*before the conversion"),
         (Pairs([torch.rand(3, 4, 4)], [0]), {}, TypeError, "sample 0.*before the conversion"),
         (broken, {}, ValueError, f"index 5 .{path}.*does not decode"),
@@ -316,7 +322,7 @@ def test_a_cache_that_cannot_be_written_costs_no_pass_over_the_images(tmp_path):
             raise AssertionError("an image was read")
 
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match=r"cannot write .*file.*Pass cache_dir="):
+    with pytest.raises(OSError, match=r"cache_dir .*file.* cannot be written .*pass cache_dir="):
         protect(Unread(PIXELS, LABELS), tmp_path / "file" / "cache")
     assert os.listdir(tmp_path) == ["file"]
 
@@ -330,7 +336,7 @@ def test_a_complete_store_is_read_where_nothing_can_be_written(tmp_path, monkeyp
 
     monkeypatch.setattr(store_module.tempfile, "TemporaryFile", refuse)
     assert_noise(protect(cifar(), tmp_path))
-    with pytest.raises(OSError, match="cannot write"):
+    with pytest.raises(OSError, match="cannot be written"):
         protect(cifar(), tmp_path / "another")
 
 
@@ -394,6 +400,45 @@ def test_a_killed_computation_resumes(tmp_path, monkeypatch):
     assert 4 <= done < 12
     assert generator.seen == LABELS[2 * done :] or generator.seen == LABELS[done:]
     assert_noise(protected)
+
+
+def test_damage_that_shows_in_decoding_only_costs_no_finished_shard(tmp_path, monkeypatch):
+    """A photograph whose end is there and whose middle is not stops the run: it must say which, and keep the rest."""
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 400)
+    images = folder(tmp_path / "images")
+    decode, damaged = torchvision_folder.pil_loader, images.samples[9][0]
+
+    def loader(path):
+        if path == damaged:
+            raise OSError("broken data stream")
+        return decode(path)
+
+    generator = FakeGenerator()
+    with monkeypatch.context() as patch:
+        patch.setattr(torchvision_folder, "pil_loader", loader)
+        with pytest.raises(ValueError, match=f"index 9 .{damaged}.*does not decode .broken data stream"):
+            protect(images, tmp_path / "cache", generator)
+    done = len(generator.seen)
+    assert 0 < done < 12
+    protected = protect(images, tmp_path / "cache", generator)
+    assert len(generator.seen) == 12
+    for index in range(12):
+        clean = np.ascontiguousarray(channels_first(images[index][0]))
+        assert np.array_equal(protected.noise(index).numpy(), noise_of(clean, images[index][1], 0))
+
+
+@pytest.mark.parametrize("rows", [range(-6, 0), [-1], range(-3, 3), [3, -4]])
+def test_a_subset_counted_from_the_end_has_its_own_noise(rows, tmp_path):
+    """``Subset(data, range(-6, 0))``: other images would be read with the noise of the first ones."""
+    images, labels = tensor_dataset().tensors
+    folders = set()
+    for data in (images, 255 - images):
+        protected = protect(Subset(TensorDataset(data, labels), rows), tmp_path)
+        folders.add(protected.store.folder)
+        for index, row in enumerate(rows):
+            expected = noise_of(data[row].numpy(), int(labels[row]), 0)
+            assert np.array_equal(protected.noise(index).numpy(), expected)
+    assert len(folders) == 2
 
 
 def assert_noise(protected):

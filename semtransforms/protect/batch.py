@@ -1,0 +1,147 @@
+"""Protect a batch: the one place where images get noise.
+
+The wrapper, the transform, ``datasets.map``, publishing, the demo and the command line call :func:`protect_batch`, and
+so will a worker of a cluster: it knows no dataset and no files, and pickles by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from semtransforms.core.grid import add_noise
+from semtransforms.data.images import check_labels
+
+if TYPE_CHECKING:
+    from semtransforms.generators.generator import NoiseGenerator
+
+FIT_OR_MAP = "Fit a generator on this data (fit_generator), or pass label_map={label: generator's label}."
+
+
+@dataclass(frozen=True)
+class ProtectedBatch:
+    """Images and their noise.
+
+    Args:
+        clean: N times uint8 (3, H, W), of any sizes.
+        noise: N times int8 (3, H, W), in grey levels; ``clean + noise`` lies in 0..255.
+    """
+
+    clean: Sequence[Tensor]
+    noise: Sequence[Tensor]
+
+    @property
+    def protected(self) -> list[Tensor]:
+        """The images with their noise, N times uint8 (3, H, W)."""
+        return [add_noise(image, levels) for image, levels in zip(self.clean, self.noise, strict=True)]
+
+
+def protect_batch(
+    images: Sequence[Tensor],
+    labels: Any,
+    generator: NoiseGenerator,
+    *,
+    seed: int,
+    label_map: Mapping[int, int] | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> ProtectedBatch:
+    """Make the noise of images.
+
+    Args:
+        images: N times uint8 (3, H, W), of any sizes.
+        labels: N whole numbers, as the data has them.
+        generator: makes the noise.
+        seed: secret and fresh for a real protection.
+        label_map: label of the data -> label of the generator, where the two differ.
+        device: where to compute; default: where the generator lies.
+        batch_size: images per loop; the default suits the device. It does not change the result.
+        progress: show a bar.
+
+    Returns:
+        The images and their noise, ``|noise| <= floor(255 * rho_u)``, on the CPU.
+
+    Raises:
+        TypeError: images are not uint8, or labels are not whole numbers.
+        ValueError: labels that do not fit the images or the generator, or images too small for it; messages count the
+            images from 0.
+    """
+    targets = generator_labels(labels, label_map, generator.num_classes)
+    if len(images) == 0:
+        return ProtectedBatch((), ())
+    noise = generator.noise(list(images), targets, seed=seed, batch_size=batch_size, device=device, progress=progress)
+    return ProtectedBatch(images, noise)
+
+
+def generator_labels(
+    labels: Any,
+    label_map: Mapping[int, int] | None,
+    num_classes: int,
+    *,
+    place: str = "",
+    rows: Sequence[int] | None = None,
+) -> Tensor:
+    """The labels as the generator counts them.
+
+    Args:
+        labels: N whole numbers, as the data has them.
+        label_map: label of the data -> label of the generator, where the two differ.
+        num_classes: C of the generator.
+        place: what messages begin with, such as ``"dataset: "``.
+        rows: N numbers that messages call the images by; default: their positions.
+
+    Returns:
+        int64 (N,), in 0..C-1.
+
+    Raises:
+        TypeError: a label is not a whole number.
+        ValueError: a label is missing, out of range, or not in ``label_map``, or that one leads out of range.
+    """
+    if label_map is None:
+        return check_labels(labels, num_classes, place=place, rows=rows)
+    found = check_labels(labels, None, place=place, rows=rows).tolist()
+    for position, label in enumerate(found):
+        if label not in label_map:
+            raise ValueError(
+                f"{place}label_map has no entry for label {label} at index "
+                f"{position if rows is None else rows[position]}. Map every label of the data to one in "
+                f"0..{num_classes - 1}."
+            )
+    check_label_map({label: label_map[label] for label in sorted(set(found))}, num_classes)
+    return torch.tensor([label_map[label] for label in found], dtype=torch.int64)
+
+
+def check_label_map(label_map: Mapping[int, int], num_classes: int) -> None:
+    """See that a map leads to labels of the generator.
+
+    Args:
+        label_map: label of the data -> label of the generator.
+        num_classes: C of the generator.
+
+    Raises:
+        ValueError: it leads outside 0..C-1.
+    """
+    for label, target in label_map.items():
+        if target not in range(num_classes):
+            raise ValueError(f"label_map[{label!r}] must be in 0..{num_classes - 1}, got {target!r}.")
+
+
+def check_class_count(place: str, classes: Sequence[Any] | None, num_classes: int, remedy: str = FIT_OR_MAP) -> None:
+    """See that data has as many classes as the generator: noise for the first two of three says nothing about two.
+
+    Args:
+        place: whose classes they are, for the message, such as ``"dataset"``.
+        classes: label names, or None where they are not known.
+        num_classes: C of the generator.
+        remedy: what to do instead, a sentence.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
+    if classes is not None and len(classes) != num_classes:
+        raise ValueError(f"{place} has {len(classes)} classes, the generator {num_classes}. {remedy}")

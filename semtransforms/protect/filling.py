@@ -1,0 +1,104 @@
+"""Filling a store: the noise of a dataset's images, computed group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semtransforms.data.store import NoiseStore, cut
+from semtransforms.data.survey import Read, file_shapes
+from semtransforms.protect.adding import check_shape
+from semtransforms.protect.batch import ProtectedBatch, protect_batch
+
+if TYPE_CHECKING:
+    from semtransforms.generators.generator import NoiseGenerator
+
+GROUP_BYTES = 64 << 20  # images in memory at a time while noise is computed
+
+
+@dataclass
+class Filling:
+    """What a store is filled from.
+
+    Args:
+        folder: of the store.
+        description: what the noise depends on.
+        dataset: gives raw samples.
+        rows: int64 (N,), positions of the images to protect.
+        read: reads one of them: uint8 (3, H, W) and its label.
+        shapes: int64 (N, 2), heights and widths; ``None`` for an image folder, whose files are asked.
+        labels: int64 (N,), the generator's.
+        generator: makes the noise.
+        seed, batch_size, device, progress: as for ``ProtectedDataset``.
+        made: is given each group as its noise is made, its rows and the batch.
+    """
+
+    folder: Path
+    description: dict[str, Any]
+    dataset: Any
+    rows: NDArray[np.int64]
+    read: Read
+    shapes: NDArray[np.int64] | None
+    labels: Tensor
+    generator: NoiseGenerator
+    seed: int
+    batch_size: int | None
+    device: str | torch.device | None
+    progress: bool
+    made: Callable[[Sequence[int], ProtectedBatch], None] | None = None
+
+    def fill(self) -> NoiseStore:
+        """Compute what is missing, and open the store.
+
+        Raises:
+            ValueError: an image is too small for the generator, or does not decode; the message names it. A file that
+                is cut or has wrong checksums is found before any noise is made, what else a decoder refuses when its
+                turn comes; finished shards are kept then.
+            OSError: the store cannot be written.
+        """
+        if self.shapes is None:
+            self.shapes = file_shapes(self.dataset, self.rows, self.read, self.progress)
+        self._check_sizes(self.shapes)
+        return NoiseStore.build(
+            self.folder, self.shapes, self._compute, description=self.description, progress=self.progress
+        )
+
+    def _check_sizes(self, shapes: NDArray[np.int64]) -> None:
+        surrogate, smallest = self.generator.config.surrogate, self.generator.smallest
+        small = np.flatnonzero(shapes.min(axis=1) < smallest)
+        if small.size:
+            height, width = shapes[small[0]]
+            raise ValueError(
+                f"dataset: the image at index {self.rows[small[0]]} is {height} x {width}, the "
+                f"generator's surrogate {surrogate!r} takes {smallest} x {smallest} and larger. Enlarge "
+                "it, or leave it out (torch.utils.data.Subset)."
+            )
+
+    def _compute(self, start: int, stop: int) -> Iterator[Sequence[Tensor]]:
+        assert self.shapes is not None
+        device = getattr(self.generator, "device", "cpu") if self.device is None else self.device
+        count = self.batch_size or (2048 if torch.device(device).type == "cuda" else 128)
+        for begin, end in cut(3 * self.shapes[start:stop].prod(axis=1), GROUP_BYTES, count):
+            group = slice(start + begin, start + end)
+            rows = self.rows[group].tolist()
+            images = [self.read(row)[0] for row in rows]
+            for row, image, shape in zip(rows, images, self.shapes[group].tolist(), strict=True):
+                check_shape(tuple(image.shape[1:]), tuple(shape), row)
+            batch = protect_batch(
+                images,
+                self.labels[group],
+                self.generator,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                device=self.device,
+            )
+            if self.made is not None:
+                self.made(rows, batch)
+            yield batch.noise
