@@ -292,7 +292,15 @@ def test_the_version_is_said_once():
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60  # lines; a screen
 
 # what is longer, and why
-LONGER: dict[str, str] = {}
+LONGER = {
+    "cli": "one file for all commands, until each has its own",
+    "cli.fit": "one parameter an option, until the commands have files of their own",
+    "evaluation.page": "CSS, HTML and figures, until a template holds the first two",
+    "evaluation.protocol.evaluate": "20 arguments, each told to the reader; 54 lines of code",
+    "evaluation.summary": "averages and the verdict, until the report is a folder",
+    "evaluation.victims": "settings, training and accuracy, until victims are a folder",
+    "evaluation.victims.train_victim": "has a loop of its own, until it shares the fit's",
+}
 
 
 def test_modules_and_functions_fit_a_screen():
@@ -307,4 +315,4 @@ def test_modules_and_functions_fit_a_screen():
             lines = (getattr(node, "end_lineno", None) or 0) - getattr(node, "lineno", 0) + 1
             if isinstance(node, ast.FunctionDef) and lines > LONGEST_FUNCTION:
                 long.add(f"{module}.{node.name}")
-    assert long == set(LONGER)
+    assert long == set(LONGER), sorted(long ^ set(LONGER))
