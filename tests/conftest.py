@@ -7,10 +7,10 @@ from pathlib import Path
 # for each other: a test of seconds then takes minutes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hub_server import HubServer  # noqa: E402
-from huggingface_hub import constants  # noqa: E402
+import pytest
+import torch
+from hub_server import HubServer
+from huggingface_hub import constants
 
 torch.set_num_threads(1)
 
