@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # examples/ is no part of the package
 
-from examples import search_plus, worst_case  # noqa: E402
+from examples.reproduce import search_plus, worst_case  # noqa: E402
 from examples.reproduce.render import render  # noqa: E402
 from examples.reproduce.rows import ROWS  # noqa: E402
 from examples.reproduce.scales import SCALES  # noqa: E402

@@ -22,7 +22,7 @@ from pathlib import Path
 from torch.utils.data import Subset
 from torchvision.datasets import CIFAR100, ImageFolder
 
-from examples.protect_photographs import PARQUET, read_data
+from examples.reproduce.protect_photographs import PARQUET, read_data
 from semtransforms.data.loading import Labelled, load_labelled
 
 VARIABLE = "SEMTRANSFORMS_DATA"

@@ -9,8 +9,8 @@ from typing import Any
 
 from examples.reproduce.rows import NOTES, ROWS, TITLES, Row
 from examples.reproduce.scales import Scale
+from examples.reproduce.search_plus import passes
 from examples.reproduce.work import differing, read_result
-from examples.search_plus import passes
 
 NOTHING = "not measured"
 HEAD = ("row", "published", "its trainer", "ours", "our trainer", "seconds")

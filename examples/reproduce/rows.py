@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from examples.protect_photographs import SMALL
+from examples.reproduce.protect_photographs import SMALL
 
 # method; hours; test accuracy
 TABLE_1 = """
@@ -173,8 +173,7 @@ class Miniature:
     """A row at cpu scale.
 
     Args:
-        victim: of ``examples.protect_photographs.VICTIMS``, or ``without-augmentation``; not always of the published
-            radius.
+        victim: of ``protect_photographs.VICTIMS``, or ``without-augmentation``; not always of the published radius.
         generator: changes of the method at that scale.
     """
 

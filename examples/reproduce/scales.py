@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from examples.protect_photographs import SMALL, TRAINER, VICTIMS
 from examples.reproduce.data import find, read
+from examples.reproduce.protect_photographs import SMALL, TRAINER, VICTIMS
 from examples.reproduce.rows import LEVEL, Row
 from semtransforms import SEM, GeneratorConfig, VictimConfig
 from semtransforms.data.loading import Labelled

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.joins --data DATA
 
 Every way fits and protects with the miniature and the T of SEM_PLUS, and is judged as the trials of
-``examples/search_plus.py``: short victims, tested on training rows that no generator here is fitted on.
+``examples/reproduce/search_plus.py``: short victims, tested on training rows that no generator here is fitted on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from examples.protect_photographs import SMALL
-from examples.search_plus import ADVERSARIAL, STANDARD, read_halves
+from examples.reproduce.protect_photographs import SMALL
+from examples.reproduce.search_plus import ADVERSARIAL, STANDARD, read_halves
 from semtransforms import SEM, SEM_PLUS, evaluate, fit_generator
 from semtransforms.core.grid import add_noise
 from semtransforms.evaluation.records import NONE

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from examples.protect_photographs import read_data
+from examples.reproduce.protect_photographs import read_data
 from semtransforms import NoiseGenerator
 from semtransforms.noise import pgd
 

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.warm --data DATA --seeds 0 1 2
 
 Both ways fit the miniature with a quarter of its passes, and with the same draws otherwise. They are judged as the
-trials of ``examples/search_plus.py``: short victims, tested on training rows that no generator here is fitted on.
+trials of ``examples/reproduce/search_plus.py``: short victims, tested on training rows that no generator here is
+fitted on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from examples.reproduce.rows import PASSES
 from examples.reproduce.scales import changed, miniature
-from examples.search_plus import ADVERSARIAL, STANDARD, read_halves
+from examples.reproduce.search_plus import ADVERSARIAL, STANDARD, read_halves
 from semtransforms import evaluate, fit_generator
 from semtransforms.core.grid import quantize
 from semtransforms.generators import fitting

@@ -16,7 +16,7 @@ from semtransforms.generators import names
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # examples/ is no part of the package
 
-from examples.publish_pretrained import MOST_BYTES, check, main  # noqa: E402
+from examples.reproduce.publish_pretrained import MOST_BYTES, check, main  # noqa: E402
 
 FOLDERS = sorted(path for path in (ROOT / "pretrained").iterdir() if path.is_dir())
 
@@ -72,7 +72,7 @@ def test_what_may_not_be_published(tmp_path: Path, fault: str):
 
 def test_figures_are_those_of_this_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """After another fit the old figures would still match the old record."""
-    from examples import publish_pretrained
+    from examples.reproduce import publish_pretrained
 
     monkeypatch.setattr(publish_pretrained, "ROOT", tmp_path)
     record = {"fingerprint": "0" * 64, "records": [{"accuracy": 0.5}, {"accuracy": 0.25}]}

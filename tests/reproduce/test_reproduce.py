@@ -21,9 +21,8 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # examples/ is no part of the package
 
-from examples import protect_photographs  # noqa: E402
 from examples.reproduce import __main__ as command  # noqa: E402
-from examples.reproduce import driver  # noqa: E402
+from examples.reproduce import driver, protect_photographs  # noqa: E402
 from examples.reproduce.data import find  # noqa: E402
 from examples.reproduce.render import render  # noqa: E402
 from examples.reproduce.rows import ROWS, TITLES, Row, select  # noqa: E402

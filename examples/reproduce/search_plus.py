@@ -1,6 +1,6 @@
 """The search for SEM_PLUS: what T to compute noise against, so that it survives what trainers do to images.
 
-    python -m examples.search_plus grey-35-jpeg-35 --data DATA
+    python -m examples.reproduce.search_plus grey-35-jpeg-35 --data DATA
 
 Each trial is SEM at the size of ``protect_photographs.py``, or wider, with another T, adversary or number of steps. It
 is judged by victims that are trained for less than README's, and on rows 10,000 to 14,999 of the training images,
@@ -23,14 +23,14 @@ from typing import Any
 
 from torch import Tensor
 
-from examples.fit_pretrained import machines
-from examples.protect_photographs import SMALL, TRAINER, read_data
+from examples.reproduce.fit_pretrained import machines
+from examples.reproduce.protect_photographs import SMALL, TRAINER, read_data
 from semtransforms import SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
 from semtransforms.core.config import Transformation
 from semtransforms.core.files import to_json, write_atomically
 from semtransforms.evaluation.records import NONE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS = 10_000  # that are protected; half as many behind them are the test
 STANDARD = {"standard": replace(TRAINER, train_steps=600)}
 ADVERSARIAL = {"adversarial-2": replace(TRAINER, train_steps=300, rho_a=2 / 255, steps_a=3)}

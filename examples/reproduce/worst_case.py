@@ -1,7 +1,7 @@
 """Judge a generator by the trainer that learns most from it, of fourteen, over three seeds.
 
-    python -m examples.worst_case sem-cifar10-small --data DATA
-    python -m examples.worst_case --table
+    python -m examples.reproduce.worst_case sem-cifar10-small --data DATA
+    python -m examples.reproduce.worst_case --table
 
 The first 10,000 rows of ``cifar10-jpeg`` are protected and README's victims trained on them: a standard one that does
 something against the noise, or nothing, and one that trains adversarially at 2/255. Every training is kept in
@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from examples.protect_photographs import VICTIMS, read_data
+from examples.reproduce.protect_photographs import VICTIMS, read_data
 from semtransforms import NoiseGenerator, evaluate
 from semtransforms.core.files import to_json, write_atomically
 from semtransforms.evaluation.records import NONE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS = 10_000
 ADVERSARIAL = "adversarial-2"
 IN_T = ("greyscale", "jpeg-50", "jpeg-10")  # of SEM_PLUS

@@ -1,6 +1,6 @@
 """A generator on images it was not fitted for: other classes, more classes than it has, another size, no labels.
 
-    python -m examples.other_data sem-cifar10-small --data DATA
+    python -m examples.reproduce.other_data sem-cifar10-small --data DATA
 
 The first 10 and the first 20 classes of ``tiny-imagenet-100``, at 32 and at 64 px, protected by label ``k mod C`` of
 the generator's C, and by the label that its own surrogate gives each clean image, as one would who has no labels.
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from examples.protect_photographs import VICTIMS, read_data
+from examples.reproduce.protect_photographs import VICTIMS, read_data
 from semtransforms import NoiseGenerator, evaluate
 from semtransforms.core.files import to_json, write_atomically
 from semtransforms.core.grid import add_noise, to_float
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.records import CLEAN, Record
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSES, SIDES = (10, 20), (32, 64)
 TRAINERS = ("standard", "adversarial-2")
 MODULO, PREDICTED = "k mod C", "the surrogate's own"

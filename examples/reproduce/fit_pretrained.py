@@ -1,6 +1,6 @@
 """Fit a generator of ``pretrained/`` on photographs, measure it, and write its card.
 
-    python -m examples.fit_pretrained sem-cifar10-small --data DATA
+    python -m examples.reproduce.fit_pretrained sem-cifar10-small --data DATA
 
 ``--data`` holds ``cifar10-jpeg/`` and ``tiny-imagenet-100/``, Parquet files each. The fit and every training are kept
 in ``--work`` as they end: started again, the script goes on with what is missing. The figures go to
@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.protect_photographs import VICTIMS, read_data
+from examples.reproduce.protect_photographs import VICTIMS, read_data
 from semtransforms import EM, REM, SEM, SEM_PLUS, GeneratorConfig, NoiseGenerator, VictimConfig, evaluate, fit_generator
 from semtransforms.core.files import to_json, write_atomically
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 CIFAR10 = {
     "data": "cifar10-jpeg",
@@ -128,7 +128,7 @@ def main(words: Sequence[str] | None = None) -> None:
     write_atomically(
         file, to_json({"generator": arguments.name, "fingerprint": generator.fingerprint, "trainers": rows})
     )
-    command = f"python -m examples.fit_pretrained {arguments.name} --data DATA"
+    command = f"python -m examples.reproduce.fit_pretrained {arguments.name} --data DATA"
     generator.classes = data.classes
     generator.card = {
         **recipe.facts,

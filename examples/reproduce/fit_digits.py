@@ -1,4 +1,7 @@
-"""Fit the bundled ``sem-digits`` generator on scikit-learn's digits: ``python examples/fit_digits.py pretrained``."""
+"""Fit the bundled ``sem-digits`` generator on scikit-learn's digits.
+
+python -m examples.reproduce.fit_digits pretrained
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ CONFIG = replace(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pretrained", type=Path, help="folder that receives sem-digits/")
     parser.add_argument("--train-steps", type=int, default=CONFIG.train_steps)
     arguments = parser.parse_args()
@@ -47,7 +50,7 @@ def main() -> None:
         "source": "UCI Optical Recognition of Handwritten Digits, CC BY 4.0; 1,402 of 1,797 scans, enlarged to 32x32",
         "license": "apache-2.0",
         "notes": "The setting was chosen among nine trials by these 395 test digits too; four others left 32 to 94 %.",
-        "fitted_by": "python examples/fit_digits.py pretrained",
+        "fitted_by": "python -m examples.reproduce.fit_digits pretrained",
     }
     print(generator.save_pretrained(arguments.pretrained / "sem-digits"))
 

@@ -1,4 +1,6 @@
-"""Check the folders of ``pretrained/``, and publish them: ``python examples/publish_pretrained.py [--to ORG]``.
+"""Check the folders of ``pretrained/``, and publish them.
+
+    python -m examples.reproduce.publish_pretrained [--to ORG]
 
 What goes to the Hub is the folder's generator and card, saved anew. It is published as ORG/NAME, and the line for
 ``semtransforms.generators.names.TABLE`` is printed. Log in first (``hf auth login``, or HF_TOKEN).
@@ -15,7 +17,7 @@ from typing import Any
 
 from semtransforms import NoiseGenerator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = ["README.md", "config.json", "model.safetensors"]
 MOST_BYTES = 30 << 20  # of all folders together: they travel in the wheel
 
@@ -78,7 +80,7 @@ def _follow(value: Any, steps: Sequence[str]) -> Iterator[float]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folders", type=Path, default=ROOT / "pretrained", help="where they are")
     parser.add_argument("--to", metavar="ORG", help="publish them there; without it they are only checked")
     arguments = parser.parse_args(words)

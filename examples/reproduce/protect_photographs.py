@@ -1,8 +1,8 @@
 """The main job on real photographs: fit, protect, and find out what trainers still learn from what was published.
 
-    python examples/protect_photographs.py --dataset cifar10-jpeg --data DATA --seeds 0 1 2 --out runs/cifar10-jpeg
-    python examples/protect_photographs.py --dataset tiny-imagenet-100 --data DATA --out runs/tiny
-    python examples/protect_photographs.py --dataset cifar10 --data ~/data --out runs/cifar10
+    python -m examples.reproduce.protect_photographs --data DATA --seeds 0 1 2 --out runs/cifar10-jpeg
+    python -m examples.reproduce.protect_photographs --dataset tiny-imagenet-100 --data DATA --out runs/tiny
+    python -m examples.reproduce.protect_photographs --dataset cifar10 --data ~/data --out runs/cifar10
 
 ``--data`` holds ``cifar10-jpeg/`` and ``tiny-imagenet-100/`` (Parquet), or torchvision's CIFAR-10 (downloaded with
 ``--download``). Each seed is a fit, a protection and a victim of its own. Every fit and every training is kept as it

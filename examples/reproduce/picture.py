@@ -1,4 +1,6 @@
-"""Draw a picture like README's: ``python examples/picture.py GENERATOR... examples/protected.png``.
+"""Draw a picture like README's.
+
+    python -m examples.reproduce.picture GENERATOR... examples/protected.png
 
 The two photographs come with scikit-learn: china.jpg and flower.jpg, both CC BY.
 """

@@ -14,10 +14,10 @@ from semtransforms import NoiseGenerator
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation import protocol
 
-sys.path.append(str(Path(__file__).parents[1]))  # examples/ is no part of the package
+sys.path.append(str(Path(__file__).parents[2]))  # examples/ is no part of the package
 
-from examples import fit_pretrained, other_data, picture, publish_pretrained, search_plus, worst_case
-from examples.publish_pretrained import check
+from examples.reproduce import fit_pretrained, other_data, picture, publish_pretrained, search_plus, worst_case
+from examples.reproduce.publish_pretrained import check
 
 
 def photographs(count, classes, seed, side=16):
