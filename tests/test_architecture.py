@@ -298,8 +298,7 @@ LONGER = {
     "evaluation.page": "CSS, HTML and figures, until a template holds the first two",
     "evaluation.protocol.evaluate": "20 arguments, each told to the reader; 54 lines of code",
     "evaluation.summary": "averages and the verdict, until the report is a folder",
-    "evaluation.victims": "settings, training and accuracy, until victims are a folder",
-    "evaluation.victims.train_victim": "has a loop of its own, until it shares the fit's",
+    "evaluation.victims.training.train_victim": "10 arguments, each told to the reader; 50 lines of code",
 }
 
 

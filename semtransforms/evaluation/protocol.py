@@ -34,7 +34,8 @@ from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.results import Results
 from semtransforms.evaluation.runs import Run, plan_runs
 from semtransforms.evaluation.trainers import countermeasures_by_name, victims_by_name
-from semtransforms.evaluation.victims import VictimConfig, VictimResult, train_victim, validation_images
+from semtransforms.evaluation.victims import VictimConfig, VictimResult, train_victim
+from semtransforms.evaluation.victims.validation import validation_images
 from semtransforms.protect.transform import SEMProtect
 from semtransforms.protect.wrapper import NoiseSource
 

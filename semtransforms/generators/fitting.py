@@ -7,19 +7,18 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from semtransforms.core.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
-from semtransforms.core.keys import batch_rows, fold_in, index_keys, stream_seed
+from semtransforms.core.keys import batch_rows, fold_in
+from semtransforms.core.steps import seeded_steps, step_decay
 from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.generators.weights import round_to_half
@@ -133,54 +132,44 @@ def _record(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
 def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     """Algorithm 1, or a training on clean data: a network."""
     run.make_folder()
-    target, checkpoint, checkpoint_every, progress = run.device, run.checkpoint, run.checkpoint_every, run.progress
+    target, checkpoint = run.device, run.checkpoint
     eot = build_eot(config.eot)
     surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    first = 0
     description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
-    if checkpoint is not None and checkpoint.exists():
-        first = _resume(checkpoint, surrogate, optimizer, config, description)
+    first = _resume(checkpoint, surrogate, optimizer, config, description)
+
+    def save(done: int) -> None:
+        if checkpoint is not None and (done % run.checkpoint_every == 0 or done == config.train_steps):
+            save_checkpoint(checkpoint, surrogate, optimizer, done, description)
+
     images, labels = data.images, data.labels.to(target)
     if images.nbytes < free_memory(target) // 4:
         images = images.to(target)
 
-    with (
-        torch.random.fork_rng([target] if target.type == "cuda" else []),
-        tqdm(total=config.train_steps, initial=first, desc=f"fit {config.method}", disable=not progress) as bar,
-    ):
-        started = time.perf_counter()
-        for step in range(first, config.train_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * config.decay_factor ** (step // config.decay_every)
-            torch.manual_seed(stream_seed(config.seed, step))  # for networks that draw by themselves (dropout)
-            draw = partial(batch_rows, step, len(labels), config.batch_size, config.seed)
-            rows = draw(target)
-            loss, accuracy = train_step(
-                surrogate,
-                optimizer,
-                to_float(images[draw(images.device)].to(target)),
-                labels[rows],
-                keys=fold_in(index_keys(rows, config.seed), step),
-                config=config,
-                eot=eot,
-            )
-            bar.update()
+    started = time.perf_counter()
+    with seeded_steps(
+        config,
+        len(labels),
+        optimizer,
+        rate_share=lambda step: step_decay(step, config.decay_every, config.decay_factor),
+        first=first,
+        device=target,
+        title=f"fit {config.method}",
+        save=save,
+        progress=run.progress,
+    ) as (steps, bar):
+        for step in steps:
+            views, named = to_float(images[step.rows(images.device)].to(target)), labels[step.rows(target)]
+            loss, accuracy = train_step(surrogate, optimizer, views, named, keys=step.keys, config=config, eot=eot)
+            done = step.number + 1
             # reading a loss waits for the device: not at every step
-            if step % 10 == 9 or step + 1 == config.train_steps:
-                if not bool(loss.isfinite()):
-                    raise FloatingPointError(
-                        f"the surrogate diverged at step {step + 1} (loss {loss.item()}). Lower learning_rate="
-                        f"{config.learning_rate}, or use precision='fp32'."
-                    )
-                rate = (step + 1 - first) * config.batch_size / (time.perf_counter() - started)
+            if done % 10 == 0 or done == config.train_steps:
+                _check_finite(loss, done, config)
+                rate = (done - first) * config.batch_size / (time.perf_counter() - started)
                 bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}, {rate:.0f} images/s")
-            if checkpoint is not None and (step + 1) % checkpoint_every == 0:
-                save_checkpoint(checkpoint, surrogate, optimizer, step + 1, description)
-    if checkpoint is not None:
-        save_checkpoint(checkpoint, surrogate, optimizer, config.train_steps, description)
     # behind the checkpoint, which goes on in full precision: what is fitted is what is saved, published and loaded
     round_to_half(surrogate)
     if config.fitted_on == "clean":
@@ -237,6 +226,14 @@ def train_step(
     return update_weights(surrogate, optimizer, view, labels, dtype)
 
 
+def _check_finite(loss: Tensor, done: int, config: GeneratorConfig) -> None:
+    if not bool(loss.isfinite()):
+        raise FloatingPointError(
+            f"the surrogate diverged at step {done} (loss {loss.item()}). Lower learning_rate={config.learning_rate}, "
+            "or use precision='fp32'."
+        )
+
+
 def _check_learned(surrogate: nn.Module, images: Tensor, labels: Tensor, config: GeneratorConfig) -> None:
     """Whether a surrogate fitted on clean data tells their classes apart: error-maximising noise follows what it sees.
 
@@ -276,13 +273,15 @@ def _check_writable(folder: Path) -> None:
 
 
 def _resume(
-    path: Path,
+    path: Path | None,
     surrogate: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: GeneratorConfig,
     description: Mapping[str, str],
 ) -> int:
-    """Continue from a checkpoint if it belongs to this fit: the updates behind it."""
+    """Continue from a checkpoint if there is one, and it belongs to this fit: the updates behind it."""
+    if path is None or not path.exists():
+        return 0
     checkpoint = load_checkpoint(path)
     # a fit may be prolonged: everything but its length must agree
     check_same_fit(path, checkpoint.metadata, description, may_change=["train_steps"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from semtransforms.core.checkpoint import check_same_fit, load_checkpoint, save_
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.keys import batch_rows, stream_seed
+from semtransforms.core.steps import every_seconds
 from semtransforms.data.loading import Labelled
 from semtransforms.noise.ntga import KernelSettings, Network, RecordedNoise, attack_block, build_network
 
@@ -66,7 +66,7 @@ def record_noise(
         for seed in (stream_seed(config.seed, draw) for draw in range(settings.networks))
     ]
     finished = kept = first
-    saved = time.monotonic()
+    due = every_seconds(CHECKPOINT_SECONDS)
     done = sum(map(len, blocks[:first]))
     with tqdm(total=count, initial=done, unit="image", desc=f"fit {config.method}", disable=not progress) as bar:
         try:
@@ -75,9 +75,9 @@ def record_noise(
                 recorded.record(rows, data.images[rows], data.labels[rows], levels)
                 finished += 1
                 bar.update(len(rows))
-                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if checkpoint is not None and due(finished):
                     save_checkpoint(checkpoint, recorded, None, finished, description)
-                    saved, kept = time.monotonic(), finished
+                    kept = finished
         finally:
             if checkpoint is not None and finished > kept:
                 save_checkpoint(checkpoint, recorded, None, finished, description)

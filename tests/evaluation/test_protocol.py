@@ -21,7 +21,7 @@ from semtransforms.evaluation.countermeasures import Purifier
 from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.trainers import parse_victim
-from semtransforms.evaluation.victims import VictimConfig
+from semtransforms.evaluation.victims import VictimConfig, training
 from semtransforms.generators.fitting import fit_generator
 from semtransforms.protect.wrapper import ProtectedDataset
 
@@ -237,10 +237,8 @@ def test_few_images_are_judged_too():
 
 def test_an_interrupted_run_leaves_a_checkpoint(tmp_path, monkeypatch):
     """Without it an hour's adversarial training starts again from nothing."""
-    from semtransforms.evaluation import victims
-
-    monkeypatch.setattr(victims, "CHECKPOINT_SECONDS", 0)
-    real, calls = victims.accuracy, []
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    real, calls = training.accuracy, []
 
     def interrupt(*arguments):
         calls.append(1)
@@ -250,7 +248,7 @@ def test_an_interrupted_run_leaves_a_checkpoint(tmp_path, monkeypatch):
 
     out = tmp_path / "report"
     with monkeypatch.context() as patch:
-        patch.setattr(victims, "accuracy", interrupt)
+        patch.setattr(training, "accuracy", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(None, protected=halves(), out=out)
     assert len(list(out.glob("runs/*.safetensors"))) == 1

@@ -16,15 +16,11 @@ from torchvision.transforms import v2
 from semtransforms.core.config import PGDConfig
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import CleanShare, Countermeasure
-from semtransforms.evaluation.victims import (
-    VictimConfig,
-    accuracy,
-    learning_rate_share,
-    paper,
-    quick,
-    robust_accuracy,
-    train_victim,
-)
+from semtransforms.evaluation.victims import VictimConfig, paper, quick, train_victim, training
+from semtransforms.evaluation.victims import accuracy as accuracies
+from semtransforms.evaluation.victims.accuracy import accuracy, robust_accuracy
+from semtransforms.evaluation.victims.training import learning_rate_share
+from semtransforms.evaluation.victims.validation import set_aside
 
 TINY = VictimConfig("convnet", width=4, train_steps=60, batch_size=32, learning_rate=0.1, evaluations=3)
 
@@ -147,16 +143,14 @@ def test_robust_accuracy_is_of_all_classes():
 
 
 def test_the_attack_of_robust_accuracy_is_stronger_than_the_trainers(monkeypatch):
-    """Measured with the adversary he trained against, a victim's robustness is flattered."""
-    from semtransforms.evaluation import victims
-
+    """Measured with the adversary of its own training, a victim's robustness is flattered."""
     seen = []
 
     def watch(network, views, labels, config, **options):
         seen.append(config)
         return torch.zeros_like(views)
 
-    monkeypatch.setattr(victims, "pgd", watch)
+    monkeypatch.setattr(accuracies, "pgd", watch)
     robust_accuracy(Fixed(), half_bright(10), PGDConfig(4 / 255, 2 / 255, 5, norm="l2"), None)
     assert seen == [PGDConfig(4 / 255, 1 / 255, 10, norm="l2")]
 
@@ -181,8 +175,8 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {here!r})
 import torch; torch.set_num_threads(1)
-import semtransforms.evaluation.victims as victims
-victims.CHECKPOINT_SECONDS = 0
+from semtransforms.evaluation.victims import training
+training.CHECKPOINT_SECONDS = 0
 from test_victims import *
 train({config}, checkpoint={path!r})
 """
@@ -213,7 +207,7 @@ def test_killed_and_resumed_gives_the_same_result(tmp_path, config):
 
 def test_a_foreign_checkpoint_is_refused(tmp_path, monkeypatch):
     """Continuing another trainer's network would report a figure that no config describes."""
-    monkeypatch.setattr("semtransforms.evaluation.victims.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
     path = tmp_path / "victim.safetensors"
 
     class Interrupt(Exception):
@@ -223,7 +217,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path, monkeypatch):
         raise Interrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("semtransforms.evaluation.victims.accuracy", stop)  # at the first evaluation
+        patch.setattr(training, "accuracy", stop)  # at the first evaluation
         with pytest.raises(Interrupt):
             train(checkpoint=path)
     assert path.exists()
@@ -245,8 +239,6 @@ def test_divergence_is_reported_as_that():
 
 def test_early_stopping_takes_the_best_validated_network():
     """Table 5: stopped too late or with the last weights instead of the best, the row is that of a usual trainer."""
-    from semtransforms.evaluation import victims
-
     seen = []  # accuracy on the validation images, as measured
 
     def watch(network, data, dtype):
@@ -257,7 +249,7 @@ def test_early_stopping_takes_the_best_validated_network():
 
     config = replace(NO_FLIP, train_steps=100, evaluations=20, patience=10, validation=0.25)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(victims, "accuracy", watch)
+        patch.setattr(training, "accuracy", watch)
         result = train(config)
     best = 5 * (seen.index(max(seen)) + 1)  # the first of equally good ones; looked at every 5 updates
     assert result.stopped_step == best
@@ -267,22 +259,20 @@ def test_early_stopping_takes_the_best_validated_network():
 
 def test_clean_validation_images_come_from_the_owner():
     """The share of clean validation images is the axis of Table 5; published ones in their place would fake it."""
-    from semtransforms.evaluation.victims import _split
-
     published = torch.zeros(40, 3, 8, 8, dtype=torch.uint8)
     owner = torch.ones_like(published)
     config = replace(TINY, patience=10, validation=0.5, validation_clean=0.3)
-    kept, held = _split(Labelled(published, torch.arange(40), clean=owner), config, ())
+    kept, held = set_aside(Labelled(published, torch.arange(40), clean=owner), config, ())
     assert (len(kept.labels), len(held.labels)) == (20, 20)
     assert int((held.images == 1).flatten(1).all(1).sum()) == 6  # 30 % of 20
     assert not published.any()  # the caller's images are not written into
     assert sorted(torch.cat([kept.labels, held.labels]).tolist()) == list(range(40))
     with pytest.raises(ValueError, match="clean"):
-        _split(Labelled(published, torch.arange(40)), config, ())
+        set_aside(Labelled(published, torch.arange(40)), config, ())
     with pytest.raises(ValueError, match=r"validation=0\.001"):
-        _split(Labelled(published, torch.arange(40)), replace(config, validation=0.001), ())
-    _, held = _split(Labelled(published, torch.arange(40), clean=owner), config, (Invert(),))
-    assert int((held.images == 254).flatten(1).all(1).sum()) == 6  # he processes his clean images as all others
+        set_aside(Labelled(published, torch.arange(40)), replace(config, validation=0.001), ())
+    _, held = set_aside(Labelled(published, torch.arange(40), clean=owner), config, (Invert(),))
+    assert int((held.images == 254).flatten(1).all(1).sum()) == 6  # their clean images are processed as all others
 
 
 def test_any_module_and_any_transforms():
@@ -313,13 +303,11 @@ class Keys(Countermeasure):
 
 
 def test_draws_differ_between_epochs_and_countermeasures():
-    """The same crops in every epoch, or cutout where mixup is drawn: a weaker trainer than he is said to be."""
-    from semtransforms.evaluation import victims
-
+    """The same crops in every epoch, or cutout where mixup is drawn: a weaker trainer than the record says."""
     first, second, crops = Keys("first"), Keys("second"), Keys("crops")
     with pytest.MonkeyPatch.context() as patch:
         spy = lambda images, keys: crops.on_batch(images / 255, None, keys=keys, network=None)[0]  # noqa: E731
-        patch.setattr(victims, "build_eot", lambda _: spy)
+        patch.setattr(training, "build_eot", lambda _: spy)
         train(replace(TINY, train_steps=6), countermeasures=(first, second))
     keys = torch.cat([*first.seen, *second.seen, *crops.seen]).tolist()
     assert len(keys) == len(set(keys)) == 3 * 6 * 32  # 96 images, two epochs

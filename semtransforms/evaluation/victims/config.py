@@ -1,0 +1,134 @@
+"""How an unauthorised trainer trains: the settings of a victim, and the two protocols."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from semtransforms.core.checks import check_choice, check_integer, check_number
+from semtransforms.core.config import Norm, PGDConfig, Precision, Transformation
+from semtransforms.evaluation.victims.digest import described
+
+FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
+
+
+@dataclass(frozen=True)
+class VictimConfig:
+    """How a victim is trained; adversarially (Eq. 2) where ``rho_a`` is not 0.
+
+    The defaults are those of the quick protocol at 1,500 updates; :func:`quick` counts in epochs, :func:`paper` is the
+    paper's.
+
+    Args:
+        network: a name, an ``nn.Module`` to start from (copied, never changed), or a function of the number of classes
+            that makes one.
+        width: of a named network that has one.
+        train_steps, batch_size: updates and images per update.
+        learning_rate: the peak of the schedule.
+        schedule: ``"one-cycle"`` (up over a fifth of the steps, then down to 0) or ``"steps"`` (times ``decay_factor``
+            every ``decay_every`` updates).
+        momentum, weight_decay, nesterov: of SGD.
+        rho_a: radius of the adversarial training, a fraction of the pixel range; 0 for standard training.
+        steps_a: PGD steps K of its adversary; the step size is 2 rho_a / K (the paper's rho_a / 5 at K = 10).
+        norm: of the adversary's ball, ``"linf"`` or ``"l2"`` (of a whole image).
+        augmentation: the trainer's own transformations; or any function of one uint8 image (3, H, W), such as a
+            pipeline of torchvision's, that is called image by image.
+        evaluations: how often, at equal distances, accuracy is measured during the training; the last is at the end.
+        patience: early stopping: end after so many updates without a better accuracy on the validation images, and
+            take the network of the best one (Table 5); ``None`` trains to the end.
+        validation: share of the published images set aside for that.
+        validation_clean: share of the validation images that the trainer has clean.
+        precision: as in :class:`~semtransforms.GeneratorConfig`.
+        seed: of the weights, the order and the draws.
+
+    Raises:
+        ValueError: a count is not positive, a radius or share lies outside 0..1, ...
+    """
+
+    network: str | nn.Module | Callable[[int], nn.Module] = "resnet18"
+    width: int | None = None
+    train_steps: int = 1500
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: Literal["one-cycle", "steps"] = "one-cycle"
+    decay_every: int = 16_000
+    decay_factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+    rho_a: float = 0.0
+    steps_a: int = 10
+    norm: Norm = "linf"
+    augmentation: Sequence[Transformation] | Callable[[Tensor], Tensor] = (
+        Transformation("crop", {"padding": 4}),
+        Transformation("flip"),
+    )
+    evaluations: int = 5
+    patience: int | None = None
+    validation: float = 0.1
+    validation_clean: float = 0.0
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_steps", "batch_size", "decay_every", "steps_a", "evaluations"):
+            check_integer(name, getattr(self, name), low=1)
+        if self.patience is not None:
+            check_integer("patience", self.patience, low=1)
+        check_choice("norm", self.norm, ("linf", "l2"))
+        check_choice("schedule", self.schedule, ("one-cycle", "steps"))
+        # an l2 radius measures a whole image and may be beyond the range of one pixel
+        check_number("rho_a", self.rho_a, high=1e6 if self.norm == "l2" else 1, advice="Write 4/255, not 4.")
+        for name in ("validation", "validation_clean"):
+            check_number(name, getattr(self, name), high=1)
+        for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
+            check_number(name, getattr(self, name))
+        if self.nesterov and not self.momentum:
+            raise ValueError("momentum must be above 0 with nesterov=True, got 0. Pass nesterov=False.")
+
+    @property
+    def attack(self) -> PGDConfig | None:
+        """The adversary of Eq. 2; ``None`` for standard training."""
+        if not self.rho_a:
+            return None
+        return PGDConfig(self.rho_a, 2 * self.rho_a / self.steps_a, self.steps_a, norm=self.norm)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON values; a module, pipeline or function by its name and a digest of what it does.
+
+        Raises:
+            ValueError: a function or pipeline holds what has no digest, such as an open file.
+        """
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if not isinstance(self.network, str):
+            values["network"] = described("network", self.network)
+        if callable(self.augmentation):
+            values["augmentation"] = described("augmentation", self.augmentation)
+        else:
+            values["augmentation"] = [asdict(each) for each in self.augmentation]
+        return json.loads(json.dumps(values))  # type: ignore[no-any-return]
+
+
+def paper(**changes: Any) -> VictimConfig:
+    """The paper's protocol: 40,000 updates, SGD 0.1, times 0.1 every 16,000, PGD-10.
+
+    Args:
+        changes: fields of :class:`VictimConfig`, such as ``rho_a=4 / 255``.
+    """
+    return replace(VictimConfig(train_steps=40_000, schedule="steps", nesterov=False), **changes)
+
+
+def quick(images: int, **changes: Any) -> VictimConfig:
+    """The quick protocol: one cycle of 20 epochs, at least 100 updates.
+
+    Args:
+        images: N, how many there are to train on.
+        changes: fields of :class:`VictimConfig`.
+    """
+    config = VictimConfig(**changes)
+    steps = max(FEWEST_STEPS, -(-20 * images // config.batch_size))
+    return config if "train_steps" in changes else replace(config, train_steps=steps)
