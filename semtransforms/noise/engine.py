@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from semtransforms.core.config import KERNELS, GeneratorConfig
+from semtransforms.core.config import KERNELS, GeneratorConfig, PGDConfig
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype
 from semtransforms.core.models import MODELS, build_model, look_up
@@ -117,6 +118,24 @@ class Engine(ABC):
             0..255.
         """
 
+    def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
+        """What takes a published generator's noise away again: its loop in the other direction.
+
+        Args:
+            images: uint8 (N, 3, H, W), protected.
+            labels, keys: as for :meth:`noise`; the keys are whoever's that runs it.
+            steps: K; ``None`` for as many as the noise takes.
+
+        Returns:
+            As of :meth:`noise`.
+
+        Raises:
+            ValueError: there is no loop to run.
+        """
+        raise ValueError(
+            f"method {self.config.method!r} has no surrogate network to run in reverse. Use a generator that has one."
+        )
+
 
 class NetworkEngine(Engine):
     """Projected gradients on a surrogate network (Eq. 7 and 10)."""
@@ -148,16 +167,25 @@ class NetworkEngine(Engine):
         return MODELS[self.config.surrogate].smallest
 
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        """Eq. 7, in halves where memory runs out."""
+        """Eq. 7."""
+        return self._run_loop(images, labels, keys, self.config.defense, maximise=self.config.climbs)
+
+    def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
+        """Climb the loss that the noise lowered, or lower what it climbed, from a random start in the ball of rho_u."""
+        loop = replace(self.config.defense, steps=steps or self.config.steps_u)
+        return self._run_loop(images, labels, keys, loop, maximise=not self.config.climbs)
+
+    def _run_loop(self, images: Tensor, labels: Tensor, keys: Tensor, loop: PGDConfig, *, maximise: bool) -> Tensor:
+        """The loop on the surrogate, in halves where memory runs out."""
         device = self.device
         try:
             delta = pgd(
                 self.surrogate,
                 to_float(images.to(device)),
                 self.config.target_labels(labels.to(device)),
-                self.config.defense,
+                loop,
                 keys=keys.to(device),
-                maximise=self.config.climbs,
+                maximise=maximise,
                 eot=self.eot,
                 dtype=autocast_dtype(self.config.precision, device),
             )
@@ -167,7 +195,7 @@ class NetworkEngine(Engine):
                 raise
         # outside the handler, whose traceback would keep the failed attempt's tensors alive
         halves = zip(*(tensor.tensor_split(2) for tensor in (images, labels, keys)), strict=True)
-        return torch.cat([self.noise(*half) for half in halves])
+        return torch.cat([self._run_loop(some, of, drawn, loop, maximise=maximise) for some, of, drawn in halves])
 
 
 class ClosedFormEngine(Engine):

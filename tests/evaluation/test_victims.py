@@ -326,7 +326,7 @@ class Invert(Countermeasure):
 
 
 def test_test_images_are_also_tried_processed():
-    """A trainer who trains on negatives shows his network negatives; tested on plain images alone it seems to fail."""
+    """A trainer who trains on negatives shows the network negatives; tested on plain images alone it seems to fail."""
     result = train(NO_FLIP, countermeasures=(Invert(),))
     assert result.test_accuracy_plain < 0.5
     assert result.test_accuracy == result.test_accuracy_processed > 0.95

@@ -238,7 +238,7 @@ def test_noise_depends_on_label_and_seed(fitted):
 
 
 def test_ids_key_the_draws_instead_of_the_bytes(fitted):
-    """A caller with ids of his own relies on equal ids giving equal draws, and different ids different ones."""
+    """A caller with ids of their own relies on equal ids giving equal draws, and different ids different ones."""
     images, labels = shapes(1)
     four, same = images.expand(4, -1, -1, -1), labels.expand(4)
     noise = fitted.noise(four, same, ids=torch.tensor([7, 7, 8, 9]))

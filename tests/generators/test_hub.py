@@ -525,7 +525,7 @@ def test_what_cannot_be_written_is_not_pushed(server: HubServer, login: str):
 
 
 def test_errors_of_a_push_speak_of_pushing(login: str, stopped: None):
-    """'Not in the cache, download it by hand' sends its author to look for what he has."""
+    """'Not in the cache, download it by hand' sends its author to look for what they have."""
     with pytest.raises(OSError, match="is not published") as error:
         make().push_to_hub("me/mine")
     assert "hf download" not in str(error.value)

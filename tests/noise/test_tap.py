@@ -156,7 +156,7 @@ def test_aims_need_a_surrogate_of_clean_data():
 
 
 def test_the_informed_trainer_runs_each_loop_in_reverse(fitted):
-    """Run forward instead, he would add noise to noise and be reported as harmless."""
+    """Run forward instead, they would add noise to noise and be reported as harmless."""
     images, labels = stripes()
     published = images + fitted.noise(images, labels)
     washed = InformedTrainer(fitted, seed=1).on_stored(Labelled(published, labels, clean=images), seed=0).images

@@ -326,7 +326,7 @@ def test_a_killed_row_fails_and_goes_on(tmp_path, capsys):
 
 
 def test_the_budget_holds(tmp_path, monkeypatch, capsys):
-    """Whoever calls it has a limit of his own, after which everything is killed."""
+    """Whoever calls it has a limit of their own, after which everything is killed."""
     monkeypatch.setattr(driver, "MARGIN", 3.0)
     monkeypatch.setattr(driver, "GRACE", 1.0)
     started = time.monotonic()

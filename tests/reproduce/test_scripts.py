@@ -83,7 +83,7 @@ def test_a_card_says_what_was_measured(tmp_path, small):
         assert len(row["clean"]) == (0 if row["trainer"].startswith("informed") else 2)
     assert "| greyscale |" in (folder / "README.md").read_text(encoding="utf-8")
     assert "class 3" in (folder / "README.md").read_text(encoding="utf-8")
-    # what a victim was trained on tells nothing of what he learned
+    # what a victim was trained on tells nothing of what they learned
     assert "tested on 19 other images (1 that is in both is left out)" in card["notes"]
     assert "convnet of width 4, trained on the first 40 rows" in card["notes"]
 

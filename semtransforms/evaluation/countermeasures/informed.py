@@ -6,34 +6,29 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semtransforms.core.checks import check_integer
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.core.grid import add_noise, quantize, to_float
-from semtransforms.core.hardware import autocast_dtype, keep_freed_memory
+from semtransforms.core.grid import add_noise
+from semtransforms.core.hardware import keep_freed_memory
 from semtransforms.core.keys import image_keys
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures.base import Countermeasure
 from semtransforms.evaluation.countermeasures.stored import CHUNK_PIXELS
-from semtransforms.noise.pgd import pgd
-from semtransforms.views.eot import EOT
+from semtransforms.noise.engine import Engine
 
 
 class PublishedGenerator(Protocol):
     """What a published generator holds, of which a :class:`~semtransforms.NoiseGenerator` is one."""
 
     @property
-    def surrogate(self) -> nn.Module:
-        """float (N, 3, H, W) in [0, 1] to logits."""
-
-    @property
     def config(self) -> GeneratorConfig:
         """How it makes noise."""
 
     @property
-    def eot(self) -> EOT:
-        """Its transformations T."""
+    def engine(self) -> Engine:
+        """What makes it."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +72,6 @@ class InformedTrainer(Countermeasure):
 
     def _check(self, labels: Tensor) -> None:
         config = self.generator.config
-        if next(self.generator.surrogate.parameters(), None) is None:
-            raise ValueError(
-                f"countermeasure {self.name!r}: method {config.method!r} has no surrogate network to run in reverse. "
-                "Leave it out, or use a generator that has one."
-            )
         if config.num_classes is not None and int(labels.max()) >= config.num_classes:
             raise ValueError(
                 f"countermeasure {self.name!r}: the generator knows labels 0..{config.num_classes - 1}, got "
@@ -89,16 +79,4 @@ class InformedTrainer(Countermeasure):
             )
 
     def _washed(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        config, surrogate = self.generator.config, self.generator.surrogate
-        device = next(surrogate.parameters()).device
-        delta = pgd(
-            surrogate,
-            to_float(images.to(device)),
-            config.target_labels(labels.to(device)),
-            replace(config.defense, steps=self.steps or config.steps_u),
-            keys=keys.to(device),
-            maximise=not config.climbs,
-            eot=self.generator.eot,
-            dtype=autocast_dtype(config.precision, device),
-        )
-        return add_noise(images, quantize(delta, config.rho_u).to(images.device))
+        return add_noise(images, self.generator.engine.undo(images, labels, keys, self.steps))
