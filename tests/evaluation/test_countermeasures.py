@@ -31,6 +31,7 @@ from semtransforms.evaluation.countermeasures import (
     parse_countermeasure,
 )
 from semtransforms.evaluation.countermeasures.linear import class_directions
+from semtransforms.noise.engine import NetworkEngine
 from semtransforms.views.catalogue import denoise
 from semtransforms.views.eot import EOT
 
@@ -500,9 +501,9 @@ def generator(**changes):
         "method": "em", "defense_sees": None, "surrogate_sees": None, "num_samples": 1, "eot": (), "num_classes": 2,
         "image_size": (8, 8), "precision": "fp32",
     }  # fmt: skip
-    return SimpleNamespace(
-        surrogate=Linear(), config=GeneratorConfig(**(config | changes)), eot=EOT([]), name="em-linear"
-    )
+    settings, network = GeneratorConfig(**(config | changes)), Linear()
+    engine = NetworkEngine(network, settings, EOT([]))
+    return SimpleNamespace(surrogate=network, config=settings, engine=engine, name="em-linear")
 
 
 def test_the_informed_trainer_washes_the_noise_of_a_linear_surrogate_out():
