@@ -1,5 +1,6 @@
 """Files that are whole or absent, and locks that a kill does not leave behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from semtransforms.core import files
 from semtransforms.core.files import (
     alone_in,
     explained,
@@ -135,6 +137,21 @@ def _free(place: Path, lock: str) -> bool:
             return alone
     except ValueError:
         return False
+
+
+@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("does not appear to support flock")]
+)
+def test_a_disk_without_locks_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, wait: bool):
+    """filelock has two errors for it; on such a network disk every protection would end in a stack of calls."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(files.FileLock, "acquire", refuse)
+    with locked(tmp_path / ".lock", wait=wait) as held:
+        assert held is False
 
 
 def test_a_folder_that_was_made_in_vain_is_gone(tmp_path: Path):
