@@ -272,6 +272,7 @@ def test_unknown_name_is_an_attribute_error():
         _ = semtransforms.SEMM
 
 
+@pytest.mark.processes
 def test_importing_the_package_imports_no_torch():
     """Each spawned worker and each `semtransforms --help` would pay seconds for networks it does not use."""
     heavy = {"torch", "torchvision", "datasets", "kornia", "huggingface_hub"}

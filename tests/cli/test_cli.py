@@ -59,6 +59,7 @@ def fails(result: Result, *words: str) -> None:
         assert word in result.stderr
 
 
+@pytest.mark.processes
 def test_help_is_quick_and_lists_the_commands():
     """A help that loads torch takes seconds; whoever mistypes an option pays it each time."""
     program = "import sys; from semtransforms.cli import app; app('--help'.split(), standalone_mode=False)"

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from killing import run_killed
 
 from semtransforms.core import files
 from semtransforms.core.files import (
@@ -48,19 +49,18 @@ def test_files_that_belong_together(tmp_path: Path):
 
 
 KILLED = """
-import os, signal
 from pathlib import Path
-from semtransforms.core.files import writing
-with writing(Path({place!r}) / "a.json") as temporary:
-    temporary.write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
+from killing import kill_at_rename
+from semtransforms.core.files import write_atomically
+kill_at_rename(1)
+write_atomically(Path({place!r}) / "a.json", b"half")
 """
 
 
+@pytest.mark.processes
 def test_what_a_kill_leaves_is_swept_and_nothing_else(tmp_path: Path):
     """Half a photograph is published with the others, or a file of the user is gone."""
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(place=str(tmp_path))])
-    assert killed.returncode == -signal.SIGKILL
+    run_killed(KILLED.format(place=str(tmp_path)), __file__)
     assert len(os.listdir(tmp_path)) == 1
     (tmp_path / ".unfinished-letter").write_bytes(b"of the user")
     (tmp_path / "whole").write_bytes(b"whole")
@@ -112,6 +112,7 @@ with {lock}:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("lock", ["locked(Path({place!r}) / '.lock', wait=False)", "alone_in(Path({place!r}), 'OUT')"])
 def test_a_lock_excludes_another_process_and_goes_with_it(tmp_path: Path, lock: str):
     """Two writers of one folder mix their files; a lock that outlives kill -9 locks the owner out for ever."""
