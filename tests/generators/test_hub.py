@@ -427,9 +427,8 @@ def test_environment_of_the_process(server: HubServer, commit: str, tmp_path: Pa
     assert load(NAME, HF_TOKEN=server.token)[0] == make().fingerprint
     seen = len(server.requests)
     assert seen > 0
-    assert load(f"{NAME}@{commit}")[0] == make().fingerprint  # no token, and no request of any kind
-    found, error, waited = load(NAME, "org/other", HF_HUB_OFFLINE="1")
-    assert found == make().fingerprint
+    found, pinned, error, waited = load(NAME, f"{NAME}@{commit}", "org/other", HF_HUB_OFFLINE="1")
+    assert found == pinned == make().fingerprint
     assert "HF_HUB_OFFLINE is set" in error
     assert float(waited) == 0
     assert len(server.requests) == seen
