@@ -272,6 +272,7 @@ def test_unknown_name_is_an_attribute_error():
         _ = semtransforms.SEMM
 
 
+@pytest.mark.processes
 def test_importing_the_package_imports_no_torch():
     """Each spawned worker and each `semtransforms --help` would pay seconds for networks it does not use."""
     heavy = {"torch", "torchvision", "datasets", "kornia", "huggingface_hub"}
@@ -293,8 +294,6 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 60  # lines; a screen
 
 # what is longer, and why
 LONGER = {
-    "cli": "one file for all commands, until each has its own",
-    "cli.fit": "one parameter an option, until the commands have files of their own",
     "evaluation.page": "CSS, HTML and figures, until a template holds the first two",
     "evaluation.protocol.evaluate": "20 arguments, each told to the reader; 54 lines of code",
     "evaluation.summary": "averages and the verdict, until the report is a folder",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from semtransforms import SEM, fit_generator
-from semtransforms.cli.demo import load_digits_images, split_digits
+from semtransforms.cli.digits import load_digits_images, split_digits
 from semtransforms.core.config import Transformation
 
 CONFIG = replace(

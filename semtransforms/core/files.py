@@ -112,7 +112,7 @@ def locked(file: Path, *, wait: bool) -> Iterator[bool]:
     lock = FileLock(file)
     try:
         lock.acquire(blocking=wait)
-    except (Timeout, OSError):
+    except (Timeout, OSError, NotImplementedError):  # the last: filelock 3 on a disk without flock
         yield False
         return
     try:

@@ -1,8 +1,10 @@
 """The benchmarks: floors by hand, a reference path that is Algorithm 1, and figures that come from what was run."""
 
+import io
 import json
+import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,8 +126,18 @@ def test_the_reference_path_takes_the_same_step(monkeypatch):
     assert (worst - climbed).abs().gt(1e-6).float().mean() < 0.01
 
 
+def printed_here(program, *arguments):
+    """What a program prints, run in this process: another one imports torch for seconds."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr("sys.argv", ["-c", *arguments])
+        exec(program, {})
+    return float(printed.getvalue())
+
+
 def test_every_job_is_timed_and_written(tmp_path, monkeypatch, capsys):
     """A figure must come from a run: repeats, pairs and the floor stand in the record."""
+    monkeypatch.setattr(jobs, "_printed", printed_here)
     monkeypatch.setattr(jobs, "STORED", 64)
     monkeypatch.setattr(command, "EPOCH", 20)
     monkeypatch.setattr(
@@ -144,6 +156,13 @@ def test_every_job_is_timed_and_written(tmp_path, monkeypatch, capsys):
         assert min(record["ours"] + record["baseline"]) > 0
         assert record["ratios"] == [record["ours"][0] / record["baseline"][0]]
         assert job.passes.total > 0
+
+
+@pytest.mark.processes
+def test_a_program_runs_in_a_process_of_its_own():
+    """What this process has imported and allocated would be missing from the time and the memory of opening a store."""
+    program = "import os, sys; print(float(sys.argv[1]) if os.getppid() == int(sys.argv[2]) else -1)"
+    assert jobs._printed(program, "2.5", str(os.getpid())) == 2.5
 
 
 def test_zero_repeats_is_an_error(monkeypatch, capsys):

@@ -59,6 +59,7 @@ def fails(result: Result, *words: str) -> None:
         assert word in result.stderr
 
 
+@pytest.mark.processes
 def test_help_is_quick_and_lists_the_commands():
     """A help that loads torch takes seconds; whoever mistypes an option pays it each time."""
     program = "import sys; from semtransforms.cli import app; app('--help'.split(), standalone_mode=False)"
@@ -123,6 +124,7 @@ def test_mistakes_are_one_line_before_any_work(photos: Path, generator: Path, tm
     fails(run("protect", photos, out, "--generator", generator, "--device", "abacus", *cache), "device", "abacus")
     fails(run("show", photos, "--generator", generator, "--out", out.with_suffix(".jpg")), "--out", ".png")
     fails(run("show", photos, "--generator", generator, "--index", 4, "--out", out.with_suffix(".png")), "0..3", "4")
+    fails(run("show", photos, "--generator", generator, "-n", 0, "--out", out.with_suffix(".png")), "-n", ">= 1", "0")
     fails(run("fit", photos, out, "--rho-u", "8"), "--rho-u", "'8'", "8/255")
     fails(run("fit", photos, out, "--rho-u", "0.5/255"), "rho-u")
     fails(run("fit", photos, out, "--method", "sam"), "'sam'", "'sem'")
@@ -261,7 +263,7 @@ def test_places_that_cannot_be_written_are_found_out_first(
     fails(run("fit", photos, tmp_path / "file" / "mine"), "OUT", "file/mine", "Choose")
     picture = tmp_path / "nodir" / "x.png"
     fails(run("show", photos, "--generator", generator, "--out", picture), "--out", "nodir", "Make")
-    monkeypatch.setattr("semtransforms.cli.demo.run_demo", None)
+    monkeypatch.setattr("semtransforms.cli.digits.run_demo", None)
     fails(run("demo", "--out", tmp_path / "file" / "demo"), "--out", "file/demo", "Choose")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -414,13 +416,13 @@ def test_demo_protects_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("sklearn")
     from dataclasses import replace
 
-    from semtransforms.cli import demo
+    from semtransforms.cli import digits
 
     save_generator(tmp_path / "untrained", 10, 32)
-    monkeypatch.setattr(demo, "GENERATOR", str(tmp_path / "untrained"))
-    monkeypatch.setattr(demo, "VICTIM", replace(demo.VICTIM, width=4, train_steps=2))
-    images, labels = demo.load_digits_images()
-    monkeypatch.setattr(demo, "load_digits_images", lambda: (images[:200], labels[:200]))
+    monkeypatch.setattr(digits, "GENERATOR", str(tmp_path / "untrained"))
+    monkeypatch.setattr(digits, "VICTIM", replace(digits.VICTIM, width=4, train_steps=2))
+    images, labels = digits.load_digits_images()
+    monkeypatch.setattr(digits, "load_digits_images", lambda: (images[:200], labels[:200]))
     result = run("demo", "--json", "--out", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -438,15 +440,15 @@ def test_demo_protects_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_digits_are_the_same_bytes_everywhere():
     """The bundled generator is fitted on these bytes and this split; others would make its figures worthless."""
     sklearn = pytest.importorskip("sklearn.datasets")
-    from semtransforms.cli import demo
+    from semtransforms.cli import digits
 
-    images, labels = demo.load_digits_images()
+    images, labels = digits.load_digits_images()
     assert (images.shape, images.dtype, labels.dtype) == ((1797, 3, 32, 32), torch.uint8, torch.int64)
     scans = sklearn.load_digits().images
     # bilinear enlargement keeps what lies inside: the mean of an image's middle, within a few levels
     middle = images[:, 0, 8:24, 8:24].double().mean((1, 2)).numpy()
     assert np.abs(middle - scans[:, 2:6, 2:6].mean((1, 2)) * 255 / 16).max() < 20
-    train, test = demo.split_digits(labels)
+    train, test = digits.split_digits(labels)
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(1797))
     assert (len(train), len(test)) == (1402, 395)
     counts = np.bincount(labels.numpy())

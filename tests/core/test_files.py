@@ -1,5 +1,6 @@
 """Files that are whole or absent, and locks that a kill does not leave behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from killing import run_killed
 
+from semtransforms.core import files
 from semtransforms.core.files import (
     alone_in,
     explained,
@@ -46,19 +49,18 @@ def test_files_that_belong_together(tmp_path: Path):
 
 
 KILLED = """
-import os, signal
 from pathlib import Path
-from semtransforms.core.files import writing
-with writing(Path({place!r}) / "a.json") as temporary:
-    temporary.write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
+from killing import kill_at_rename
+from semtransforms.core.files import write_atomically
+kill_at_rename(1)
+write_atomically(Path({place!r}) / "a.json", b"half")
 """
 
 
+@pytest.mark.processes
 def test_what_a_kill_leaves_is_swept_and_nothing_else(tmp_path: Path):
     """Half a photograph is published with the others, or a file of the user is gone."""
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(place=str(tmp_path))])
-    assert killed.returncode == -signal.SIGKILL
+    run_killed(KILLED.format(place=str(tmp_path)), __file__)
     assert len(os.listdir(tmp_path)) == 1
     (tmp_path / ".unfinished-letter").write_bytes(b"of the user")
     (tmp_path / "whole").write_bytes(b"whole")
@@ -110,6 +112,7 @@ with {lock}:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("lock", ["locked(Path({place!r}) / '.lock', wait=False)", "alone_in(Path({place!r}), 'OUT')"])
 def test_a_lock_excludes_another_process_and_goes_with_it(tmp_path: Path, lock: str):
     """Two writers of one folder mix their files; a lock that outlives kill -9 locks the owner out for ever."""
@@ -135,6 +138,21 @@ def _free(place: Path, lock: str) -> bool:
             return alone
     except ValueError:
         return False
+
+
+@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("does not appear to support flock")]
+)
+def test_a_disk_without_locks_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, wait: bool):
+    """filelock has two errors for it; on such a network disk every protection would end in a stack of calls."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(files.FileLock, "acquire", refuse)
+    with locked(tmp_path / ".lock", wait=wait) as held:
+        assert held is False
 
 
 def test_a_folder_that_was_made_in_vain_is_gone(tmp_path: Path):

@@ -2,16 +2,12 @@
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from killing import run_killed
 from PIL import Image
 from torch.utils.data import TensorDataset
 from torchvision.datasets import ImageFolder, folder
@@ -257,28 +253,24 @@ def test_an_interrupted_run_leaves_a_checkpoint(tmp_path, monkeypatch):
     assert not list(out.glob("runs/*.safetensors"))
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {here!r})
+KILLED = """
+from killing import kill_at_rename
 from test_protocol import *
-run(None, protected=halves(), out={out!r}, seeds=range(200))
+kill_at_rename(3, "runs/*.json")
+run(None, protected=halves(), out={out!r})
 """
 
 
+@pytest.mark.processes
 def test_a_killed_evaluation_loses_one_run_at_most(tmp_path):
     """A record cut in half would stop the report, or count as a run."""
     out = tmp_path / "report"
-    here = os.path.dirname(os.path.abspath(__file__))
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(here=here, out=str(out))])
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("runs/*.json"))) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    run_killed(KILLED.format(out=str(out)), __file__)
     done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*.json")}
-    report = run(None, protected=halves(), out=out, seeds=range(2))
+    assert len(done) == 2
+    report = run(None, protected=halves(), out=out)
     assert {file: file.stat().st_mtime_ns for file in done} == done
-    assert {r.seed for r in report.records} >= {0, 1}
+    assert rows(report) == [(copy, "tiny", "none", seed) for copy in ("clean", "protected") for seed in (0, 1)]
 
 
 def test_other_data_or_settings_do_not_join_a_report(generator, tmp_path):

@@ -539,6 +539,7 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dis
          "--disable-component-update", "--disable-sync", "--hide-scrollbars"]  # fmt: skip
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium, chromium-browser or google-chrome")
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_a_browser_shows_it_wide_and_narrow(tmp_path, scheme):
@@ -565,7 +566,7 @@ def test_a_browser_shows_it_wide_and_narrow(tmp_path, scheme):
     shown = subprocess.run(
         [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=2080,3000", "--dump-dom",
          f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", f"--screenshot={picture}", str(wrapper)],
-        capture_output=True, text=True, timeout=200, env={**os.environ, "HOME": str(tmp_path)}, check=True,
+        capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}, check=True,
     ).stdout  # fmt: skip
     widths = re.search("<title>(.*?)</title>", shown)[1].split(",")
     assert [int(width) for width in widths[:3]] == [1280, 400, 1280]

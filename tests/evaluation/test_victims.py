@@ -1,15 +1,11 @@
 """The unauthorised trainer: schedules, what is measured, interruption, early stopping."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from killing import run_killed
 from torch import nn
 from torchvision.transforms import v2
 
@@ -171,33 +167,28 @@ def test_a_seed_reproduces_and_another_differs():
     assert first.curve != other.curve
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {here!r})
+KILLED = """
 import torch; torch.set_num_threads(1)
 from semtransforms.evaluation.victims import training
-training.CHECKPOINT_SECONDS = 0
+from killing import kill_at_rename
 from test_victims import *
+training.CHECKPOINT_SECONDS = 0
+kill_at_rename(25, "victim.safetensors")
 train({config}, checkpoint={path!r})
 """
 
 
-@pytest.mark.parametrize("config", ["replace(NO_FLIP, train_steps=300)",
-                                    "replace(NO_FLIP, train_steps=300, evaluations=30, patience=299)"])  # fmt: skip
+@pytest.mark.processes
+@pytest.mark.parametrize("config", ["NO_FLIP", "replace(NO_FLIP, evaluations=12, patience=59)"])
 def test_killed_and_resumed_gives_the_same_result(tmp_path, config):
     """kill -9 in the middle of an hour's training must cost seconds and not change a figure."""
     path = tmp_path / "victim.safetensors"
-    here = os.path.dirname(os.path.abspath(__file__))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         unbroken = train(eval(config))
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(here=here, path=str(path), config=config)])
-        deadline = time.monotonic() + 120
-        while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "the training ended before it could be killed"
+        run_killed(KILLED.format(path=str(path), config=config), __file__)
+        assert path.exists()
         resumed = train(eval(config), checkpoint=path)
     finally:
         torch.set_num_threads(threads)

@@ -2,18 +2,14 @@
 
 import datetime
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killing import run_killed
 from safetensors.torch import load_file, save_file
 from torch.utils.data import TensorDataset
 
@@ -137,30 +133,26 @@ def test_a_seed_reproduces_and_another_differs():
     assert one.fingerprint != other.fingerprint
 
 
-SCRIPT = """
-import sys, torch
-sys.path.insert(0, {here!r})
+KILLED = """
+import torch
+from killing import kill_at_rename
 from test_fitting import fit, small
 torch.set_num_threads(1)
-fit(small(train_steps=40), checkpoint_dir={folder!r}, resume=True, checkpoint_every=1)
+kill_at_rename(8, "checkpoint.safetensors")
+fit(small(), checkpoint_dir={folder!r}, checkpoint_every=1)
 """
 
 
+@pytest.mark.processes
 def test_killed_and_resumed_gives_the_same_weights(tmp_path):
     """kill -9 in the middle of an hour-long fit must cost minutes, and not change the result by a bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        unbroken = fit(small(train_steps=40))
-        here = os.path.dirname(os.path.abspath(__file__))
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(here=here, folder=str(tmp_path))])
-        checkpoint = tmp_path / "checkpoint.safetensors"
-        deadline = time.monotonic() + 120
-        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        resumed = fit(small(train_steps=40), checkpoint_dir=tmp_path, resume=True)
+        unbroken = fit(small())
+        run_killed(KILLED.format(folder=str(tmp_path)), __file__)
+        assert (tmp_path / "checkpoint.safetensors").exists()
+        resumed = fit(small(), checkpoint_dir=tmp_path, resume=True)
     finally:
         torch.set_num_threads(threads)
     assert resumed.fingerprint == unbroken.fingerprint

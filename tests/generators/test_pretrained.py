@@ -114,6 +114,7 @@ print(json.dumps({name: generator.fingerprint for name, generator in loaded.item
 """
 
 
+@pytest.mark.processes
 def test_the_wheel_carries_them(tmp_path: Path):
     """A user has the wheel and nothing else: no checkout beside it, another working directory, no network."""
     pytest.importorskip("hatchling")

@@ -209,6 +209,7 @@ def start_method(request) -> Iterator[str]:
     multiprocess.set_start_method(before, force=True)
 
 
+@pytest.mark.processes
 def test_several_processes(generator, start_method, tmp_path):
     """Spawned: function and hash survive the journey. Forked: torch waits forever for the parent's second thread."""
     if start_method == "spawn":  # weights in memory with fork, read again with spawn

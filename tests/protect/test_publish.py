@@ -2,18 +2,15 @@
 
 import hashlib
 import json
-import os
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killing import run_killed
 from PIL import Image, PngImagePlugin
 from safetensors.numpy import load_file
 
@@ -119,34 +116,22 @@ def test_given_seed_reproduces(photos: Path, tmp_path: Path):
 
 
 KILLED = """
-import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 import semtransforms.protect.publish as publish
 import test_publish
+from killing import kill_at_rename
 publish.BATCH_IMAGES = 2
-rename, left = os.replace, [{renames}]
-def replace(source, target):
-    left[0] -= 1
-    if left[0] < 0 and {before}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(source, target)
-    if left[0] < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.replace = replace
+kill_at_rename(8, done={done})
 test_publish.run(Path({photos!r}), Path({out!r}), format={format!r})
 """
 
 
-@pytest.mark.parametrize(("before", "format"), [(True, "png"), (False, "parquet")])
-def test_killed_run_goes_on(photos: Path, tmp_path: Path, before: bool, format: str):
+@pytest.mark.processes
+@pytest.mark.parametrize(("done", "format"), [(False, "png"), (True, "parquet")])
+def test_killed_run_goes_on(photos: Path, tmp_path: Path, done: bool, format: str):
     """kill -9 in mid-run: finished files are not redone, nothing is torn, the seed is the same one."""
     out = tmp_path / ("out.parquet" if format == "parquet" else "out")
-    script = KILLED.format(
-        tests=str(Path(__file__).parent), photos=str(photos), out=str(out), format=format, before=before, renames=7
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == -signal.SIGKILL
+    run_killed(KILLED.format(photos=str(photos), out=str(out), format=format, done=done), __file__)
     files = tmp_path / "out.parquet.unfinished" if format == "parquet" else out
     assert not (files / "protection.json").exists()
     finished = {p: p.stat().st_mtime_ns for p in files.rglob("[0-9].png")}

@@ -5,12 +5,12 @@ import multiprocessing
 import os
 import pickle
 import signal
-import time
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from killing import kill_at_rename
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms, tv_tensors
@@ -38,17 +38,15 @@ def noise_of(pixels, label, seed):
 class FakeGenerator:
     """Deterministic noise without a network; ``weights`` stands for what must not travel to the workers."""
 
-    def __init__(self, num_classes=4, delay=0.0):
+    def __init__(self, num_classes=4):
         self.num_classes = num_classes
         self.config = GeneratorConfig(num_classes=num_classes, image_size=(8, 8))
         self.name, self.fingerprint = "fake", hashlib.sha256(b"fake").hexdigest()
         self.smallest = 8  # as of the network its config names
         self.weights = np.zeros(1 << 20)
-        self.delay = delay
         self.seen = []
 
     def noise(self, images, labels, *, seed=0, batch_size=None, device=None, progress=False):
-        time.sleep(self.delay)
         self.seen += labels.tolist()
         return [
             torch.from_numpy(noise_of(image.numpy(), label, seed))
@@ -380,24 +378,23 @@ def test_the_noise_is_computed_once_and_never_for_other_inputs(tmp_path):
     assert len(stores) == 8
 
 
-def compute_slowly(cache):
-    store_module.SHARD_BYTES = 400
-    protect(cifar(), cache, FakeGenerator(delay=0.05))
+def compute_until_killed(cache):
+    kill_at_rename(5, "shard-*.safetensors")
+    protect(cifar(), cache)
 
 
+@pytest.mark.processes
 def test_a_killed_computation_resumes(tmp_path, monkeypatch):
     """After a kill -9 everything is computed again, or a part of the images is left without noise."""
     monkeypatch.setattr(store_module, "SHARD_BYTES", 400)
-    process = multiprocessing.get_context("fork").Process(target=compute_slowly, args=(tmp_path,))
+    process = multiprocessing.get_context("fork").Process(target=compute_until_killed, args=(tmp_path,))
     process.start()
-    while process.is_alive() and len(list(tmp_path.glob("*/shard-*.safetensors"))) < 4:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
     process.join()
+    assert process.exitcode == -signal.SIGKILL
     done = len(list(tmp_path.glob("*/shard-*.safetensors")))
     generator = FakeGenerator()
     protected = protect(cifar(), tmp_path, generator)
-    assert 4 <= done < 12
+    assert done == 4
     assert generator.seen == LABELS[2 * done :] or generator.seen == LABELS[done:]
     assert_noise(protected)
 
@@ -563,13 +560,15 @@ def test_a_joint_transform_must_give_a_pair(tmp_path):
             read()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_loader_workers_only_read(context, tmp_path):
     """Workers compute noise of their own, need the generator, or give other bytes than the main process."""
     protected = protect(cifar(transforms.PILToTensor()), tmp_path)
     expected = torch.stack([protected[i][0] for i in range(12)])
     files = {path: path.stat().st_mtime_ns for path in protected.store.folder.iterdir()}
-    loader = DataLoader(protected, batch_size=4, num_workers=2, multiprocessing_context=context)
+    workers = 1 if context == "spawn" else 2  # a spawned one imports torch for seconds
+    loader = DataLoader(protected, batch_size=4, num_workers=workers, multiprocessing_context=context)
     assert torch.equal(torch.cat([images for images, _ in loader]), expected)
     assert files == {path: path.stat().st_mtime_ns for path in protected.store.folder.iterdir()}
 

@@ -15,7 +15,9 @@ from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from torchvision.transforms import v2
+from typer.testing import CliRunner
 
+from semtransforms.cli import app
 from semtransforms.generators.fitting import fit_generator
 from semtransforms.noise.methods import EM, NTGA, SC_L2, SC_LINF, SEM, TAP
 from semtransforms.protect.wrapper import ProtectedDataset
@@ -116,14 +118,28 @@ def test_no_choice_of_images_is_empty(tmp_path):
         ProtectedDataset(tensors(), generator, indices=[], cache_dir=tmp_path, progress=False)
 
 
-def test_a_run_that_crashes_does_not_exit_with_0(tmp_path):
+def fit_damaged(place, method):
+    """The command that fits a method on images of which one does not decode."""
+    folder(place / "images")
+    (place / "images" / "class0" / "00.png").write_bytes(b"no image")
+    quickly = [] if method == "sc-linf" else ["--train-steps", "1"]  # SC trains nothing, and refuses the option
+    return ["fit", str(place / "images"), str(place / "out"), "--method", method, *quickly]
+
+
+@pytest.mark.parametrize("method", ["sem", "tap", "ntga", "sc-linf"])
+def test_a_run_that_crashes_does_not_exit_with_0(method, tmp_path):
     """Peers' shell scripts go on to the next experiment, and its table gets the figures of a broken fit."""
-    folder(tmp_path / "images")
-    (tmp_path / "images" / "class0" / "00.png").write_bytes(b"no image")
-    for method in ("sem", "tap", "ntga", "sc-linf"):
-        command = [sys.executable, "-m", "semtransforms", "fit", str(tmp_path / "images"), str(tmp_path / method)]
-        quickly = [] if method == "sc-linf" else ["--train-steps", "1"]  # SC trains nothing, and refuses the option
-        done = subprocess.run([*command, "--method", method, *quickly], capture_output=True, text=True)
-        assert done.returncode != 0
-        assert "00.png" in done.stderr
-        assert not (tmp_path / method).exists()
+    result = CliRunner().invoke(app, fit_damaged(tmp_path, method))
+    assert result.exit_code != 0
+    assert "00.png" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.processes
+def test_the_exit_code_leaves_the_process(tmp_path):
+    """The shell sees the status of the process, not what the command returned inside."""
+    command = [sys.executable, "-m", "semtransforms", *fit_damaged(tmp_path, "sem")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "00.png" in done.stderr
+    assert not (tmp_path / "out").exists()

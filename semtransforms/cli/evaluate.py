@@ -1,0 +1,113 @@
+"""``semtransforms evaluate``: what a trainer still learns."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semtransforms.cli.errors import one_line_errors
+from semtransforms.cli.options import GENERATOR_HELP, Device, ImageColumn, LabelColumn, Size, Source, Split, Width
+
+OUT_HELP = "Folder for the report; new, empty or one to go on with."
+VICTIMS_HELP = "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping."
+COUNTERMEASURES_HELP = (
+    "Comma-separated: none, greyscale, jpeg-75, mean, cutout, informed-same-seed, ...; joined with +."
+)
+TEST_SPLIT_HELP = (
+    "Part of --test to read, where it has parts. Default: test where SOURCE and --test are one name, else train."
+)
+
+Out = Annotated[Path, typer.Argument(metavar="OUT", help=OUT_HELP, show_default=False)]
+Test = Annotated[str, typer.Option(help="Clean test images of the same classes, as SOURCE is given.")]
+MaybeGenerator = Annotated[str | None, typer.Option(help=GENERATOR_HELP)]
+Protected = Annotated[str | None, typer.Option(help="A copy protected already, instead of --generator.")]
+Victims = Annotated[str, typer.Option(help=VICTIMS_HELP)]
+Countermeasures = Annotated[str, typer.Option(help=COUNTERMEASURES_HELP)]
+Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the victims.")]
+Protocol = Annotated[str, typer.Option(help="quick (20 epochs) or paper (40,000 updates).")]
+Network = Annotated[str, typer.Option(help="The trainer's network; convnet suits a CPU.")]
+ProtectionSeed = Annotated[int, typer.Option(help="Of the noise.")]
+CopyName = Annotated[str | None, typer.Option(help="What the protected copy is called in the report.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the noise.")]
+TestSplit = Annotated[str | None, typer.Option(help=TEST_SPLIT_HELP)]
+
+
+def evaluate_command(
+    source: Source,
+    out: Out,
+    test: Test,
+    generator: MaybeGenerator = None,
+    protected: Protected = None,
+    victims: Victims = "standard",
+    countermeasures: Countermeasures = "none",
+    seeds: Seeds = "0,1,2",
+    protocol: Protocol = "quick",
+    network: Network = "resnet18",
+    width: Width = None,
+    size: Size = None,
+    protection_seed: ProtectionSeed = 0,
+    copy_name: CopyName = None,
+    cache_dir: CacheDir = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = None,
+) -> None:
+    """Play the unauthorised trainer: what does a network still learn from the protected copy?
+
+    Writes report.html, report.md and report.json. An interrupted evaluation goes on when started again.
+    """
+    with one_line_errors("interrupted: the same command goes on from here"):
+        from semtransforms.data.sources import open_source
+        from semtransforms.evaluation.protocol import evaluate as run_evaluation
+
+        if generator is None and protected is None:
+            raise ValueError("--generator or --protected must say which copy is to be judged.")
+        columns = {"image_column": image_column, "label_column": label_column}
+        if test_split is None and test == source and not Path(source).expanduser().is_dir():
+            test_split = "test"
+        report = run_evaluation(
+            open_source(source, split=split, **columns),
+            generator,
+            test=open_source(test, split=test_split, **columns),
+            protected=None if protected is None else open_source(protected, split=split, **columns),
+            victims=_names("victims", victims),
+            countermeasures=_names("countermeasures", countermeasures),
+            seeds=_seeds(seeds),
+            protocol=protocol,
+            network=network,
+            width=width,
+            protection_seed=protection_seed,
+            image_size=None if size is None else (size, size),
+            name=Path(source).name or source,
+            copy_name=copy_name,
+            out=out,
+            cache_dir=cache_dir,
+            device=device,
+        )
+        typer.echo("\n".join(report.verdict()))
+        typer.echo(f"Report: {out / 'report.html'}")
+
+
+def _names(option: str, text: str) -> list[str]:
+    """Comma-separated words; the commas inside protected-classes-0,1 belong to the word."""
+    words: list[str] = []
+    for part in text.split(","):
+        if words and re.fullmatch(r"\s*\d+\s*(\+.*)?", part) and "protected-classes-" in words[-1]:
+            words[-1] += f",{part.strip()}"
+        else:
+            words.append(part.strip())
+    if not all(words):
+        raise ValueError(f"--{option} must be comma-separated names, got {text!r}.")
+    return words
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"--seeds must be comma-separated whole numbers, got {text!r}.") from None

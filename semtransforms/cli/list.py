@@ -1,0 +1,28 @@
+"""``semtransforms list``: the generators that have a short name."""
+
+from __future__ import annotations
+
+import typer
+
+from semtransforms.cli.errors import one_line_errors
+from semtransforms.cli.table import table
+
+
+def list_command() -> None:
+    """List the generators that have a short name."""
+    with one_line_errors():
+        from semtransforms.core.grid import levels
+        from semtransforms.generators.card import in_short
+        from semtransforms.generators.names import available
+
+        rows = [["name", "method", "data", "classes", "size", "surrogate", "rho_u", "rho_a", "KiB", "place",
+                 "trainer protected (clean), in %"]]  # fmt: skip
+        for row in available():
+            facts = [
+                row["name"], row["method"], row["data"], row["num_classes"], row["image_size"] and
+                "x".join(map(str, row["image_size"])), row["surrogate"],
+                *(row[rho] is not None and f"{levels(row[rho])}/255" for rho in ("rho_u", "rho_a")),
+                row["bytes"] and f"{row['bytes'] / 1024:.0f}", row["place"], in_short(row["measured"]),
+            ]  # fmt: skip
+            rows.append([str(fact or "?") for fact in facts])
+        typer.echo(table(rows))

@@ -1,0 +1,76 @@
+"""``semtransforms protect``: a copy that can be published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semtransforms.cli.errors import one_line_errors
+from semtransforms.cli.options import Device, Generator, ImageColumn, LabelColumn, Source, Split
+
+FORMAT_HELP = (
+    "png: image folder. parquet, datasets: one Parquet file or datasets folder. noise: the noise alone, "
+    "to be kept private. jpeg: costs protection."
+)
+
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or empty.", show_default=False)]
+Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
+Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the seed.")]
+
+
+def protect_command(
+    source: Source,
+    out: Out,
+    generator: Generator,
+    format: Format = "png",
+    seed: Seed = None,
+    cache_dir: CacheDir = None,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = None,
+) -> None:
+    """Write a protected copy of a labelled image collection, ready to be published.
+
+    Every image becomes upright 8-bit RGB (transparency is kept). An interrupted run goes on when started again.
+    """
+    with one_line_errors("interrupted: the same command goes on from here"):
+        from semtransforms.data.sources import open_source
+        from semtransforms.data.store import default_cache_dir
+        from semtransforms.generators.generator import NoiseGenerator
+        from semtransforms.protect.publish import FORMATS, protect_source
+
+        if format not in FORMATS:
+            jpeg = " JPEG costs protection; if you must have it, write --format jpeg." if format.startswith("j") else ""
+            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{jpeg}")
+        noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
+        images = open_source(source, split=split, image_column=image_column, label_column=label_column)
+        private = (cache_dir or default_cache_dir()) / "protections"
+        outcome = protect_source(images, out, noise_maker, format=format, seed=seed, private=private, device=device)
+        for place in outcome.failed:
+            typer.echo(f"error: not protected: {place}", err=True)
+        found = f", {outcome.found} were finished before" if outcome.found else ""
+        typer.echo(f"{outcome.written} images protected{found}: {out}")
+        if outcome.removed:
+            typer.echo(f"{outcome.removed} copies removed: their images are no longer in SOURCE under that name.")
+        typer.echo(
+            "Metadata (EXIF, GPS, ICC profiles, comments, text) is not copied; "
+            f"{outcome.with_metadata} of these images had some."
+        )
+        if outcome.without_alpha:
+            typer.echo(f"{outcome.without_alpha} images lost their transparency: JPEG has none.")
+        if images.other_columns:
+            typer.echo(f"Columns not copied: {', '.join(images.other_columns)}.")
+        if format == "jpeg":
+            typer.echo(
+                "JPEG changes pixels: part of the noise is lost, and the bound rho_u no longer holds. "
+                "Publish PNG where you can."
+            )
+        if format == "noise":
+            typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
+        typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")
+        if outcome.failed:
+            raise typer.Exit(1)
