@@ -295,9 +295,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 60  # lines; a screen
 LONGER = {
     "cli": "one file for all commands, until each has its own",
     "cli.fit": "one parameter an option, until the commands have files of their own",
-    "evaluation.page": "CSS, HTML and figures, until a template holds the first two",
     "evaluation.protocol.evaluate": "20 arguments, each told to the reader; 54 lines of code",
-    "evaluation.summary": "averages and the verdict, until the report is a folder",
     "evaluation.victims.training.train_victim": "10 arguments, each told to the reader; 50 lines of code",
 }
 

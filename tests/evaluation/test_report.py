@@ -11,16 +11,20 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from semtransforms.evaluation import page
 from semtransforms.evaluation.records import Record
 from semtransforms.evaluation.report import EvaluationReport
-from semtransforms.evaluation.summary import judge, summarise
+from semtransforms.evaluation.report import curves
+from semtransforms.evaluation.report.summary import summarise
+from semtransforms.evaluation.report.verdict import judge
+
+STYLE = Path(curves.__file__).with_name("style.css").read_text(encoding="utf-8")
 
 VALUES = {
     "schema": 1, "data": "ab" * 32, "dataset": "letters", "train_images": 10_000, "test_images": 2_000, "classes": 10,
@@ -404,12 +408,12 @@ def contrast(one, other):
 def test_text_and_lines_stand_out(scheme):
     """WCAG 2 AA: 4.5 for text, 3 for lines; in both schemes and on every colour of the table."""
     colours = dict(
-        re.findall(r"--(\w+): (#[0-9a-f]{6})", page._STYLE.split("@media (prefers-color-scheme: dark)")[scheme])
+        re.findall(r"--(\w+): (#[0-9a-f]{6})", STYLE.split("@media (prefers-color-scheme: dark)")[scheme])
     )
     grounds = [colours[name] for name in ("paper", "panel", "b0", "b1", "b2", "b3")]
     assert min(contrast(colours[text], ground) for text in ("ink", "muted") for ground in grounds) >= 4.5
     assert contrast(colours["link"], colours["paper"]) >= 4.5
-    assert min(contrast(colours[f"c{k}"], colours["paper"]) for k in range(page.COLOURS)) >= 3
+    assert min(contrast(colours[f"c{k}"], colours["paper"]) for k in range(curves.COLOURS)) >= 3
 
 
 def test_copies_look_different_without_colour():
@@ -504,7 +508,7 @@ def test_a_missing_field_is_refused():
         ("[]", "report.json: schema must be 1, got None"),
         ({"schema": 9}, "report.json: schema must be 1, got 9"),
         ({"records": {}}, "report.json: records must be a list of records"),
-        ({"noise": {"em": {"psnr": "31"}}}, "report.json: noise must be numbers or null by copy and measure"),
+        ({"noise": {"em": {"psnr": "31"}}}, "report.json: noise must be numbers or null by copy and metric"),
         ({"pictures": [{"title": "clean"}]}, "report.json: pictures must be a list of titles"),
         ({"records": [VALUES | {"seed": "0"}]}, r"report.json: records\[0\]: seed must be a whole number"),
         ({"pictures": [{"title": "clean", "images": 2}]}, "00-clean.png does not decode"),
@@ -571,7 +575,7 @@ def test_a_browser_shows_it_wide_and_narrow(tmp_path, scheme):
     assert [int(width) for width in widths[:3]] == [1280, 400, 1280]
     assert int(widths[3]) >= 600
 
-    style = page._STYLE.split("@media (prefers-color-scheme: dark)")[scheme == "dark"]
+    style = STYLE.split("@media (prefers-color-scheme: dark)")[scheme == "dark"]
     colours = {name: bytes.fromhex(value) for name, value in re.findall(r"--(\w+): #([0-9a-f]{6})", style)}
     with Image.open(picture) as screen:
         for left, right in ((0, 1280), (1280, 1680)):
