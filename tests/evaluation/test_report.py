@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 
 from semtransforms.evaluation.records import Record
-from semtransforms.evaluation.report import EvaluationReport
-from semtransforms.evaluation.report import curves
+from semtransforms.evaluation.report import EvaluationReport, curves
 from semtransforms.evaluation.report.summary import summarise
 from semtransforms.evaluation.report.verdict import judge
 
@@ -407,9 +406,7 @@ def contrast(one, other):
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_stand_out(scheme):
     """WCAG 2 AA: 4.5 for text, 3 for lines; in both schemes and on every colour of the table."""
-    colours = dict(
-        re.findall(r"--(\w+): (#[0-9a-f]{6})", STYLE.split("@media (prefers-color-scheme: dark)")[scheme])
-    )
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", STYLE.split("@media (prefers-color-scheme: dark)")[scheme]))
     grounds = [colours[name] for name in ("paper", "panel", "b0", "b1", "b2", "b3")]
     assert min(contrast(colours[text], ground) for text in ("ink", "muted") for ground in grounds) >= 4.5
     assert contrast(colours["link"], colours["paper"]) >= 4.5
