@@ -294,9 +294,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 60  # lines; a screen
 
 # what is longer, and why
 LONGER = {
-    "evaluation.page": "CSS, HTML and figures, until a template holds the first two",
     "evaluation.protocol.evaluate": "20 arguments, each told to the reader; 54 lines of code",
-    "evaluation.summary": "averages and the verdict, until the report is a folder",
     "evaluation.victims.training.train_victim": "10 arguments, each told to the reader; 50 lines of code",
 }
 

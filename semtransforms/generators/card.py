@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -21,7 +22,10 @@ from huggingface_hub import ModelCardData
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import levels
+from semtransforms.core.templates import fill
 from semtransforms.noise.engine import engine_of
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 UNKNOWN = "not recorded"
 UNMEASURED = "not measured"
@@ -35,77 +39,6 @@ CITATION = """@inproceedings{liu2024stable,
   year      = {2024},
   note      = {arXiv:2311.13091}
 }"""  # noqa: E501 - a line of BibTeX
-
-TEXT = """---
-{header}
----
-
-<!-- Written by semtransforms from config.json. Change the card there (NoiseGenerator.card), not here. -->
-
-# {method} noise generator for {data}
-
-It makes defensive noise for labelled images: a network trained on the images with the noise learns less from them.
-No pixel changes by more than {rho_u} of 255 grey levels.
-
-```python
-from semtransforms import NoiseGenerator
-
-generator = NoiseGenerator.from_pretrained("org/name")      # this repository, or a folder with its files
-protected = generator.protect(images, labels, seed=my_secret_seed)      # uint8 (N, 3, H, W), labels 0..{last}
-```
-
-| | |
-|---|---|
-| method | `{method_name}` |
-| surrogate | `{surrogate}` |
-| images it was fitted on | {size} px, {num_classes} classes |
-| label names | {classes} |
-| radius ρ_u | {rho_u}/255 |
-| radius ρ_a of the fit's adversary | {rho_a} |
-| data | {source} |
-| fitted by | {fitted_by} |
-
-## What it protects, and what it does not
-
-Test accuracy in % of a network trained on the clean and on the protected copy, as far as it was measured for this
-generator:
-
-{measured}
-
-Measured by: {measured_by}. Machine: {measured_on}. {notes}A trainer who is not in the table may learn more.
-
-{washing}
-So a published generator protects only against those who do not use it. Fit your own for images that matter, and
-keep it private. Converting the images to greyscale undoes most noise of this family (not SEM_PLUS's), JPEG some of it:
-the table says how far they go here, `semtransforms evaluate` how far on your data.
-{noise_itself}
-## Use and misuse
-
-For research, for comparison, and for trying the package out. The noise depends on the label: images of other classes,
-or labels in another order than above, are not protected. Publish PNG, not JPEG. It is not to be used to spoil data that
-others rely on: say that a data set carries such noise when you publish it.
-
-## Citation
-
-```bibtex
-{citation}
-```
-"""
-
-WASHING = """\
-**Whoever has this generator can wash its noise out.** Measured with another generator of this package (SEM, CIFAR-10,
-in its README): a trainer who held the very generator reached 72.0 to 73.6 of 75.1 %, one who held that of another fit
-28.2."""
-
-# where a trainer who holds it was measured
-WASHED = """\
-**Whoever has this generator knows what its noise looks like.** The rows `informed` are of a trainer who runs its loop
-in reverse. That washed out another generator of this package (72.0 to 73.6 of 75.1 %, in its README); here he may find
-a better way."""
-
-NOISE_ITSELF = """
-**This generator keeps the noise of certain images.** Whoever has it subtracts the noise: it must stay private.
-"""
 
 
 def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Mapping[str, Any]) -> str:
@@ -128,9 +61,12 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
     assert config.num_classes is not None
     assert config.image_size is not None
     measured = card.get("measured", ())
+    # whether a trainer who holds it was measured
     washed = any(row["trainer"].startswith("informed") for row in measured)
     sees = "adversary" in (config.defense_sees, config.surrogate_sees)
-    return TEXT.format(
+    return fill(
+        TEMPLATE,
+        escape=False,
         header=header.to_yaml(),
         method=config.method.upper(),
         method_name=config.method,
@@ -147,10 +83,12 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
         measured_by=_code(card.get("measured_by")),
         measured_on=card.get("measured_on", UNKNOWN),
         notes=f"{card['notes']} " if "notes" in card else "",
-        measured=_table(measured),
-        washing=WASHED if washed else WASHING,
-        noise_itself=NOISE_ITSELF if engine_of(config).keeps_noise else "",
+        measured=measured,
+        washed=washed,
+        keeps_noise=engine_of(config).keeps_noise,
         citation=CITATION,
+        cell=_cell,
+        in_words=in_words,
     )
 
 
@@ -197,15 +135,6 @@ def in_short(measured: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(
         f"{most}{row['trainer']} {in_words(row['protected'])} ({in_words(row.get('clean', ()))})" for most, row in rows
     )
-
-
-def _table(measured: Sequence[Mapping[str, Any]]) -> str:
-    if not measured:
-        return f"**{UNMEASURED}**"
-    rows = [
-        [_cell(row["trainer"]), *(in_words(row.get(copy, ())) for copy in ("clean", "protected"))] for row in measured
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [["trainer", "clean", "protected"], ["---"] * 3, *rows])
 
 
 def _cell(text: str) -> str:

@@ -99,10 +99,12 @@ def test_publish_then_load_by_the_line_it_prints(
     assert check(ROOT / "pretrained" / "sem-digits").fingerprint == NoiseGenerator.from_pretrained(folder).fingerprint
 
 
+RECORD = ROOT / "examples/reproduce/results/cpu/table2-cifar10-clean-rho0.json"
+
 LOADED = """
 import json, sys
 from pathlib import Path
-checkout, place = sys.argv[1:]
+checkout, place, record = sys.argv[1:]
 sys.path = [entry for entry in sys.path if not Path(entry).resolve().is_relative_to(checkout)]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__name__", "")]
 import semtransforms
@@ -110,13 +112,22 @@ from semtransforms.hub import short_names
 loaded = {name: semtransforms.NoiseGenerator.from_pretrained(name, device="cpu") for name in short_names()}
 assert all(generator.folder.is_relative_to(place) for generator in loaded.values()), loaded
 assert Path(semtransforms.__file__).is_relative_to(place)
+from semtransforms.evaluation.records import Record
+record = Record.from_dict(json.loads(Path(record).read_text(encoding="utf-8"))["records"][0])
+semtransforms.NoiseGenerator.from_pretrained("sem-digits", device="cpu").save_pretrained("generator")
+semtransforms.EvaluationReport([record]).save("report")
+for document in ("generator/README.md", "report/report.html"):
+    assert Path(document).stat().st_size > 1000, document
 print(json.dumps({name: generator.fingerprint for name, generator in loaded.items()}))
 """
 
 
 @pytest.mark.processes
 def test_the_wheel_carries_them(tmp_path: Path):
-    """A user has the wheel and nothing else: no checkout beside it, another working directory, no network."""
+    """A user has the wheel and nothing else: no checkout beside it, another working directory, no network.
+
+    The page and the card are written from files beside the code, which a wheel can miss.
+    """
     pytest.importorskip("hatchling")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
@@ -129,7 +140,7 @@ def test_the_wheel_carries_them(tmp_path: Path):
     kept = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and Path(entry) != ROOT]
     environment |= {"PYTHONPATH": os.pathsep.join([str(place), *kept]), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", LOADED, str(ROOT), str(place)],
+        [sys.executable, "-P", "-c", LOADED, str(ROOT), str(place), str(RECORD)],
         cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semtransforms.core.files import write_atomically
 from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
-from semtransforms.evaluation.page import render_page
 from semtransforms.evaluation.records import SCHEMA, Record
-from semtransforms.evaluation.summary import Cell, Row, Summary, conditions, judge, noise_table, summarise
+from semtransforms.evaluation.report.markdown import render_markdown
+from semtransforms.evaluation.report.page import render_page
+from semtransforms.evaluation.report.summary import summarise
+from semtransforms.evaluation.report.verdict import judge
+
+PICTURES = "pictures"  # the folder of the strips of images, beside the report
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class EvaluationReport:
 
     Args:
         records: the runs, in the order to show trainers, countermeasures and copies in.
-        noise: copy -> measure -> value, of its noise; ``None`` where one is not defined.
+        noise: copy -> metric -> value, of its noise; ``None`` where one is not defined.
         pictures: title -> uint8 (n, 3, H, W), the same n images each time, in the order to show them in.
 
     Raises:
@@ -70,29 +73,8 @@ class EvaluationReport:
 
     def to_markdown(self) -> str:
         """The verdict, the tables and what they rest on, as a Markdown document."""
-        summary = summarise(self.records)
-        parts = [
-            f"# What a trainer still learns: {_escape(self.records[0].dataset)}",
-            _bullets(self.verdict()),
-            "## Test accuracy",
-            "In % on clean test images: mean ± standard deviation over n seeds, [peak during the training]. "
-            f"Guessing: {100 * summary.guess:.1f}.",
-            _grid(summary, summary.rows, _accuracy),
-        ]
-        for attack in summary.attacks:
-            parts += [
-                f"## Robust accuracy under PGD at {attack}",
-                "In % on clean test images: mean ± standard deviation over n seeds.",
-                _grid(summary, summary.rows_under(attack), partial(_robust, attack=attack)),
-            ]
-        if self.noise:
-            rows = [[words, *(texts.get(copy, "–") for copy in self.noise)] for words, texts in noise_table(self.noise)]
-            parts += ["## The noise", _table(["measure", *self.noise], rows)]
-        if self.pictures:
-            titles = [(_escape(title), _file_of(k, title)) for k, title in enumerate(self.pictures)]
-            parts += ["## Pictures", "\n".join(f"- {title}: ![{title}]({file})" for title, file in titles)]
-        facts = [f"{heading}: {text}" for heading, text in conditions(self.records)]
-        return "\n\n".join([*parts, "## Conditions", _bullets(facts)]) + "\n"
+        files = {title: _file_of(k, title) for k, title in enumerate(self.pictures)}
+        return render_markdown(self.records, self.verdict(), self.noise, files)
 
     def save(self, folder: str | Path) -> None:
         """Write ``report.json``, ``report.md``, ``report.html`` and ``pictures/``, each file whole or not at all.
@@ -104,17 +86,18 @@ class EvaluationReport:
             OSError: it cannot be written.
         """
         folder = Path(folder).expanduser()
+        (folder / PICTURES if self.pictures else folder).mkdir(parents=True, exist_ok=True)
         for k, (title, images) in enumerate(self.pictures.items()):
-            _write(folder / _file_of(k, title), encode_png(torch.cat(list(images), dim=2)))
+            write_atomically(folder / _file_of(k, title), encode_png(torch.cat(list(images), dim=2)))
         content = {
             "schema": SCHEMA,
             "noise": {copy: {key: _finite(each) for key, each in found.items()} for copy, found in self.noise.items()},
             "pictures": [{"title": title, "images": len(images)} for title, images in self.pictures.items()],
             "records": [record.to_dict() for record in self.records],
         }
-        _write(folder / "report.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-        _write(folder / "report.md", self.to_markdown().encode())
-        _write(folder / "report.html", self.to_html().encode())
+        write_atomically(folder / "report.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        write_atomically(folder / "report.md", self.to_markdown().encode())
+        write_atomically(folder / "report.html", self.to_html().encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> EvaluationReport:
@@ -152,7 +135,7 @@ class EvaluationReport:
         return cls(records, content["noise"], pictures)
 
 
-def _are_measures(value: Any) -> bool:
+def _are_metrics(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(found, dict) and all(each is None or type(each) in (int, float) for each in found.values())
         for found in value.values()
@@ -168,14 +151,14 @@ def _are_titles(value: Any) -> bool:
 # what report.json holds beside its schema: name, check, the check in words
 _PARTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("records", lambda value: isinstance(value, list), "a list of records"),
-    ("noise", _are_measures, "numbers or null by copy and measure"),
+    ("noise", _are_metrics, "numbers or null by copy and metric"),
     ("pictures", _are_titles, "a list of titles with their number of images"),
 )
 
 
 def _file_of(number: int, title: str) -> str:
     """A title's strip of images, relative to the report; from the title, so that no report names a file elsewhere."""
-    return f"pictures/{number:02d}-{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')[:40]}.png"
+    return f"{PICTURES}/{number:02d}-{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')[:40]}.png"
 
 
 def _read_strip(path: Path, count: int) -> Tensor:
@@ -193,49 +176,3 @@ def _read_strip(path: Path, count: int) -> Tensor:
 def _finite(value: float | None) -> float | None:
     """What JSON can say: an infinite PSNR, of images that were not changed, it cannot."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write one report
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)
-
-
-def _escape(text: str) -> str:
-    """A name as Markdown shows it letter by letter, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", " ".join(text.split()))
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_escape(line)}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(map(_escape, line))} |" for line in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines)
-
-
-def _grid(summary: Summary, rows: Iterable[Row], text: Callable[[Cell], str]) -> str:
-    """Trainers with countermeasures as rows, copies as columns."""
-    lines = []
-    for row in rows:
-        cells = [summary.cells.get((copy, row)) for copy in summary.copies]
-        texts = [text(cell) if cell else "not measured" for cell in cells]
-        lines.append([str(row.trainer), row.countermeasure, *texts])
-    return _table(["trainer", "countermeasure", *summary.copies], lines)
-
-
-def _accuracy(cell: Cell) -> str:
-    lost = f"{cell.diverged} of {cell.runs} diverged"
-    if cell.accuracy is None or cell.peak is None:
-        return lost
-    figure = f"{cell.accuracy} (n={cell.accuracy.n}) [{100 * cell.peak.mean:.1f}]"
-    return f"{figure}, {lost}" if cell.diverged else figure
-
-
-def _robust(cell: Cell, attack: str) -> str:
-    spread = cell.robust.get(attack)
-    if spread is None:
-        return "not measured" if cell.accuracy else "diverged"
-    return f"{spread} (n={spread.n})"

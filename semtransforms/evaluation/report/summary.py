@@ -1,0 +1,196 @@
+"""What the runs of an evaluation say together: means over seeds, and how much is still learned."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from semtransforms.evaluation.records import CLEAN, NONE, Record
+
+# Countermeasures that put clean images of the owner into the training set: what they teach, no protection can withhold.
+WITH_CLEAN_IMAGES = ("clean-share-", "clean-only-", "protected-classes-", "protected-class-share-")
+SMALLEST_GAIN = 0.05  # below 5 points over guessing, a share of the clean copy's gain is mostly chance
+
+
+class Trainer(NamedTuple):
+    """Who trains, apart from the countermeasure; runs of different trainers are never averaged."""
+
+    victim: str
+    network: str
+    train_steps: int
+    rho_a: float
+    norm: str
+    stops_early: bool
+
+    def __str__(self) -> str:
+        return f"{self.victim} ({self.network}, {self.train_steps:,} updates)"
+
+
+class Row(NamedTuple):
+    """A trainer with one countermeasure: a row of the table."""
+
+    trainer: Trainer
+    countermeasure: str
+
+    @property
+    def has_clean_images(self) -> bool:
+        """Whether clean images of the owner are part of the training set."""
+        return any(part.startswith(WITH_CLEAN_IMAGES) for part in self.countermeasure.split("+"))
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation over ``n`` runs; ``None`` for the deviation of a single one."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f}" + ("" if self.sd is None else f" ± {100 * self.sd:.1f}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one row on one copy; a diverged run is counted, and is in no mean.
+
+    Args:
+        runs, diverged: how many there are.
+        accuracy, peak: final and peak test accuracy; ``None`` if all diverged.
+        robust: radius of the attack in words -> accuracy under it, where measured.
+    """
+
+    runs: int
+    diverged: int
+    accuracy: Spread | None
+    peak: Spread | None
+    robust: Mapping[str, Spread]
+
+    @property
+    def best(self) -> float | None:
+        """The larger of final and peak accuracy: the worst case for the owner."""
+        return None if self.accuracy is None or self.peak is None else max(self.accuracy.mean, self.peak.mean)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table: rows are trainers with countermeasures, columns are copies.
+
+    Args:
+        guess: accuracy of guessing the most frequent label.
+        copies: the clean one first, then in the order of the records.
+        rows: the standard trainer first, then by the radius of adversarial training, then who stops early; of each the
+            one without a countermeasure first, then in the order of the records.
+        cells: what was measured.
+    """
+
+    guess: float
+    copies: tuple[str, ...]
+    rows: tuple[Row, ...]
+    cells: Mapping[tuple[str, Row], Cell]
+
+    @property
+    def protected(self) -> tuple[str, ...]:
+        """The copies but the clean one."""
+        return tuple(copy for copy in self.copies if copy != CLEAN)
+
+    @property
+    def attacks(self) -> list[str]:
+        """The radii, in words, that robust accuracy was measured under."""
+        return list(dict.fromkeys(radius for cell in self.cells.values() for radius in cell.robust))
+
+    def rows_under(self, attack: str) -> list[Row]:
+        """The rows whose robust accuracy was measured at that radius."""
+        found = {row for (_, row), cell in self.cells.items() if attack in cell.robust}
+        return [row for row in self.rows if row in found]
+
+    def learned(self, copy: str, row: Row) -> float | None:
+        """How much of what the clean copy teaches is still learned, by the best moments of both.
+
+        Args:
+            copy: name of a copy.
+            row: trainer and countermeasure.
+
+        Returns:
+            (accuracy - guess) / (clean accuracy - guess), the latter of the same trainer without a countermeasure; not
+            below 0. ``None`` where either was not measured or diverged, where the clean copy teaches too little, and
+            where clean images are part of the training set.
+        """
+        cell, clean = self.cells.get((copy, row)), self.cells.get((CLEAN, Row(row.trainer, NONE)))
+        if row.has_clean_images or cell is None or clean is None or cell.best is None or clean.best is None:
+            return None
+        gain = clean.best - self.guess
+        return max(0.0, cell.best - self.guess) / gain if gain >= SMALLEST_GAIN else None
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """Average the runs of each trainer, countermeasure and copy over their seeds.
+
+    Args:
+        records: runs on the same data.
+
+    Returns:
+        The table.
+    """
+    groups: dict[tuple[str, Row], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.copy, row_of(record)), []).append(record)
+    copies = sorted(dict.fromkeys(copy for copy, _ in groups), key=lambda copy: copy != CLEAN)
+    trainers = sorted(
+        dict.fromkeys(row.trainer for _, row in groups), key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a)
+    )
+    countermeasures = list(dict.fromkeys([NONE, *(row.countermeasure for _, row in groups)]))
+    rows = sorted(
+        {row for _, row in groups},
+        key=lambda row: (trainers.index(row.trainer), countermeasures.index(row.countermeasure)),
+    )
+    cells = {place: _cell(runs) for place, runs in groups.items()}
+    return Summary(records[0].guess_accuracy, tuple(copies), tuple(rows), cells)
+
+
+def row_of(record: Record) -> Row:
+    """The row of the table that a run belongs to."""
+    r = record
+    trainer = Trainer(r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None)
+    return Row(trainer, r.countermeasure)
+
+
+def by_trainer(rows: Iterable[Row]) -> dict[Trainer, list[Row]]:
+    """The rows of each trainer, in order."""
+    found: dict[Trainer, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.trainer, []).append(row)
+    return found
+
+
+def _cell(runs: Sequence[Record]) -> Cell:
+    good = [r for r in runs if not r.diverged]
+    robust: dict[str, list[float]] = {}
+    for r in good:
+        if r.robust_accuracy is not None and r.robust_rho is not None:
+            robust.setdefault(radius_text(r.robust_rho, r.norm), []).append(r.robust_accuracy)
+    return Cell(
+        runs=len(runs),
+        diverged=len(runs) - len(good),
+        accuracy=_spread(r.test_accuracy for r in good),
+        peak=_spread(r.peak_test_accuracy for r in good),
+        robust={radius: spread for radius, values in robust.items() if (spread := _spread(values))},
+    )
+
+
+def _spread(values: Iterable[float]) -> Spread | None:
+    found = list(values)
+    if not found:
+        return None
+    return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
+
+
+def percent(share: float) -> str:
+    """A share as a text in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
+def radius_text(rho: float, norm: str = "linf") -> str:
+    """A radius as people type it: in grey levels for l-infinity, as a number for l2."""
+    return f"{255 * rho:g}/255" if norm == "linf" else f"an ℓ2 radius of {rho:g}"
