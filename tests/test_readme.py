@@ -153,7 +153,7 @@ def test_the_worst_cases_are_the_records():
         assert generator.config.rho_u == 8 / 255  # larger noise would be compared with smaller
     # whoever names no generator or method is given what the best of trainers learns least from
     best = min(judged, key=lambda each: max(fmean(found) for found in each["accuracy"].values()))
-    for default in (defaults(ProtectedDataset)["generator"], f"{defaults(cli.fit)['method']}-cifar10"):
+    for default in (defaults(ProtectedDataset)["generator"], f"{defaults(cli.fit.fit_command)['method']}-cifar10"):
         assert NoiseGenerator.from_pretrained(default).fingerprint == best["fingerprint"]
 
 
