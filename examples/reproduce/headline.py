@@ -15,8 +15,11 @@ HEAD = ("images, generator", "guessing", "clean", "standard", "adversarial", "wh
 
 
 def headline(root: Path) -> str:
-    """Ten rows, the default first: the three trainers are the standard one, the adversarial one who learns most, and
-    whoever learns most of all that were tried."""
+    """Ten rows, the default first.
+
+    The three trainers are the standard one, the adversarial one who learns most, and whoever learns most of all that
+    were tried.
+    """
     return table(
         HEAD,
         [
@@ -46,8 +49,8 @@ def _line(words: str, guess: float, clean: Figures, found: Mapping[str, Figures]
         f"{guess:.0f}",
         spread(clean),
         spread(found[standard]),
-        f"{spread(found[hardest])}, {_short(hardest)}" if hardest else MISSING,
-        f"{spread(found[most])}, {_short(most)}",
+        f"{_short(hardest)}: {spread(found[hardest])}" if hardest else MISSING,
+        f"{_short(most)}: {spread(found[most])}",
         str(len(found)),
     ]
 
@@ -57,6 +60,8 @@ def _most(found: Mapping[str, Figures]) -> str:
 
 
 def _short(trainer: str) -> str:
+    if trainer.startswith("informed"):
+        return "holder of the generator"
     return WORDS.get(trainer, trainer.split(",")[0].removeprefix("adversarial "))
 
 

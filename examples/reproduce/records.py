@@ -18,7 +18,7 @@ Figures = Sequence[float]
 
 
 def of_row(root: Path, name: str) -> Figures | None:
-    """Of a row of the miniature; none where it is not measured with today's settings, ``None`` where there is no row."""
+    """Of a row of the miniature; empty where it is not measured with today's settings, ``None`` for no such row."""
     if name not in BY_NAME:
         return None
     return _in_percent(read_row(BY_NAME[name], SCALES["cpu"], root / RESULTS / "cpu").get("records", ()))
@@ -26,15 +26,15 @@ def of_row(root: Path, name: str) -> Figures | None:
 
 def of_miniature(root: Path, method: str) -> dict[str, Figures]:
     """Of a method of the miniature, by trainer, as :func:`of_bundled` calls them."""
-    names = {f"adversarial at {rho}/255": f"table2-cifar10-{method}-rho{rho}" for rho in (1, 2, 4)}
+    names = {"standard": f"table2-cifar10-{method}-rho0"}
+    names |= {f"adversarial at {rho}/255": f"table2-cifar10-{method}-rho{rho}" for rho in (1, 2, 4)}
     names |= {row.countermeasure: row.name for row in ROWS if row.name.startswith(f"countermeasures-{method}-")}
-    found = {trainer: of_row(root, name) for trainer, name in {"standard": _standard(method), **names}.items()}
+    found = {trainer: of_row(root, name) for trainer, name in names.items()}
     return {trainer: figures for trainer, figures in found.items() if figures}
 
 
 def of_bundled(root: Path, generator: str, copy: str) -> dict[str, Figures]:
-    """Of one of ``pretrained/``, by trainer: ``"standard, N updates"``, ``"adversarial at R, N updates"``, a
-    countermeasure of the standard one.
+    """Of one of ``pretrained/``, by trainer: with their updates, or the countermeasure of the standard one.
 
     Args:
         root: of the repository.
@@ -61,10 +61,6 @@ def of_other_data(root: Path) -> dict[tuple[int, int, str, str], float]:
     records = read_json(root / RESULTS / "other_data-sem-cifar10-small.json")["records"]
     runs = [(each["classes"], each["height"], each["victim"], each["copy"]) for each in records]
     return dict(zip(runs, _in_percent(records), strict=True))
-
-
-def _standard(method: str) -> str:
-    return f"table2-cifar10-{method}-rho0"
 
 
 def _in_percent(records: Sequence[Mapping[str, Any]]) -> list[float]:
