@@ -212,7 +212,7 @@ def test_the_miniature_is_the_photographs():
 
 def test_what_cannot_be_run_is_said_first(tmp_path, monkeypatch, capsys):
     """An error after an hour that the first second could have found."""
-    with pytest.raises(ValueError, match="did you mean table2-cifar10-sem-rho0"):
+    with pytest.raises(ValueError, match="did you mean 'table2-cifar10-sem-rho0'"):
         select([], ["table2-cifar10-semm-rho0"])
     with pytest.raises(ValueError, match="unknown table '9'; known: 1, 2"):
         select(["9"], [])
@@ -326,7 +326,7 @@ def test_a_killed_row_fails_and_goes_on(tmp_path, capsys):
 
 
 def test_the_budget_holds(tmp_path, monkeypatch, capsys):
-    """Whoever calls it has a limit of his own, after which everything is killed."""
+    """Whoever calls it has a limit of their own, after which everything is killed."""
     monkeypatch.setattr(driver, "MARGIN", 3.0)
     monkeypatch.setattr(driver, "GRACE", 1.0)
     started = time.monotonic()
