@@ -58,9 +58,9 @@ def test_a_changed_record_changes_every_file_that_shows_it(copy, capsys):
     """The test above would pass if the command wrote nothing."""
     file = copy / RESULTS / "cpu" / "table2-cifar10-sem-rho0.json"
     result = json.loads(file.read_text(encoding="utf-8"))
-    result["records"][0]["test_accuracy"] = 0.99
+    result["records"][0]["test_accuracy"] = 0.98
     file.write_text(json.dumps(result), encoding="utf-8")
-    figures = [99.0] + [100 * each["test_accuracy"] for each in result["records"][1:]]
+    figures = [98.0] + [100 * each["test_accuracy"] for each in result["records"][1:]]
     tables.main(["--root", str(copy)])
     written = capsys.readouterr().out.split()
     assert {"examples/reproduce/README.md", "examples/reproduce/results/cpu.md"} <= set(written)
