@@ -34,7 +34,7 @@ def prose(text):
 
 
 def anchors(text):
-    """What GitHub calls the headings of a page: lower case, no punctuation, hyphens for spaces, a number if repeated."""
+    """What GitHub calls the headings of a page: lower case, no punctuation, hyphens, a number if repeated."""
     found = []
     for heading in re.findall(r"^#+ +(.+?) *$", prose(text), flags=re.MULTILINE):
         words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
