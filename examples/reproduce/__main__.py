@@ -17,7 +17,7 @@ import argparse  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from examples.reproduce.driver import drive, write_markdown  # noqa: E402
+from examples.reproduce.driver import drive  # noqa: E402
 from examples.reproduce.rows import TITLES, Row, select  # noqa: E402
 from examples.reproduce.scales import SCALES, Scale  # noqa: E402
 from examples.reproduce.work import missing_seeds  # noqa: E402
@@ -48,7 +48,6 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds, starting of Python included")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="work folder")
     parser.add_argument("--list", action="store_true", help="show the rows and how far they are")
-    parser.add_argument("--render", action="store_true", help="only write the Markdown")
     arguments = parser.parse_args()
     scale, results = SCALES[arguments.scale], RESULTS / arguments.scale
     try:
@@ -56,9 +55,6 @@ def main() -> int:
         if arguments.list:
             for row in rows:
                 print(f"{row.name:40} {state(row, scale, results)}")
-            return 0
-        if arguments.render:
-            write_markdown(scale, results)
             return 0
         if not any(row.seeds_at(scale.name) for row in rows):
             raise ValueError(f"none of these {len(rows)} rows exists at scale {scale.name}")

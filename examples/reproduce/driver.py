@@ -14,6 +14,7 @@ from examples.reproduce.render import render
 from examples.reproduce.rows import Row
 from examples.reproduce.scales import Scale
 from examples.reproduce.work import BUSY, lock, measure_row, missing_seeds
+from semtransforms.core.files import write_atomically
 
 MARGIN = 10.0  # seconds before the deadline at which a row is stopped
 GRACE = 5.0  # of them for an interrupted row to end by itself
@@ -87,9 +88,7 @@ def run_row(row: Row, scale: Scale, out: Path, results: Path, seconds: float) ->
 def write_markdown(scale: Scale, results: Path) -> None:
     """Write ``SCALE.md`` beside the folder of results, whole or not at all."""
     results.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = results.with_name(f".{scale.name}.md.{os.getpid()}")
-    unfinished.write_text(render(scale, results), encoding="utf-8")
-    unfinished.replace(results.with_name(f"{scale.name}.md"))
+    write_atomically(results.with_name(f"{scale.name}.md"), render(scale, results).encode())
 
 
 def _is_free(row: Row, scale: Scale, out: Path) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import correlation, fmean, median, stdev
+from statistics import correlation, median
 from typing import Any
 
+from examples.reproduce.markdown import spread, table
 from examples.reproduce.rows import NOTES, ROWS, TITLES, Row
 from examples.reproduce.scales import Scale
 from examples.reproduce.search_plus import passes
 from examples.reproduce.work import differing, read_result
 
 NOTHING = "not measured"
+PASSES_ROWS = tuple(row for row in ROWS if row.table == "passes")
 HEAD = ("row", "published", "its trainer", "ours", "our trainer", "seconds")
 
 Result = Mapping[str, Any]
@@ -29,7 +31,7 @@ def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
     Raises:
         ValueError: a file is damaged.
     """
-    found = {row.name: _read(row, scale, results) for row in rows}
+    found = {row.name: read_row(row, scale, results) for row in rows}
     parts = [
         f"# The paper's figures beside ours, scale {scale.name}",
         scale.about,
@@ -38,19 +40,18 @@ def render(scale: Scale, results: Path, rows: Sequence[Row] = ROWS) -> str:
         "several pieces is marked. Measured on:",
         "\n".join(f"- {machine}" for machine in _machines(found.values())) or f"- {NOTHING}",
     ]
-    for table, title in TITLES.items():
-        own = [row for row in rows if row.table == table]
+    for key, title in TITLES.items():
+        own = [row for row in rows if row.table == key]
         if not own:
             continue
-        lines = [HEAD, ["---"] * len(HEAD), *(_line(row, found[row.name]) for row in own)]
-        parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-        parts += [NOTES[table]] if table in NOTES else []
-        parts += [_correlations([found[row.name] for row in own])] if table == "fig3" else []
-        parts += ["Against the passes:", _curve(own, scale, found)] if table == "passes" and scale.name == "cpu" else []
+        parts += [f"## {title}", table(HEAD, (_line(row, found[row.name]) for row in own))]
+        parts += [NOTES[key]] if key in NOTES else []
+        parts += [_correlations([found[row.name] for row in own])] if key == "fig3" else []
+        parts += ["Against the passes:", curve(scale, results, own)] if key == "passes" and scale.name == "cpu" else []
     return "\n\n".join(parts) + "\n"
 
 
-def _read(row: Row, scale: Scale, results: Path) -> Result:
+def read_row(row: Row, scale: Scale, results: Path) -> Result:
     """What was measured of a row with the settings of today: what other settings gave is no figure of this table."""
     result = read_result(results / f"{row.name}.json")
     return {} if result and differing(result, row, scale) else result
@@ -80,8 +81,8 @@ def _accuracy(records: Sequence[Result]) -> str:
     lost = [f"{len(records) - len(good)} of {len(records)} diverged"] if len(good) < len(records) else []
     if not records:
         return NOTHING
-    spread = f" ± {stdev(good):.2f}" if len(good) > 1 else ""
-    return ", ".join(([f"{fmean(good):.2f}{spread} (n={len(good)})"] if good else []) + lost)
+    alone = " (n=1)" if len(good) == 1 else ""
+    return ", ".join(([spread(good, 2) + alone] if good else []) + lost)
 
 
 def _trainer(record: Result) -> str:
@@ -116,21 +117,26 @@ def _machines(results: Iterable[Result]) -> list[str]:
     )
 
 
-def _curve(rows: Sequence[Row], scale: Scale, found: Mapping[str, Result]) -> str:
-    """Accuracy against the passes of the fit, the dearest fit first."""
+def curve(scale: Scale, results: Path, rows: Sequence[Row] = PASSES_ROWS) -> str:
+    """Accuracy against the passes of the fit, the dearest fit first.
+
+    Args:
+        scale: of the results.
+        results: folder of its ``ROW.json``.
+        rows: fits with fewer passes, each under a standard trainer and one at 2/255.
+    """
     fits: dict[str, dict[int, Row]] = {}
     for row in rows:
         fits.setdefault(row.setting[0], {})[row.rho_a] = row
     lines = []
     for name, by_radius in fits.items():
-        config, _, _ = scale.plan(next(iter(by_radius.values())))
+        config, _, _ = scale.plan(by_radius[0])
         assert config is not None  # each of them is a fit
-        records = (found[by_radius[rho_a].name].get("records", ()) if rho_a in by_radius else () for rho_a in (0, 2))
         noise = str(config.steps_u * config.num_samples)
-        lines.append((passes(config), (name, f"{passes(config) / 1e6:.2f}", noise, *map(_accuracy, records))))
+        cells = [_accuracy(read_row(by_radius[rho_a], scale, results).get("records", ())) for rho_a in (0, 2)]
+        lines.append((passes(config), [name, f"{passes(config) / 1e6:.2f}", noise, *cells]))
     head = ("fit", "its passes, millions", "passes of an image's noise", "standard", "adversarial 2/255")
-    ordered = [cells for _, cells in sorted(lines, key=lambda line: line[0], reverse=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *ordered))
+    return table(head, [cells for _, cells in sorted(lines, key=lambda line: line[0], reverse=True)])
 
 
 def _correlations(results: Sequence[Result]) -> str:

@@ -8,13 +8,13 @@ goes into a config is in the config's own unit.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from examples.reproduce.protect_photographs import SMALL
+from semtransforms.core.names import unknown
 
 # method; hours; test accuracy
 TABLE_1 = """
@@ -144,7 +144,7 @@ METHODS = ("clean", "sem", "rem", "em", "tap", "ntga", "sc-linf", "sc-l2")
 LEADING = METHODS[:4]  # at rho_a 0 and 4 they come before all else
 SIX = ("clean", "em", "tap", "ntga", "rem", "sem")  # columns of Tables 3 and 4
 SEES = {"random": "uniform", "adversary": "adversary", "nothing": None}
-VICTIM = {0: "standard", 1: "adversarial-1", 2: "adversarial-2", 4: "adversarial-4"}  # at cpu scale, by his radius
+VICTIM = {0: "standard", 1: "adversarial-1", 2: "adversarial-2", 4: "adversarial-4"}  # at cpu scale, by their radius
 # the trainer who holds the generator: its seed of protection, another, and the generator of another fit
 OTHER_FIT = "informed-other-fit"
 INFORMED = ("informed-same-seed", "informed-other-seed", OTHER_FIT)
@@ -235,11 +235,10 @@ def select(tables: Sequence[str], names: Sequence[str]) -> list[Row]:
     """
     for table in tables:
         if table not in TITLES:
-            raise ValueError(f"unknown table {table!r}; known: {', '.join(TITLES)}")
+            raise ValueError(unknown("table", table, TITLES))
     for name in names:
         if not any(fnmatchcase(row.name, name) for row in ROWS):
-            nearest = difflib.get_close_matches(name, [row.name for row in ROWS], n=3)
-            raise ValueError(f"unknown row {name!r}" + (f", did you mean {' or '.join(nearest)}?" if nearest else ""))
+            raise ValueError(unknown("row", name, [row.name for row in ROWS]))
     return [
         row
         for row in ROWS

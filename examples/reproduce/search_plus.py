@@ -5,7 +5,8 @@
 Each trial is SEM at the size of ``protect_photographs.py``, or wider, with another T, adversary or number of steps. It
 is judged by victims that are trained for less than README's, and on rows 10,000 to 14,999 of the training images,
 by which that size was chosen too: README's test images are kept for what is taken. The figures go to
-``examples/reproduce/results/search_plus.json``; ``--table`` prints them, the lowest worst case first. With
+``examples/reproduce/results/search_plus.json``; ``python -m examples.reproduce.tables`` puts them into the README
+beside this file, the lowest worst case first. With
 ``--countermeasures greyscale jpeg-10`` a trial is judged by those two alone, beside the trainer who does nothing and
 the one at 2/255.
 
@@ -15,7 +16,6 @@ No T here has the median filter or UEraser's augmentations: they are left for th
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +24,12 @@ from typing import Any
 from torch import Tensor
 
 from examples.reproduce.fit_pretrained import machines
+from examples.reproduce.markdown import MISSING, table
 from examples.reproduce.protect_photographs import SMALL, TRAINER, read_data
 from semtransforms import SEM, GeneratorConfig, NoiseGenerator, evaluate, fit_generator
 from semtransforms.core.config import Transformation
-from semtransforms.core.files import to_json, write_atomically
+from semtransforms.core.files import read_json, to_json, write_atomically
+from semtransforms.core.names import unknown
 from semtransforms.evaluation.records import NONE
 
 ROOT = Path(__file__).parents[2]
@@ -146,46 +148,37 @@ def _fitted(config: GeneratorConfig, train: tuple[Tensor, Tensor], checkpoints: 
     return generator
 
 
-def table(trials: Mapping[str, Mapping[str, Any]]) -> str:
+def compare(trials: Mapping[str, Mapping[str, Any]]) -> str:
     """The trials as Markdown, the one with the lowest worst case first, over the columns that all of them have."""
     columns = (NONE, "adversarial-2", *COUNTERMEASURES)
     shared = [column for column in columns if all(column in found["accuracy"] for found in trials.values())]
     worst = {name: max(found["accuracy"][column] for column in shared) for name, found in trials.items()}
-    lines = [["trial", "passes of the fit, millions", *columns, f"largest of {', '.join(shared)}"]]
-    lines.append(["---"] * (len(columns) + 3))
+    lines = []
     for name in sorted(trials, key=lambda name: worst[name]):
         accuracy = trials[name]["accuracy"]
-        words = (f"{accuracy[column]:.1f}" if column in accuracy else "–" for column in columns)
+        words = (f"{accuracy[column]:.1f}" if column in accuracy else MISSING for column in columns)
         lines.append([name, f"{trials[name]['passes'] / 1e6:.2f}", *words, f"{worst[name]:.1f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(["trial", "passes of the fit, millions", *columns, f"largest of {', '.join(shared)}"], lines)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(TRIALS)}")
-    parser.add_argument("--data", type=Path, help="holds cifar10-jpeg/")
+    parser.add_argument("trials", nargs="+", metavar="TRIAL", help=f"of {', '.join(TRIALS)}")
+    parser.add_argument("--data", type=Path, required=True, help="holds cifar10-jpeg/")
     parser.add_argument("--work", type=Path, default=Path("runs/search-plus"))
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
     which = {"choices": COUNTERMEASURES, "default": COUNTERMEASURES}
     parser.add_argument("--countermeasures", nargs="+", **which, help="of the standard victim")
-    parser.add_argument("--table", action="store_true", help="print all that were measured")
     arguments = parser.parse_args(words)
-    if unknown := [name for name in arguments.trials if name not in TRIALS]:
-        parser.error(f"unknown trial {unknown[0]!r}; known: {', '.join(TRIALS)}")
-    if not arguments.trials and not arguments.table:
-        parser.error("give trials to run, or --table")
-    if arguments.trials and not arguments.data:
-        parser.error("--data is needed for trials")
+    for name in arguments.trials:
+        if name not in TRIALS:
+            parser.error(unknown("trial", name, TRIALS))
     arguments.results.mkdir(parents=True, exist_ok=True)
     file = arguments.results / "search_plus.json"
     for name in arguments.trials:
         found = run(name, arguments.data, arguments.work, arguments.countermeasures)
-        kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        kept = read_json(file) if file.exists() else {}
         write_atomically(file, to_json({**kept, name: found}))
-    if arguments.table:
-        if not file.exists():
-            parser.error(f"--table: nothing was measured yet, there is no {file}")
-        print(table(json.loads(file.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

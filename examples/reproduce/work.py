@@ -6,7 +6,6 @@ is done under a lock, so that several processes can share a list of rows.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -28,7 +27,7 @@ from torch.utils.data import TensorDataset
 from examples.reproduce.rows import OTHER_FIT, Row
 from examples.reproduce.scales import Scale
 from semtransforms import GeneratorConfig, NoiseGenerator, ProtectedDataset, VictimConfig, evaluate, fit_generator
-from semtransforms.core.files import to_json, write_atomically
+from semtransforms.core.files import locked, read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer
@@ -85,12 +84,7 @@ def read_result(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is damaged.
     """
-    if not file.exists():
-        return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}). Remove it to measure the row again.") from error
+    return dict(read_json(file)) if file.exists() else {}
 
 
 @contextmanager
@@ -102,11 +96,9 @@ def lock(out: Path, name: str) -> Iterator[None]:
     """
     file = out / "locks" / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"another process is at {name}") from None
+    with locked(file, wait=False) as held:
+        if not held:
+            raise BlockingIOError(f"another process is at {name}")
         yield
 
 

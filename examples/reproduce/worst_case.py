@@ -1,23 +1,22 @@
 """Judge a generator by the trainer that learns most from it, of fourteen, over three seeds.
 
     python -m examples.reproduce.worst_case sem-cifar10-small --data DATA
-    python -m examples.reproduce.worst_case --table
 
 The first 10,000 rows of ``cifar10-jpeg`` are protected and README's victims trained on them: a standard one that does
 something against the noise, or nothing, and one that trains adversarially at 2/255. Every training is kept in
-``--work`` as it ends. The figures go to ``examples/reproduce/results/worst_case-NAME.json``; ``--table`` prints all
-that were measured side by side.
+``--work`` as it ends. The figures go to ``examples/reproduce/results/worst_case-NAME.json``;
+``python -m examples.reproduce.tables`` puts all that were measured side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from examples.reproduce.markdown import spread, table
 from examples.reproduce.protect_photographs import VICTIMS, read_data
 from semtransforms import NoiseGenerator, evaluate
 from semtransforms.core.files import to_json, write_atomically
@@ -63,45 +62,29 @@ def judge(generator: NoiseGenerator, name: str, data: Path, work: Path, seeds: S
     }
 
 
-def table(judged: Sequence[Mapping[str, Any]]) -> str:
+def compare(judged: Sequence[Mapping[str, Any]]) -> str:
     """Generators side by side as Markdown: mean and standard deviation over the seeds, then the worst case."""
-    lines = [["the trainer", *(each["generator"] for each in judged)], ["---"] * (len(judged) + 1)]
-    lines += [[trainer, *(_spread(each["accuracy"][trainer]) for each in judged)] for trainer in TRAINERS]
+    lines = [[trainer, *(spread(each["accuracy"][trainer]) for each in judged)] for trainer in TRAINERS]
     for words, trainers in (("of all", TRAINERS), ("of those in no T", NOT_IN_T)):
         means = [[fmean(each["accuracy"][trainer]) for trainer in trainers] for each in judged]
         lines.append([f"**largest {words}**", *(f"**{max(some):.1f}**" for some in means)])
         lines.append([f"mean {words}", *(f"{fmean(some):.1f}" for some in means)])
     lines.append(["PSNR, dB; SSIM", *(f"{each['psnr']:.1f}; {each['ssim']:.3f}" for each in judged)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1f} (n=1)"
-    return f"{fmean(values):.1f} ± {stdev(values):.1f} (n={len(values)})"
+    return table(["the trainer", *(each["generator"] for each in judged)], lines)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("generator", nargs="?", help="folder, org/name or short name")
-    parser.add_argument("--data", type=Path, help="holds cifar10-jpeg/")
+    parser.add_argument("generator", help="folder, org/name or short name")
+    parser.add_argument("--data", type=Path, required=True, help="holds cifar10-jpeg/")
     parser.add_argument("--work", type=Path, default=Path("runs/worst-case"))
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the victims")
-    parser.add_argument("--table", action="store_true", help="print all that were measured")
     arguments = parser.parse_args(words)
-    if not arguments.generator and not arguments.table:
-        parser.error("give a generator to judge, or --table")
-    if arguments.generator and not arguments.data:
-        parser.error("--data is needed to judge a generator")
-    if arguments.generator:
-        generator, name = NoiseGenerator.from_pretrained(arguments.generator), Path(arguments.generator).name
-        found = judge(generator, name, arguments.data, arguments.work, arguments.seeds)
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        write_atomically(arguments.results / f"worst_case-{name}.json", to_json(found))
-    if arguments.table:
-        files = sorted(arguments.results.glob("worst_case-*.json"))
-        print(table([json.loads(file.read_text(encoding="utf-8")) for file in files]))
+    generator, name = NoiseGenerator.from_pretrained(arguments.generator), Path(arguments.generator).name
+    found = judge(generator, name, arguments.data, arguments.work, arguments.seeds)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.results / f"worst_case-{name}.json", to_json(found))
 
 
 if __name__ == "__main__":

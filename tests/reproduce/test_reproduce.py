@@ -235,7 +235,7 @@ def test_the_miniature_is_the_photographs():
 
 def test_what_cannot_be_run_is_said_first(tmp_path, monkeypatch, capsys):
     """An error after an hour that the first second could have found."""
-    with pytest.raises(ValueError, match="did you mean table2-cifar10-sem-rho0"):
+    with pytest.raises(ValueError, match="did you mean 'table2-cifar10-sem-rho0'"):
         select([], ["table2-cifar10-semm-rho0"])
     with pytest.raises(ValueError, match="unknown table '9'; known: 1, 2"):
         select(["9"], [])

@@ -148,7 +148,7 @@ def test_trials_are_ranked_by_what_all_were_judged_by():
     """A trial that was judged by fewer countermeasures would look the better for it."""
     few, all_ = {"none": 30.0, "adversarial-2": 31.0}, {"none": 20.0, "adversarial-2": 25.0, "greyscale": 60.0}
     trials = {"few": {"passes": 0, "accuracy": few}, "all": {"passes": 2_500_000, "accuracy": all_}}
-    head, _, *rows = (line.strip("| ").split(" | ") for line in search_plus.table(trials).splitlines())
+    head, _, *rows = (line.strip("| ").split(" | ") for line in search_plus.compare(trials).splitlines())
     assert head[-1] == "largest of none, adversarial-2"
     first, second = (dict(zip(head, row, strict=True)) for row in rows)
     assert (first["trial"], first["passes of the fit, millions"], first["greyscale"]) == ("all", "2.50", "60.0")
@@ -196,7 +196,7 @@ def test_the_search_judges_on_images_kept_from_it(tmp_path, small, monkeypatch):
         search_plus.main(["sem", *words])
 
 
-def test_the_table_of_the_search_begins_with_the_best(capsys, tmp_path, monkeypatch):
+def test_the_table_of_the_search_begins_with_the_best(monkeypatch):
     """The first line is the one that is taken; it must be the one with the lowest worst case."""
     monkeypatch.setattr(search_plus, "COUNTERMEASURES", ("ueraser",))
     columns = ("none", "adversarial-2", "ueraser")
@@ -204,14 +204,12 @@ def test_the_table_of_the_search_begins_with_the_best(capsys, tmp_path, monkeypa
         "good at most": {"passes": 2_000_000, "accuracy": dict.fromkeys(columns, 20.0) | {"ueraser": 60.0}},
         "even": {"passes": 1_500_000, "accuracy": dict.fromkeys(columns, 40.0)},
     }
-    (tmp_path / "search_plus.json").write_text(json.dumps(trials))
-    search_plus.main(["--table", f"--results={tmp_path}"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = search_plus.compare(trials).splitlines()
     assert lines[2] == "| even | 1.50 | 40.0 | 40.0 | 40.0 | 40.0 |"
     assert lines[3] == "| good at most | 2.00 | 20.0 | 20.0 | 60.0 | 60.0 |"
 
 
-def test_the_worst_case_is_over_trainers_not_seeds(tmp_path, small, monkeypatch, capsys):
+def test_the_worst_case_is_over_trainers_not_seeds(tmp_path, small, monkeypatch):
     """A figure of another generator, seed or trainer would stand in the table that decides which to recommend."""
     images = photographs(40, 4, 1)
     monkeypatch.setattr(worst_case, "read_data", lambda *arguments, **options: (images, photographs(20, 4, 2)))
@@ -241,10 +239,9 @@ def test_the_worst_case_is_over_trainers_not_seeds(tmp_path, small, monkeypatch,
     worst_case.main([str(tmp_path / "one"), *places, "--seeds", "0", "1"])  # all of it was kept
     assert len(small) == trained
 
-    capsys.readouterr()
     kept[0]["accuracy"] = {"none": [10, 20], "adversarial-2": [30, 30], "greyscale": [60, 20], "cutout": [35, 37]}
-    print(worst_case.table(kept[:1]))
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    text = worst_case.compare(kept[:1])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     rows = dict(line[:2] for line in lines)
     assert rows["none"] == "15.0 ± 7.1 (n=2)"
     assert rows["**largest of all**"] == "**40.0**"  # not 60, which is one seed's

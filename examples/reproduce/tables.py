@@ -1,0 +1,255 @@
+"""Write the tables of the README, the guides, the model cards and the page of the paper's figures from the records.
+
+    python -m examples.reproduce.tables
+
+A table of a guide stands between the lines ``<!-- table: NAME -->`` and ``<!-- end of table -->``; each NAME is a
+function of ``TABLES``. Nothing is written if a name or a marker is wrong. Figures are test accuracies in %: mean ±
+standard deviation and n, a single one alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median
+from tempfile import TemporaryDirectory
+
+from examples.reproduce import search_plus, worst_case
+from examples.reproduce.headline import headline
+from examples.reproduce.markdown import MISSING, fill, spread, table
+from examples.reproduce.other_data import MODULO, PREDICTED
+from examples.reproduce.protect_photographs import VICTIMS
+from examples.reproduce.records import RESULTS, of_bundled, of_other_data, of_row, worst_cases
+from examples.reproduce.records import guessing as guessing_at
+from examples.reproduce.render import NOTHING, curve, render
+from examples.reproduce.rows import COUNTERMEASURES, SHARES, VICTIM
+from examples.reproduce.scales import SCALES
+from examples.reproduce.words import in_words
+from semtransforms import GeneratorConfig, NoiseGenerator
+from semtransforms.core.files import read_json, write_atomically
+
+ROOT = Path(__file__).parents[2]
+GUIDES = ("*.md", "examples/*.md", "examples/reproduce/*.md", "tests/**/*.md")
+COMPARED = ("clean", "em", "rem", "sem")
+OTHERS = {
+    "tap": "TAP",
+    "sc-linf": "SC, within 8/255",
+    "sc-l2": "SC, in its authors' norm",
+    "ntga": "NTGA",
+    "ar-linf": "AR, within 8/255",
+    "ar-l2": "AR, in its authors' norm",
+}
+
+
+def methods(root: Path) -> str:
+    """Clean, EM, REM and SEM under each radius, and SEM's share of what the clean images teach beyond guessing."""
+    lines = []
+    for rho, victim in VICTIM.items():
+        steps = f"{VICTIMS[victim].train_steps:,} updates"
+        trainer = f"adversarial, PGD-{VICTIMS[victim].steps_a} at {rho}/255" if rho else "standard"
+        found = [of_row(root, f"table2-cifar10-{method}-rho{rho}") or () for method in COMPARED]
+        lines.append([f"{trainer}, {steps}", *map(_cell, found), share(found[-1], found[0], 10)])
+    return table(("the trainer", "clean", "EM", "REM", "SEM", "SEM's share"), lines)
+
+
+def share(protected: Sequence[float], clean: Sequence[float], guessing: float) -> str:
+    """How much of what clean images teach beyond guessing, in words."""
+    if not protected or not clean:
+        return MISSING
+    return f"{100 * (fmean(protected) - guessing) / (fmean(clean) - guessing):.0f} %"
+
+
+def other_methods(root: Path) -> str:
+    """The other methods under each radius, one seed; with NTGA's trainer who does not augment."""
+    places = {name: [f"table2-cifar10-{name}-rho{rho}" for rho in (0, 2, 4)] for name in OTHERS}
+    places |= {name: [f"others-{name}-rho{rho}" for rho in (0, 2, 4)] for name in ("ar-linf", "ar-l2")}
+    lines = [[OTHERS[name], *(_cell(of_row(root, row)) for row in rows)] for name, rows in places.items()]
+    for name, words in (("ntga", "NTGA"), ("clean", "clean images")):
+        alone = _cell(of_row(root, f"others-{name}-without-augmentation"))
+        lines.append([f"{words}, a trainer who does not augment", alone, MISSING, MISSING])
+    return table(("noise", "standard", "adversarial at 2/255", "at 4/255"), lines)
+
+
+def countermeasures(root: Path) -> str:
+    """What a standard trainer may do against the noise; nobody holds a generator of the clean copy."""
+    lines = [
+        [in_words(name), *(_cell(of_row(root, f"countermeasures-{method}-{name}")) for method in COMPARED)]
+        for name in COUNTERMEASURES
+    ]
+    return table(("before or during training", "clean", "EM", "REM", "SEM"), lines)
+
+
+def pretrained(root: Path) -> str:
+    """What the generators that come with the package were fitted on, and with how much effort."""
+    lines = []
+    for folder in sorted(path for path in (root / "pretrained").iterdir() if path.is_dir()):
+        record = read_json(folder / "config.json")
+        config = GeneratorConfig.from_dict(record["config"])
+        assert config.image_size is not None  # it was fitted
+        lines.append(
+            [
+                f"[`{folder.name}`](../../pretrained/{folder.name}/README.md)",
+                f"{record['card']['data']}, {config.image_size[0]} px, {config.num_classes} classes",
+                config.method,
+                f"{config.surrogate}, {config.width}",
+                *map(str, (config.train_steps, config.steps_u, config.num_samples)),
+                *(f"{255 * rho:g}/255" for rho in (config.rho_u, config.rho_a)),
+                f"{search_plus.passes(config) / 1e6:.2f}",
+            ]
+        )
+    head = ("generator", "images", "method", "surrogate, width", "M", "K_u", "J", "ρ_u", "ρ_a", "passes, millions")
+    return table(head, lines)
+
+
+def at_32_px(root: Path) -> str:
+    """Both small generators for CIFAR-10 against every trainer of their cards."""
+    names = ("sem-cifar10-small", "sem-plus-cifar10-small")
+    clean, *protected = of_bundled(root, names[0], "clean"), *(of_bundled(root, name, "protected") for name in names)
+    lines = [
+        [in_words(trainer), *(spread(found.get(trainer, ())) for found in (clean, *protected))]
+        for trainer in protected[0]
+    ]
+    return table(("the trainer", "clean", *(f"`{name}`" for name in names)), lines)
+
+
+def at_64_px(root: Path) -> str:
+    """The small generator for 64 px against every trainer of its card, and the share of what clean images teach."""
+    name = "sem-imagenet100-small"
+    clean, protected, guessing = (
+        of_bundled(root, name, "clean"),
+        of_bundled(root, name, "protected"),
+        guessing_at(root, name),
+    )
+    standard = next(iter(clean))  # who holds the generator has no clean figure of their own
+    lines = [
+        [
+            in_words(trainer),
+            spread(clean.get(trainer, ())),
+            spread(figures),
+            share(figures, clean.get(trainer, clean[standard]), guessing),
+        ]
+        for trainer, figures in protected.items()
+    ]
+    return table(("the trainer", "clean", "protected", "share"), lines)
+
+
+def worst(root: Path) -> str:
+    """The trainer who learns most, of fourteen, for each generator that was judged so."""
+    return worst_case.compare(worst_cases(root))
+
+
+def other_data(root: Path) -> str:
+    """A generator on classes and sizes that it was not fitted for, by the label that it is told."""
+    found = of_other_data(root)
+    victims = {"standard": "standard", "adversarial-2": "adversarial at 2/255"}
+    runs = sorted({run[:3] for run in found}, key=lambda run: (run[:2], list(victims).index(run[2])))
+    lines = [
+        [
+            f"{run[0]} classes, {run[1]} px, {victims[run[2]]}",
+            *(f"{found[*run, copy]:.1f}" for copy in ("clean", MODULO, PREDICTED)),
+        ]
+        for run in runs
+    ]
+    return table(("classes, size, trainer", "clean", "label k mod 10", "the surrogate's own label"), lines)
+
+
+def clean_shares(root: Path) -> str:
+    """What protected images add to a share of clean ones."""
+    lines = [
+        [
+            f"{each} %",
+            *(_cell(of_row(root, f"shares-{name}-{each}")) for name in ("sem-clean-share", "clean-clean-only")),
+        ]
+        for each in SHARES
+    ]
+    return table(("clean images", "beside SEM's copies of the others", "alone"), lines)
+
+
+def passes(root: Path) -> str:
+    """What a fit with fewer passes costs."""
+    return curve(SCALES["cpu"], root / RESULTS / "cpu")
+
+
+def search(root: Path) -> str:
+    """The trials for SEM_PLUS, the best first."""
+    return search_plus.compare(read_json(root / RESULTS / "search_plus.json"))
+
+
+def fit_and_protect(root: Path) -> str:
+    """Seconds of a fit and a protection of the miniature, two threads."""
+    timed = {
+        "2/255, K_u = 15": read_json(root / RESULTS / "fit_and_protect.json"),
+        "4/255, K_u = 30": read_json(root / RESULTS / "cpu" / "table2-cifar10-sem-rho4.json")["fits"],
+    }
+    lines = []
+    for words, fits in timed.items():
+        fit, protect = ([each[f"{part}_seconds"] for each in fits] for part in ("fit", "protect"))
+        both = [sum(pair) for pair in zip(fit, protect, strict=True)]
+        together = f"{median(both):.0f} ({min(both):.0f}–{max(both):.0f}, n={len(both)})"
+        lines.append([words, f"{median(fit):.0f}", f"{median(protect):.0f}", together])
+    return table(("fitted against", "fit, s", "protect, s", "together, s"), lines)
+
+
+def _cell(figures: Sequence[float] | None) -> str:
+    return MISSING if figures is None else spread(figures) if figures else NOTHING
+
+
+TABLES: Mapping[str, Callable[[Path], str]] = {
+    "readme": headline,
+    "methods": methods,
+    "other-methods": other_methods,
+    "countermeasures": countermeasures,
+    "pretrained": pretrained,
+    "32-px": at_32_px,
+    "64-px": at_64_px,
+    "worst-case": worst,
+    "other-data": other_data,
+    "clean-shares": clean_shares,
+    "passes": passes,
+    "search": search,
+    "fit-and-protect": fit_and_protect,
+}
+
+
+def card(folder: Path) -> str:
+    """The model card of a generator of ``pretrained/``, as ``save_pretrained`` writes it."""
+    with TemporaryDirectory() as place:
+        saved = NoiseGenerator.from_pretrained(folder, device="cpu").save_pretrained(place)
+        return (saved / "README.md").read_text(encoding="utf-8")
+
+
+def written(root: Path) -> dict[Path, str]:
+    """Every file with tables and its text with the figures of today.
+
+    Raises:
+        ValueError: a guide has an unknown table or a marker too few; a record is damaged.
+    """
+    tables = {name: partial(make, root) for name, make in TABLES.items()}
+    guides = sorted(path for pattern in GUIDES for path in root.glob(pattern))
+    texts = {path: fill(path.read_text(encoding="utf-8"), str(path), tables) for path in guides}
+    texts |= {
+        root / RESULTS / f"{name}.md": render(scale, root / RESULTS / name)
+        for name, scale in SCALES.items()
+        if (root / RESULTS / name).is_dir()
+    }
+    return texts | {file: card(file.parent) for file in sorted((root / "pretrained").glob("*/README.md"))}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=ROOT, help="of the repository")
+    root = parser.parse_args(words).root
+    try:
+        texts = written(root)
+    except ValueError as error:
+        parser.error(str(error))
+    for path, text in texts.items():  # all of them are known to be sound
+        if path.read_bytes() != text.encode():
+            write_atomically(path, text.encode())
+            print(path.relative_to(root))
+
+
+if __name__ == "__main__":
+    main()
