@@ -94,7 +94,7 @@ def check_kept(kept: Mapping[str, Record], runs: Sequence[Run], pool: bool) -> N
         ValueError: another copy, or another trainer, has one of these names.
     """
     for run in runs:
-        now = run.config.to_dict()
+        now = run.settings
         for file, record in kept.items():
             same_copy = record.copy == run.copy.name and (not pool or record.seed == run.config.seed)
             if same_copy and record.copy_sha256 != run.copy.origin["copy_sha256"]:

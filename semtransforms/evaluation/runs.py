@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from semtransforms.evaluation.copies import Copy
 from semtransforms.evaluation.countermeasures import Countermeasure
@@ -20,6 +21,7 @@ class Run:
     Args:
         copy: what is trained on.
         victim, config: the trainer, by name and in full.
+        settings: the config as JSON values, as it was before any training: some pipelines change when they are used.
         countermeasure: what they do about the noise, by name.
         countermeasures: the same as its parts, in order.
     """
@@ -27,6 +29,7 @@ class Run:
     copy: Copy
     victim: str
     config: VictimConfig
+    settings: Mapping[str, Any]
     countermeasure: str
     countermeasures: tuple[Countermeasure, ...]
 
@@ -52,11 +55,17 @@ def plan_runs(
         countermeasures: name -> parts, in order, for the protected copy; for the clean one where it is alone.
         seeds: of the victims.
     """
-    for victim, config in victims.items():
+    described = {victim: config.to_dict() for victim, config in victims.items()}
+
+    def run(copy: Copy, victim: str, seed: int, name: str, parts: tuple[Countermeasure, ...]) -> Run:
+        config = replace(victims[victim], seed=seed)
+        return Run(copy, victim, config, {**described[victim], "seed": seed}, name, parts)
+
+    for victim in victims:
         for seed in seeds:
-            yield Run(copies[0], victim, replace(config, seed=seed), NONE, ())
+            yield run(copies[0], victim, seed, NONE, ())
         for name, parts in countermeasures.items():
             if len(copies) == 1 and name == NONE:
                 continue
             for seed in seeds:
-                yield Run(copies[-1], victim, replace(config, seed=seed), name, parts)
+                yield run(copies[-1], victim, seed, name, parts)

@@ -23,6 +23,7 @@ from examples.reproduce.rows import PASSES
 from examples.reproduce.scales import changed, miniature
 from examples.reproduce.search_plus import ADVERSARIAL, STANDARD, read_halves
 from semtransforms import evaluate, fit_generator
+from semtransforms.core import steps
 from semtransforms.core.grid import quantize
 from semtransforms.generators import fitting
 from semtransforms.noise import pgd
@@ -31,7 +32,7 @@ from semtransforms.noise import pgd
 @contextmanager
 def warm_starts() -> Iterator[None]:
     """Let the fit inside keep the noise of each image, and begin with it when the image comes again."""
-    make_noise, draw_rows, draw = fitting.pgd, fitting.batch_rows, pgd.keyed_uniform
+    make_noise, draw_rows, draw = fitting.pgd, steps.batch_rows, pgd.keyed_uniform
     kept: dict[int, Tensor] = {}
     visited: list[int] = []
 
@@ -57,11 +58,11 @@ def warm_starts() -> Iterator[None]:
         kept.update(zip(visited, quantize(noise, config.rho).float() / 255, strict=True))  # a byte, as in a store
         return noise
 
-    fitting.pgd, fitting.batch_rows = from_last_visit, rows_of
+    fitting.pgd, steps.batch_rows = from_last_visit, rows_of
     try:
         yield
     finally:
-        fitting.pgd, fitting.batch_rows = make_noise, draw_rows
+        fitting.pgd, steps.batch_rows = make_noise, draw_rows
 
 
 def main() -> None:

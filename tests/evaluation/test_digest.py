@@ -1,6 +1,8 @@
 """What tells a caller's networks and pipelines apart: in a record of a run, and in another process."""
 
+import cmath
 import functools
+import math
 import os
 import subprocess
 import sys
@@ -66,6 +68,27 @@ class Blur:
         return image * self.width
 
 
+class Remembering(nn.Module):
+    """As kornia's augmentations do: what was drawn last is kept in a private field."""
+
+    def __init__(self, strength):
+        super().__init__()
+        self.strength, self._params = strength, {}
+
+    def forward(self, image):
+        self._params = {"draw": torch.rand(1)}
+        return image * self.strength
+
+
+class Lazy:
+    @functools.cached_property
+    def strength(self):
+        return 3
+
+    def __call__(self, image):
+        return image * self.strength
+
+
 class Twice(nn.Module):
     def __init__(self, layer):
         super().__init__()
@@ -84,6 +107,16 @@ def frozen(network):
     return network.requires_grad_(False)
 
 
+def hooked(value):
+    layer = seeded(lambda: nn.Linear(2, 2))
+    layer.register_forward_hook(lambda module, given, out: out * value)
+    return layer
+
+
+def parametrized(seed):
+    return nn.utils.parametrizations.weight_norm(seeded(lambda: nn.Linear(2, 2), seed=seed))
+
+
 # two of each that differ in what they do
 PAIRS = {
     "captured": (capturing(1), capturing(2)),
@@ -99,6 +132,13 @@ PAIRS = {
     "constant": (lambda image: image * 3, lambda image: image * 4),
     "global named": (lambda image: scale(image), lambda image: named(image)),
     "attribute": (lambda image: image.cos(), lambda image: image.sin()),
+    "number of arguments": (lambda *image: image[0], lambda image: image[0]),
+    "of another module": (capturing(math.sqrt), capturing(cmath.sqrt)),
+    "compiled": (torch.compile(capturing(1)), torch.compile(capturing(2))),
+    "hook": (hooked(1), hooked(2)),
+    "parametrized": (parametrized(0), parametrized(1)),
+    "setting of a module": (Remembering(1), Remembering(2)),
+    "cached property": (Lazy(), Blur(1)),
     "field": (Blur(1), Blur(2)),
     "bound method": (Blur(1).__call__, Blur(2).__call__),
     "cached": (functools.cache(capturing(1)), functools.cache(capturing(2))),
@@ -148,6 +188,21 @@ def test_a_changed_global_is_seen(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "STRENGTH", 3)
     monkeypatch.setattr(sys.modules[__name__], "scale", lambda image: image)
     assert described("augmentation", named) != before
+
+
+def test_use_changes_no_module():
+    """kornia's augmentations keep their last draw; a kept run would be refused as one with other settings."""
+    module = Remembering(2)
+    before = described("augmentation", lambda image: module(image))
+    module(torch.zeros(1))
+    assert described("augmentation", lambda image: module(image))[-8:] == before[-8:]
+
+
+def test_hooks_of_others_change_nothing():
+    """torch numbers the hooks of a whole process; with the numbers a script that hooks more would lose its runs."""
+    before = described("network", hooked(1))
+    nn.Identity().register_forward_hook(print)
+    assert described("network", hooked(1)) == before
 
 
 def test_equal_copies_are_equal():

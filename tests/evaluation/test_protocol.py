@@ -231,6 +231,21 @@ def test_few_images_are_judged_too():
     assert report.noise["protected"]["linear_accuracy"] is None
 
 
+def test_a_pipeline_that_changes_when_it_is_used_goes_on(tmp_path):
+    """A cache filled in the training is no other setting: the next process begins with an empty one again."""
+    cache = {}
+
+    def augment(image):
+        cache.setdefault(image.shape, torch.zeros(1))
+        return image
+
+    victim = {"cached": replace(VICTIM, augmentation=augment)}
+    first = run(None, protected=halves(), victims=victim, out=tmp_path / "report")
+    cache.clear()  # as a new process has it
+    again = run(None, protected=halves(), victims=victim, out=tmp_path / "report")
+    assert [record.seconds for record in again.records] == [record.seconds for record in first.records]
+
+
 def test_an_interrupted_run_leaves_a_checkpoint(tmp_path, monkeypatch):
     """Without it an hour's adversarial training starts again from nothing."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)

@@ -2,7 +2,7 @@
 
 A record of a victim is kept and found again by it. So it holds all that decides what a function does: its code, its
 defaults, the values it captures, and the functions and values of the caller's own modules that it names. What comes
-with Python or with an installed package counts by its name.
+with Python or with an installed package counts by its name, and so does what a function imports when it is called.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _PLAIN = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
 
@@ -103,25 +104,41 @@ def _held_by(thing: Any) -> Iterator[Any]:
         yield from _held_by_function(thing)
     elif isinstance(thing, CodeType):
         yield from (thing.co_name, thing.co_code, thing.co_consts, thing.co_names, thing.co_varnames, thing.co_freevars)
-    elif isinstance(thing, property | staticmethod | classmethod):
-        yield from (getattr(thing, part, None) for part in ("fget", "__func__"))
+        yield from (thing.co_flags, thing.co_argcount, thing.co_posonlyargcount, thing.co_kwonlyargcount)
+    elif isinstance(thing, property | cached_property | staticmethod | classmethod):
+        yield from (getattr(thing, part, None) for part in ("fget", "func", "__func__"))
+    elif isinstance(thing, nn.Module):
+        yield from _held_by_module(thing)
     else:
         yield from _held_by_instance(thing)
 
 
 def _held_by_class(cls: type) -> Iterator[Any]:
     yield f"{cls.__module__}.{cls.__qualname__}"
+    yield cls.__bases__
     if _is_installed(cls.__module__):
         return
-    yield cls.__bases__
     for name, value in vars(cls).items():
         # not what Python keeps there for itself: slots, documentation, the registers of dataclass and ABC
         if inspect.isroutine(value) or isinstance(value, property) or not name.startswith(("__", "_abc_")):
             yield from (name, value if not inspect.ismemberdescriptor(value) else None)
 
 
+def _held_by_module(module: nn.Module) -> Iterator[Any]:
+    """Its class, weights, parts, hooks and settings; other private fields are what it remembers of its last call."""
+    yield type(module)
+    for name, value in vars(module).items():
+        if name.endswith("_hooks"):
+            yield from (name, list(value.values()))  # without their numbers, which count all hooks of the process
+        elif name in ("_parameters", "_buffers", "_modules") or not name.startswith("_"):
+            yield from (name, value)
+
+
 def _held_by_function(function: FunctionType) -> Iterator[Any]:
     yield f"{function.__module__}.{function.__qualname__}"
+    if compiled := getattr(function, "_torchdynamo_orig_callable", None):  # by torch.compile
+        yield compiled
+        return
     yield from (function.__defaults__, function.__kwdefaults__, vars(function))
     for cell in function.__closure__ or ():
         try:
@@ -142,7 +159,7 @@ def _held_by_instance(thing: Any) -> Iterator[Any]:
     except Exception as error:  # each kind of object has an error of its own
         raise TypeError(f"a {type(thing).__module__}.{type(thing).__qualname__}") from error
     if isinstance(made_from, str):
-        yield made_from
+        yield f"{getattr(thing, '__module__', None)}.{made_from}"
         yield getattr(thing, "__wrapped__", None)  # what functools.cache was put around
     else:
         yield from (list(part) if isinstance(part, Iterator) else part for part in made_from)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,7 @@ def train_victim(
     countermeasures: Sequence[Countermeasure] = (),
     clean: Tensor | None = None,
     checkpoint: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> VictimResult:
@@ -97,6 +99,8 @@ def train_victim(
         countermeasures: what the trainer does against the noise, in order.
         clean: uint8 (N, 3, H, W), the owner's images in the same order, where the trainer has some of them.
         checkpoint: file to keep the state in and to continue from; removed at the end. ``None`` keeps none.
+        settings: ``config.to_dict()`` as the checkpoint is to have it, where the config's own functions may have
+            changed since; default: as it is now.
         device: where to train; default: CUDA if present.
         progress: show a bar.
 
@@ -127,7 +131,7 @@ def train_victim(
     exams = _tests_as_tried(tests, countermeasures)
     state = Progress.none(config.train_steps, target)
     path = None if checkpoint is None else Path(checkpoint).expanduser()
-    save = _keep_in(path, state, network, optimizer, config, countermeasures, data)
+    save = _keep_in(path, state, network, optimizer, config, settings, countermeasures, data)
 
     marks = {round(config.train_steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
     with seeded_steps(
@@ -243,6 +247,7 @@ def _keep_in(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: VictimConfig,
+    settings: Mapping[str, Any] | None,
     countermeasures: Sequence[Countermeasure],
     data: Labelled,
 ) -> Callable[[int], None]:
@@ -250,7 +255,7 @@ def _keep_in(
     if path is None:
         return lambda done: None
     description = {
-        "config": json.dumps(config.to_dict(), sort_keys=True),
+        "config": json.dumps(settings or config.to_dict(), sort_keys=True),
         "countermeasures": "+".join(each.name for each in countermeasures),
         "data": Labelled(data.images, data.labels).sha256(),
     }
