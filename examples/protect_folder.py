@@ -3,7 +3,8 @@
     python examples/protect_folder.py PHOTOS PUBLISHED PRIVATE GENERATOR
 
 PRIVATE keeps the noise. Never publish it: whoever has the noise subtracts it. GENERATOR is a folder or a name, with as
-many classes as PHOTOS. `semtransforms protect` does the same for large folders, and goes on after an interruption.
+many classes as PHOTOS. Run it once for the same photographs: each run draws a fresh seed, and whoever has two copies
+can compare them. `semtransforms protect` does the same for large folders, and goes on after an interruption.
 """
 
 import secrets

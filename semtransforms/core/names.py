@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-MOST_LISTED = 12  # names; a longer list helps nobody
-
 
 def unknown(what: str, name: str, known: Iterable[str], *, near: int = 3) -> str:
     """The message for an unknown name, in one wording everywhere.
@@ -24,5 +22,4 @@ def unknown(what: str, name: str, known: Iterable[str], *, near: int = 3) -> str
     nearest = difflib.get_close_matches(name, names, n=near, cutoff=0.4)
     if nearest:
         return f"unknown {what} {name!r}, did you mean {' or '.join(map(repr, nearest))}?"
-    listed = ", ".join(names[:MOST_LISTED]) + (", ..." if len(names) > MOST_LISTED else "")
-    return f"unknown {what} {name!r}; known: {listed}"
+    return f"unknown {what} {name!r}; known: {', '.join(names)}"

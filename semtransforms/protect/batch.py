@@ -131,17 +131,26 @@ def check_label_map(label_map: Mapping[int, int], num_classes: int) -> None:
             raise ValueError(f"label_map[{label!r}] must be in 0..{num_classes - 1}, got {target!r}.")
 
 
-def check_class_count(place: str, classes: Sequence[Any] | None, num_classes: int, remedy: str = FIT_OR_MAP) -> None:
+def check_class_count(
+    place: str,
+    classes: Sequence[Any] | None,
+    num_classes: int,
+    *,
+    generator: str | None = None,
+    remedy: str = FIT_OR_MAP,
+) -> None:
     """See that data has as many classes as the generator: noise for the first two of three says nothing about two.
 
     Args:
         place: whose classes they are, for the message, such as ``"dataset"``.
         classes: label names, or None where they are not known.
         num_classes: C of the generator.
+        generator: its name, where it has one.
         remedy: what to do instead, a sentence.
 
     Raises:
         ValueError: the numbers differ.
     """
     if classes is not None and len(classes) != num_classes:
-        raise ValueError(f"{place} has {len(classes)} classes, the generator {num_classes}. {remedy}")
+        named = f"generator {generator!r}" if generator else "the generator"
+        raise ValueError(f"{place} has {len(classes)} classes, {named} {num_classes}. {remedy}")

@@ -243,7 +243,7 @@ def check_classes(source: Source, generator: NoiseGenerator) -> Tensor:
         ValueError: the class counts differ; the message says what to do.
     """
     remedy = "Fit one on these images: semtransforms fit SOURCE FOLDER, then --generator FOLDER."
-    check_class_count("SOURCE", source.classes, generator.num_classes, remedy)
+    check_class_count("SOURCE", source.classes, generator.num_classes, generator=generator.name, remedy=remedy)
     return generator_labels(source.labels, None, generator.num_classes, place="SOURCE: ")
 
 

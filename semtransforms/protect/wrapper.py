@@ -134,7 +134,7 @@ class ProtectedDataset(Dataset[Any]):
     ) -> Filling:
         """Find out which images these are, and so where their noise lies."""
         if label_map is None:
-            check_class_count("dataset", self.classes, generator.num_classes)
+            check_class_count("dataset", self.classes, generator.num_classes, generator=generator.name)
         rows, read = self._rows, self._reader()
         found = survey(self._raw, rows, read, how["progress"])
         labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())

@@ -1,7 +1,7 @@
 """What crop, flip and JPEG cost beside a step, kornia's and ours: ``python tests/benchmarks/eot.py``.
 
 A hand-written kernel is allowed where kornia's costs more than 5 % of a step; this is the measurement. Crop and flip
-are tested equal to kornia's in ``tests/test_eot.py``, JPEG is PIL's in ``tests/test_distortions.py``.
+are tested equal to kornia's in ``tests/views/test_eot.py``, JPEG is PIL's in ``tests/views/test_catalogue.py``.
 """
 
 from __future__ import annotations
