@@ -38,4 +38,4 @@ def test_the_nearest_names_come_first():
     """A typing mistake is mended at first sight; where nothing is near, the reader sees what there is."""
     assert unknown("method", "semm", ["rem", "sem"]) == "unknown method 'semm', did you mean 'sem' or 'rem'?"
     assert unknown("method", "xyz", ["rem", "sem"]) == "unknown method 'xyz'; known: rem, sem"
-    assert unknown("x", "q", map(str, range(99))).endswith("11, ...")
+    assert unknown("x", "q", map(str, range(99))).endswith("97, 98")  # one that is cut hides what is looked for

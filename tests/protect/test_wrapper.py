@@ -226,7 +226,7 @@ def test_rows_of_a_hugging_face_dataset(tmp_path):
     )
     named = datasets.Features({**features, "label": datasets.ClassLabel(names=["a", "b"])})
     two = datasets.Dataset.from_dict({**rows, "label": [0, 1, 0]}, features=named)
-    with pytest.raises(ValueError, match=r"2 classes, the generator 4.*fit_generator.*label_map"):
+    with pytest.raises(ValueError, match=r"2 classes, generator 'fake' 4.*fit_generator.*label_map"):
         protect(two, tmp_path)
     assert protect(two, tmp_path, label_map={0: 3, 1: 2}).classes == ["a", "b"]
     renamed = datasets.Dataset.from_dict(rows, features=features).rename_column("image", "img")
@@ -291,7 +291,7 @@ def test_bad_input_is_refused_before_any_noise(tmp_path):
         (cifar(), {"indices": [1], "fraction": 0.5}, ValueError, "one of them"),
         (cifar(), {"batch_size": 0}, ValueError, "batch_size"),
         (cifar(), {"device": "cuda:99"}, ValueError, "cuda:99"),
-        (cifar(), {"generator": FakeGenerator(5)}, ValueError, "4 classes, the generator 5.*label_map"),
+        (cifar(), {"generator": FakeGenerator(5)}, ValueError, "4 classes, generator 'fake' 5.*label_map"),
         (Pairs(images, [*LABELS[:-1], None]), {}, ValueError, "index 11 is missing"),
         (Pairs(images, [*LABELS[:-1], -1]), {}, ValueError, "index 11 is missing"),
         (
