@@ -37,7 +37,7 @@ def headline(root: Path) -> str:
                 for method in ("sem", "rem", "em")
             ),
             _others(root, "10 other classes, 32 px: `sem-cifar10-small`", (10, 32), MODULO),
-            _others(root, "20 other classes, 64 px: `sem-cifar10-small`", (20, 64), MODULO),
+            _others(root, "20 other classes, 64 px: `sem-cifar10-small`, noise at full size", (20, 64), MODULO),
             _others(root, "10 other classes, 32 px, labels unknown", (10, 32), PREDICTED),
             _digits(root),
         ],

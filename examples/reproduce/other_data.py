@@ -81,7 +81,9 @@ def protections(generator: NoiseGenerator, data: Labelled) -> Iterator[tuple[str
     """The protected images, by what the generator is told their labels are."""
     named = {MODULO: data.labels % generator.num_classes, PREDICTED: predict(generator, data.images)}
     for name, labels in named.items():
-        yield name, add_noise(data.images, generator.noise(data.images, labels, progress=True))
+        # as the figures were measured: before the noise of larger images was made small and enlarged
+        noise = generator.noise(data.images, labels, noise_size="full", progress=True)
+        yield name, add_noise(data.images, noise)
 
 
 @torch.no_grad()

@@ -140,6 +140,21 @@ def worst(root: Path) -> str:
     return worst_case.compare(worst_cases(root))
 
 
+def noise_size(root: Path) -> str:
+    """What a trainer learns who shrinks what was published, by the size at which the noise was made."""
+    rows = read_json(root / RESULTS / "noise_size-sem-plus-cifar10-small.json")["rows"]
+    lines = [
+        [
+            f"{row['trained_at']} px",
+            row["copy"] if row["copy"] == "clean" else f"{row['copy']} px",
+            f"{100 * row['accuracy']:.1f}",
+            "" if row["copy"] == "clean" else str(row["seconds_of_noise"]),
+        ]
+        for row in rows
+    ]
+    return table(("trains at", "copy", "accuracy", "seconds of noise"), lines)
+
+
 def other_data(root: Path) -> str:
     """A generator on classes and sizes that it was not fitted for, by the label that it is told."""
     found = of_other_data(root)
@@ -206,6 +221,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "64-px": at_64_px,
     "worst-case": worst,
     "other-data": other_data,
+    "noise-size": noise_size,
     "clean-shares": clean_shares,
     "passes": passes,
     "search": search,

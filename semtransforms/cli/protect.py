@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from semtransforms.cli.errors import one_line_errors
 from semtransforms.cli.options import Device, Generator, ImageColumn, LabelColumn, Source, Split
 
+if TYPE_CHECKING:
+    from semtransforms.protect.publish import Outcome
+
 FORMAT_HELP = (
     "png: image folder. parquet, datasets: one Parquet file or datasets folder. noise: the noise alone, "
     "to be kept private. jpeg: costs protection."
 )
 
+NOISE_SIZE_HELP = (
+    "Shorter side in pixels at which the noise of larger images is made, before it is enlarged. Default: the "
+    "generator's own. full: each image's own, for trainers who do not resize."
+)
+
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or empty.", show_default=False)]
 Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
 Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")]
+NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the seed.")]
 
 
@@ -31,6 +41,7 @@ def protect_command(
     split: Split = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    noise_size: NoiseSize = None,
     device: Device = None,
 ) -> None:
     """Write a protected copy of a labelled image collection, ready to be published.
@@ -49,28 +60,57 @@ def protect_command(
         noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
         images = open_source(source, split=split, image_column=image_column, label_column=label_column)
         private = (cache_dir or default_cache_dir()) / "protections"
-        outcome = protect_source(images, out, noise_maker, format=format, seed=seed, private=private, device=device)
-        for place in outcome.failed:
-            typer.echo(f"error: not protected: {place}", err=True)
-        found = f", {outcome.found} were finished before" if outcome.found else ""
-        typer.echo(f"{outcome.written} images protected{found}: {out}")
-        if outcome.removed:
-            typer.echo(f"{outcome.removed} copies removed: their images are no longer in SOURCE under that name.")
-        typer.echo(
-            "Metadata (EXIF, GPS, ICC profiles, comments, text) is not copied; "
-            f"{outcome.with_metadata} of these images had some."
+        outcome = protect_source(
+            images,
+            out,
+            noise_maker,
+            format=format,
+            seed=seed,
+            private=private,
+            noise_size=parse_noise_size(noise_size),
+            device=device,
         )
-        if outcome.without_alpha:
-            typer.echo(f"{outcome.without_alpha} images lost their transparency: JPEG has none.")
-        if images.other_columns:
-            typer.echo(f"Columns not copied: {', '.join(images.other_columns)}.")
-        if format == "jpeg":
-            typer.echo(
-                "JPEG changes pixels: part of the noise is lost, and the bound rho_u no longer holds. "
-                "Publish PNG where you can."
-            )
-        if format == "noise":
-            typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
-        typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")
+        _tell(outcome, out, format, images.other_columns)
         if outcome.failed:
             raise typer.Exit(1)
+
+
+def _tell(outcome: Outcome, out: Path, format: str, other_columns: Sequence[str]) -> None:
+    """What was done, and what must stay private."""
+    for place in outcome.failed:
+        typer.echo(f"error: not protected: {place}", err=True)
+    found = f", {outcome.found} were finished before" if outcome.found else ""
+    typer.echo(f"{outcome.written} images protected{found}: {out}")
+    if outcome.removed:
+        typer.echo(f"{outcome.removed} copies removed: their images are no longer in SOURCE under that name.")
+    typer.echo(
+        "Metadata (EXIF, GPS, ICC profiles, comments, text) is not copied; "
+        f"{outcome.with_metadata} of these images had some."
+    )
+    if outcome.without_alpha:
+        typer.echo(f"{outcome.without_alpha} images lost their transparency: JPEG has none.")
+    if other_columns:
+        typer.echo(f"Columns not copied: {', '.join(other_columns)}.")
+    if format == "jpeg":
+        typer.echo(
+            "JPEG changes pixels: part of the noise is lost, and the bound rho_u no longer holds. "
+            "Publish PNG where you can."
+        )
+    if format == "noise":
+        typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
+    typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")
+
+
+def parse_noise_size(text: str | None) -> int | Literal["full"] | None:
+    """What ``--noise-size`` says.
+
+    Raises:
+        ValueError: it is neither a whole number nor ``full``.
+    """
+    if text is None:
+        return None
+    if text == "full":
+        return "full"
+    if not text.isdecimal():
+        raise ValueError(f"--noise-size must be a whole number of pixels or 'full', got {text!r}.")
+    return int(text)

@@ -8,24 +8,29 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from semtransforms.core.checks import check_integer
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import writing
-from semtransforms.core.grid import add_noise
+from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import keep_freed_memory, pick_device
 from semtransforms.core.keys import image_keys, index_keys
 from semtransforms.data.images import check_labels
 from semtransforms.generators import hub
 from semtransforms.generators.card import check_card
+from semtransforms.generators.checks import check_pixels, check_surrogate_weights
 from semtransforms.generators.names import resolve
 from semtransforms.generators.weights import from_files, to_files
 from semtransforms.noise.engine import Engine, engine_of
 from semtransforms.views.eot import build_eot
+from semtransforms.views.resize import NoiseScale
+
+NoiseSize: TypeAlias = "int | Literal['full'] | None"
 
 
 class NoiseOptions(TypedDict, total=False):
@@ -33,6 +38,7 @@ class NoiseOptions(TypedDict, total=False):
 
     seed: int
     ids: Tensor | None
+    noise_size: NoiseSize
     batch_size: int | None
     device: str | torch.device | None
     progress: bool
@@ -72,7 +78,7 @@ class NoiseGenerator:
             raise ValueError("config must have num_classes and image_size set; fit_generator sets them from the data")
         if classes is not None and len(classes) != config.num_classes:
             raise ValueError(f"classes has {len(classes)} names for num_classes={config.num_classes}")
-        _check_surrogate(surrogate, config)
+        check_surrogate_weights(surrogate, config)
         self.surrogate = surrogate.eval().to(memory_format=torch.channels_last)
         self.config = config
         self.classes = None if classes is None else tuple(map(str, classes))
@@ -141,6 +147,7 @@ class NoiseGenerator:
         *,
         seed: int = 0,
         ids: Tensor | None = None,
+        noise_size: NoiseSize = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         progress: bool = False,
@@ -155,6 +162,7 @@ class NoiseGenerator:
             labels: N whole numbers in 0..C-1.
             seed: secret and fresh for a real protection.
             ids: int64 (N,), draws keyed by these numbers instead of by the images' bytes.
+            noise_size: S, see :meth:`scale`.
             batch_size: images per loop; the default suits the device. It does not change the result.
             device: where to compute; default: where the surrogate lies.
             progress: show a bar with rate and remaining time.
@@ -168,22 +176,79 @@ class NoiseGenerator:
             ValueError: labels that do not fit the images or the generator, images of another form or too small.
         """
         pixels = list(images)
-        _check_pixels(pixels, self.smallest, self.config.surrogate)
+        scale = self.scale(noise_size)
+        made = self.make_noise(
+            pixels, labels, scale=scale, seed=seed, ids=ids, batch_size=batch_size, device=device, progress=progress
+        )
+        results = [scale.enlarge(each, image.cpu()) for each, image in zip(made, pixels, strict=True)]
+        if isinstance(images, Tensor):
+            return torch.stack(results) if results else torch.empty(images.shape, dtype=torch.int8)
+        return results
+
+    def scale(self, noise_size: NoiseSize = None) -> NoiseScale:
+        """At which size noise is made, and how far it reaches.
+
+        Args:
+            noise_size: S, the shorter side in pixels at which the noise of larger images is made, before it is
+                enlarged. ``None`` is the size that the generator was fitted at; ``"full"`` makes it at each image's own
+                size, for trainers who do not resize.
+
+        Returns:
+            The scale. Noise that is kept for its images (NTGA) is theirs alone and never enlarged.
+
+        Raises:
+            ValueError: S is no whole number, or smaller than the surrogate takes.
+        """
+        reach = min(levels(self.config.rho_u), 127)
+        if noise_size is None:
+            assert self.config.image_size is not None  # the constructor has checked it
+            noise_size = min(self.config.image_size)
+        if noise_size == "full" or self.engine.exact:
+            return NoiseScale(None, reach)
+        check_integer(
+            "noise_size", noise_size, low=self.smallest, advice="'full' makes noise at each image's own size."
+        )
+        return NoiseScale(noise_size, reach)
+
+    def make_noise(
+        self,
+        images: Sequence[Tensor],
+        labels: Any,
+        *,
+        scale: NoiseScale,
+        seed: int = 0,
+        ids: Tensor | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        progress: bool = False,
+    ) -> list[Tensor]:
+        """The noise of images at the size at which it is made: what a store keeps, and :meth:`noise` enlarges.
+
+        Args:
+            images: N times uint8 (3, H, W), at their own sizes.
+            labels, seed, ids, batch_size, device, progress: as for :meth:`noise`.
+            scale: of :meth:`scale`.
+
+        Returns:
+            N times int8 (3, h, w) on the CPU, ``|noise| <= floor(255 * rho_u)``.
+
+        Raises:
+            TypeError, ValueError: as for :meth:`noise`.
+        """
+        check_pixels(images, self.smallest, self.config.surrogate)
         targets = check_labels(labels, self.num_classes)
-        if len(targets) != len(pixels):
-            raise ValueError(f"labels must have one entry per image: {len(targets)} labels for {len(pixels)} images")
+        if len(targets) != len(images):
+            raise ValueError(f"labels must have one entry per image: {len(targets)} labels for {len(images)} images")
         if device is not None:
             self.to(device)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be >= 1 images, got {batch_size}. Leave it out for one that suits.")
-        if ids is not None and (ids.shape != (len(pixels),) or ids.dtype.is_floating_point or ids.dtype.is_complex):
-            raise ValueError(f"ids must be {len(pixels)} whole numbers, got {ids.dtype} {tuple(ids.shape)}")
+        if ids is not None and (ids.shape != (len(images),) or ids.dtype.is_floating_point or ids.dtype.is_complex):
+            raise ValueError(f"ids must be {len(images)} whole numbers, got {ids.dtype} {tuple(ids.shape)}")
         keep_freed_memory()
-        keys = image_keys(pixels, targets, seed) if ids is None else index_keys(ids, seed)
-        results = self._noise_by_shape(pixels, targets, keys, batch_size, progress)
-        if isinstance(images, Tensor):
-            return torch.stack(results) if results else torch.empty(images.shape, dtype=torch.int8)
-        return results
+        # by the whole image: two photographs that look alike when shrunk get draws of their own
+        keys = image_keys(images, targets, seed) if ids is None else index_keys(ids, seed)
+        return self._noise_by_shape([scale.shrink(each) for each in images], targets, keys, batch_size, progress)
 
     def _noise_by_shape(
         self, pixels: Sequence[Tensor], labels: Tensor, keys: Tensor, batch_size: int | None, progress: bool
@@ -199,9 +264,9 @@ class NoiseGenerator:
                 count = batch_size or _batch_size(shape, engine.device)
                 for start in range(0, len(rows), count):
                     batch = rows[start : start + count]
-                    levels = engine.noise(torch.stack([pixels[i] for i in batch]), labels[batch], keys[batch])
-                    for index, level in zip(batch, levels, strict=True):
-                        results[index] = level
+                    made = engine.noise(torch.stack([pixels[i] for i in batch]), labels[batch], keys[batch])
+                    for index, noise in zip(batch, made, strict=True):
+                        results[index] = noise
                     bar.update(len(batch))
         return results
 
@@ -316,46 +381,6 @@ class NoiseGenerator:
         generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
         generator.folder = folder.absolute()
         return generator.to(target)
-
-
-def _check_surrogate(surrogate: nn.Module, config: GeneratorConfig) -> None:
-    """Whether a surrogate can be what its config says.
-
-    Raises:
-        ValueError: a weight is NaN or infinite; it should have been fitted on clean data, and has seen no image.
-    """
-    for key, value in surrogate.state_dict().items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise ValueError(f"weight {key!r} holds NaN or infinity: the fit diverged or the file is damaged")
-    updates = [layer.num_batches_tracked for layer in surrogate.modules() if isinstance(layer, nn.BatchNorm2d)]
-    if config.fitted_on == "clean" and any(count == 0 for count in updates):
-        raise ValueError(
-            f"surrogate has never seen an image: {config.method!r} needs one that was fitted on clean data. Use "
-            "fit_generator(dataset, config)."
-        )
-
-
-def _check_pixels(pixels: Sequence[Any], smallest: int, surrogate: str) -> None:
-    """Whether each of them is an image that a surrogate takes.
-
-    Raises:
-        TypeError: one is no uint8 tensor.
-        ValueError: one is not (3, H, W), or smaller than ``smallest``.
-    """
-    for index, image in enumerate(pixels):
-        if not isinstance(image, Tensor) or image.dtype != torch.uint8:
-            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(
-                f"images must be uint8 in 0..255, got {kind} at index {index}. Add the noise before the "
-                "conversion to float; the bound holds for the bytes a user stores."
-            )
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"images must be (3, H, W), got {tuple(image.shape)} at index {index}")
-        if min(image.shape[1:]) < smallest:
-            raise ValueError(
-                f"images must be at least {smallest} x {smallest} for {surrogate!r}, got "
-                f"{image.shape[1]} x {image.shape[2]} at index {index}. Leave it out or enlarge it."
-            )
 
 
 def _batch_size(shape: torch.Size, device: torch.device) -> int:

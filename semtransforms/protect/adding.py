@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from semtransforms.data.images import as_pixels, rgb_array
+from semtransforms.views.resize import NoiseScale
 
 
 def saturated(pixels: NDArray[np.uint8], noise: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -21,15 +23,33 @@ def saturated(pixels: NDArray[np.uint8], noise: NDArray[np.int8]) -> NDArray[np.
     return total
 
 
-def with_noise(image: Any, noise: NDArray[np.int8], index: int) -> Any:
-    """Add noise (H, W, 3) to a raw image, keeping the image's type."""
+def with_noise(image: Any, made: NDArray[np.int8], scale: NoiseScale, index: int) -> Any:
+    """Add noise to a raw image, keeping the image's type.
+
+    Args:
+        image: PIL image, tensor or array.
+        made: int8 (h, w, 3), its noise as it was made.
+        scale: how it comes to the image's size.
+        index: of the image, for the message.
+
+    Raises:
+        ValueError: the noise was made for an image of another size.
+    """
     if isinstance(image, Image.Image):
         pixels, alpha = rgb_array(image)
-        check_shape(pixels.shape, noise.shape, index)
-        return as_pil(saturated(pixels, noise), alpha)
-    pixels = as_pixels(image).numpy()
-    check_shape((*pixels.shape[1:], 3), noise.shape, index)
-    return _like(image, saturated(pixels, noise.transpose(2, 0, 1)))
+        return as_pil(saturated(pixels, full_noise(made, pixels, scale, index)), alpha)
+    planes = as_pixels(image).numpy()
+    noise = full_noise(made, planes.transpose(1, 2, 0), scale, index)
+    return _like(image, saturated(planes, noise.transpose(2, 0, 1)))
+
+
+def full_noise(made: NDArray[np.int8], pixels: NDArray[np.uint8], scale: NoiseScale, index: int) -> NDArray[np.int8]:
+    """Noise (h, w, 3) at the size of its image (H, W, 3); arguments as for :func:`with_noise`."""
+    check_shape(pixels.shape[:2], made.shape[:2], scale, index)
+    if made.shape == pixels.shape:
+        return made
+    planes = (torch.from_numpy(np.array(each.transpose(2, 0, 1))) for each in (made, pixels))
+    return scale.enlarge(*planes).permute(1, 2, 0).numpy()
 
 
 def as_rgb(image: Any) -> Any:
@@ -54,18 +74,21 @@ def _like(image: Any, pixels: NDArray[np.uint8]) -> Any:
     return tv_tensors.wrap(tensor, like=image) if isinstance(image, tv_tensors.TVTensor) else tensor
 
 
-def check_shape(found: tuple[int, ...], expected: tuple[int, ...], index: int) -> None:
-    """See that an image has the size that its noise was made for.
+def check_shape(image: Sequence[int], made: Sequence[int], scale: NoiseScale, index: int) -> None:
+    """See that noise was made for an image of this size.
 
     Args:
-        found, expected: begin with height and width.
+        image: its height and width.
+        made: height and width of the noise, as it was made.
+        scale: at which size that of the image would be made.
         index: of the image, for the message.
 
     Raises:
-        ValueError: it has another one.
+        ValueError: it was made for another one.
     """
-    if found != expected:
+    height, width = scale.made_at(*image)
+    if (height, width) != tuple(made):
         raise ValueError(
-            f"dataset: the image at index {index} is {found[0]} x {found[1]}, its noise was made for "
-            f"{expected[0]} x {expected[1]}. The dataset changed: construct the ProtectedDataset again."
+            f"dataset: the image at index {index} is {image[0]} x {image[1]}, its noise was made at {made[0]} x "
+            f"{made[1]} and not at {height} x {width}. The dataset changed: construct the ProtectedDataset again."
         )

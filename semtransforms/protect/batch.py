@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from semtransforms.core.grid import add_noise
 from semtransforms.data.images import check_labels
+from semtransforms.views.resize import NoiseScale
 
 if TYPE_CHECKING:
-    from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
 FIT_OR_MAP = "Fit a generator on this data (fit_generator), or pass label_map={label: generator's label}."
 
@@ -28,16 +30,23 @@ class ProtectedBatch:
 
     Args:
         clean: N times uint8 (3, H, W), of any sizes.
-        noise: N times int8 (3, H, W), in grey levels; ``clean + noise`` lies in 0..255.
+        made: N times int8 (3, h, w), the noise as it was made, in grey levels.
+        scale: how it comes to the images' sizes.
     """
 
     clean: Sequence[Tensor]
-    noise: Sequence[Tensor]
+    made: Sequence[Tensor]
+    scale: NoiseScale
+
+    @cached_property
+    def noise(self) -> list[Tensor]:
+        """The noise at the images' sizes, N times int8 (3, H, W); ``clean + noise`` lies in 0..255."""
+        return [self.scale.enlarge(made, image) for made, image in zip(self.made, self.clean, strict=True)]
 
     @property
     def protected(self) -> list[Tensor]:
         """The images with their noise, N times uint8 (3, H, W)."""
-        return [add_noise(image, levels) for image, levels in zip(self.clean, self.noise, strict=True)]
+        return [add_noise(image, noise) for image, noise in zip(self.clean, self.noise, strict=True)]
 
 
 def protect_batch(
@@ -47,6 +56,7 @@ def protect_batch(
     *,
     seed: int,
     label_map: Mapping[int, int] | None = None,
+    noise_size: NoiseSize = None,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     progress: bool = False,
@@ -59,6 +69,7 @@ def protect_batch(
         generator: makes the noise.
         seed: secret and fresh for a real protection.
         label_map: label of the data -> label of the generator, where the two differ.
+        noise_size: S, the shorter side at which the noise of larger images is made; see ``NoiseGenerator.scale``.
         device: where to compute; default: where the generator lies.
         batch_size: images per loop; the default suits the device. It does not change the result.
         progress: show a bar.
@@ -68,14 +79,15 @@ def protect_batch(
 
     Raises:
         TypeError: images are not uint8, or labels are not whole numbers.
-        ValueError: labels that do not fit the images or the generator, or images too small for it; messages count the
-            images from 0.
+        ValueError: labels that do not fit the images or the generator, images too small for it, or a wrong
+            ``noise_size``; messages count the images from 0.
     """
     targets = generator_labels(labels, label_map, generator.num_classes)
-    if len(images) == 0:
-        return ProtectedBatch((), ())
-    noise = generator.noise(list(images), targets, seed=seed, batch_size=batch_size, device=device, progress=progress)
-    return ProtectedBatch(images, noise)
+    scale = generator.scale(noise_size)
+    made = generator.make_noise(
+        images, targets, scale=scale, seed=seed, batch_size=batch_size, device=device, progress=progress
+    )
+    return ProtectedBatch(images, made, scale)
 
 
 def generator_labels(

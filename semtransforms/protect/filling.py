@@ -16,9 +16,10 @@ from semtransforms.data.store import NoiseStore, cut
 from semtransforms.data.survey import Read, file_shapes
 from semtransforms.protect.adding import check_shape
 from semtransforms.protect.batch import ProtectedBatch, protect_batch
+from semtransforms.views.resize import NoiseScale
 
 if TYPE_CHECKING:
-    from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
 GROUP_BYTES = 64 << 20  # images in memory at a time while noise is computed
 
@@ -36,7 +37,7 @@ class Filling:
         shapes: int64 (N, 2), heights and widths; ``None`` for an image folder, whose files are asked.
         labels: int64 (N,), the generator's.
         generator: makes the noise.
-        seed, batch_size, device, progress: as for ``ProtectedDataset``.
+        seed, noise_size, batch_size, device, progress: as for ``ProtectedDataset``.
         made: is given each group as its noise is made, its rows and the batch.
     """
 
@@ -49,6 +50,7 @@ class Filling:
     labels: Tensor
     generator: NoiseGenerator
     seed: int
+    noise_size: NoiseSize
     batch_size: int | None
     device: str | torch.device | None
     progress: bool
@@ -66,9 +68,14 @@ class Filling:
         if self.shapes is None:
             self.shapes = file_shapes(self.dataset, self.rows, self.read, self.progress)
         self._check_sizes(self.shapes)
-        return NoiseStore.build(
-            self.folder, self.shapes, self._compute, description=self.description, progress=self.progress
-        )
+        scale = self.scale
+        made = np.array([scale.made_at(*shape) for shape in self.shapes.tolist()])
+        return NoiseStore.build(self.folder, made, self._compute, description=self.description, progress=self.progress)
+
+    @property
+    def scale(self) -> NoiseScale:
+        """How the noise comes to the images' sizes."""
+        return self.generator.scale(self.noise_size)
 
     def _check_sizes(self, shapes: NDArray[np.int64]) -> None:
         surrogate, smallest = self.generator.config.surrogate, self.generator.smallest
@@ -83,6 +90,7 @@ class Filling:
 
     def _compute(self, start: int, stop: int) -> Iterator[Sequence[Tensor]]:
         assert self.shapes is not None
+        scale = self.scale
         device = getattr(self.generator, "device", "cpu") if self.device is None else self.device
         count = self.batch_size or (2048 if torch.device(device).type == "cuda" else 128)
         for begin, end in cut(3 * self.shapes[start:stop].prod(axis=1), GROUP_BYTES, count):
@@ -90,15 +98,16 @@ class Filling:
             rows = self.rows[group].tolist()
             images = [self.read(row)[0] for row in rows]
             for row, image, shape in zip(rows, images, self.shapes[group].tolist(), strict=True):
-                check_shape(tuple(image.shape[1:]), tuple(shape), row)
+                check_shape(image.shape[1:], scale.made_at(*shape), scale, row)
             batch = protect_batch(
                 images,
                 self.labels[group],
                 self.generator,
                 seed=self.seed,
+                noise_size=self.noise_size,
                 batch_size=self.batch_size,
                 device=self.device,
             )
             if self.made is not None:
                 self.made(rows, batch)
-            yield batch.noise
+            yield batch.made

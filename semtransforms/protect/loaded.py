@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from semtransforms.core.grid import add_noise
 from semtransforms.data.loading import Labelled, resized
 from semtransforms.data.survey import Read
-from semtransforms.protect.adding import check_shape
 from semtransforms.protect.batch import ProtectedBatch
 from semtransforms.protect.filling import Filling
 from semtransforms.protect.wrapper import NoiseSource, ProtectedDataset
@@ -31,8 +31,9 @@ def load_protected(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Bring the protected copy of a dataset into memory.
 
-    The noise is made at each image's own size and kept in the store that ``ProtectedDataset(dataset, generator)`` has.
-    No file is decoded here where the clean images have their own sizes; where they were resized, each file is once.
+    The noise is made for each image as it is, before any resizing here, and kept in the store that
+    ``ProtectedDataset(dataset, generator)`` has. No file is decoded here where the clean images have their own sizes;
+    where they were resized, each file is once.
 
     Args:
         dataset: the clean data, map-style, or a pair of tensors: images and labels.
@@ -76,9 +77,8 @@ class _Loading(ProtectedDataset):
         """All protected images; those whose noise was there before are read now."""
         read = self._reader()
         for row in torch.nonzero(~self._kept).flatten().tolist():
-            image, noise = read(row)[0], self.noise(row)
-            check_shape(tuple(image.shape[1:]), tuple(noise.shape[1:]), row)
-            self._keep([row], ProtectedBatch([image], [noise]))
+            image = read(row)[0]
+            self._images[row] = resized(add_noise(image, self._noise_for(row, image)), self._image_size)
         return self._images
 
     def _reader(self) -> Read:

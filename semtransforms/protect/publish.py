@@ -31,7 +31,7 @@ from semtransforms.protect.batch import check_class_count, generator_labels, pro
 from semtransforms.protect.journal import Journal
 
 if TYPE_CHECKING:
-    from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
 MANIFEST = "protection.json"
 
@@ -115,6 +115,7 @@ def protect_source(
     format: str = "png",
     seed: int | None = None,
     private: Path,
+    noise_size: NoiseSize = None,
     device: str | None = None,
 ) -> Outcome:
     """Write a protected copy of every image of a source; called again after an interruption, go on.
@@ -129,6 +130,7 @@ def protect_source(
         format: ``"png"``, ``"parquet"``, ``"datasets"``, ``"noise"`` or ``"jpeg"``.
         seed: of the noise; ``None`` for a fresh one that nobody can guess.
         private: folder for what must not be published.
+        noise_size: S, the shorter side at which the noise of larger images is made; see ``NoiseGenerator.scale``.
         device: where to compute the noise.
 
     Returns:
@@ -144,7 +146,8 @@ def protect_source(
     if format == "parquet" and out.suffix != ".parquet":
         raise ValueError(f"OUT must end in .parquet for --format parquet, got {str(out)!r}.")
     files = out.with_name(f"{out.name}.unfinished") if kind.packed else out
-    identity = [source.identity, str(out.resolve()), generator.fingerprint, format]
+    side = generator.scale(noise_size).side
+    identity = [source.identity, str(out.resolve()), generator.fingerprint, format, str(side)]
     with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_folder(private, "--cache-dir"):
         if kind.packed and os.path.exists(out) and (format == "parquet" or any(out.iterdir())):
             raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
@@ -152,7 +155,7 @@ def protect_source(
             if not kind.published:
                 files.chmod(0o700)
             outcome = Outcome(private=journal.folder)
-            finished = _finish(source, labels, generator, kind, journal, files, outcome, device)
+            finished = _finish(source, labels, generator, kind, journal, files, outcome, noise_size, device)
             manifest = _manifest(source, generator, format, len(finished))
             with explained("OUT", out):
                 if kind.packed:
@@ -172,6 +175,7 @@ def _finish(
     journal: Journal,
     files: Path,
     outcome: Outcome,
+    noise_size: NoiseSize,
     device: str | None,
 ) -> list[int]:
     """Make what is not finished, remove what is no longer wanted; returns the images whose copies are there."""
@@ -190,7 +194,9 @@ def _finish(
         for group in _groups(_decode(source, todo, outcome, generator.smallest)):
             rows = [i for i, _, _ in group]
             pixels = [image.pixels for _, _, image in group]
-            batch = protect_batch(pixels, labels[rows], generator, seed=journal.seed, device=device)
+            batch = protect_batch(
+                pixels, labels[rows], generator, seed=journal.seed, noise_size=noise_size, device=device
+            )
             for (i, stamp, image), protected, noise in zip(group, batch.protected, batch.noise, strict=True):
                 data = kind.encode(RGBImage(protected, image.alpha), noise)
                 journal.finish(source.names[i] + kind.suffix, stamp, data, mode=0o666 if kind.published else 0o600)

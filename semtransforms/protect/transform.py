@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from semtransforms import __version__
 from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb
-from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 from semtransforms.generators.hub import CONFIG_FILE
 from semtransforms.protect.batch import check_label_map, protect_batch
 
@@ -45,6 +45,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         seed: keeps the noise secret; draw a fresh one for a real protection.
         device: where the noise is computed; ``None`` leaves it to the generator.
         label_map: label of the data -> label of the generator, where the two differ. Labels are returned as given.
+        noise_size: S, the shorter side in pixels at which the noise of larger images is made, before it is enlarged;
+            see :meth:`NoiseGenerator.scale`.
 
     Raises:
         TypeError: ``generator`` is a name; when called: an image is not uint8, a label is not a whole number.
@@ -59,6 +61,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         seed: int = 0,
         device: torch.device | str | None = None,
         label_map: Mapping[int, int] | None = None,
+        noise_size: NoiseSize = None,
     ) -> None:
         super().__init__()
         if isinstance(generator, str | Path):
@@ -67,6 +70,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
                 f"Use SEMProtect.from_pretrained({str(generator)!r})."
             )
         check_label_map(label_map or {}, generator.num_classes)
+        generator.scale(noise_size)  # a wrong one is found before any sample comes
+        self.noise_size = noise_size
         self.generator = generator
         self.seed = seed
         self.device = device
@@ -81,19 +86,20 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         seed: int = 0,
         device: torch.device | str | None = None,
         label_map: Mapping[int, int] | None = None,
+        noise_size: NoiseSize = None,
     ) -> SEMProtect:
         """Build the transform from a generator's name or folder.
 
         Args:
             name: a folder, ``org/name@revision`` on the Hub, or a short name, as for
                 :meth:`NoiseGenerator.from_pretrained`.
-            seed, device, label_map: as for the class.
+            seed, device, label_map, noise_size: as for the class.
 
         Returns:
             The transform.
         """
         generator = NoiseGenerator.from_pretrained(name, device=device)
-        return cls(generator, seed=seed, device=device, label_map=label_map)
+        return cls(generator, seed=seed, device=device, label_map=label_map, noise_size=noise_size)
 
     def forward(self, *inputs: Any) -> Any:
         """Add noise to the images of one sample or batch.
@@ -135,6 +141,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
             self.generator,
             seed=self.seed,
             label_map=self.label_map,
+            noise_size=self.noise_size,
             device=device or self.device or self._home,
         ).protected
 
@@ -169,7 +176,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     def _identity(self) -> tuple[Any, ...]:
         """What decides the noise of an image and label, in plain values."""
         label_map = None if self.label_map is None else tuple(sorted(self.label_map.items()))
-        return __version__, self.generator.fingerprint, self.seed, label_map
+        return __version__, self.generator.fingerprint, self.seed, label_map, self.noise_size
 
     def extra_repr(self) -> str:
         """What ``repr`` says: everything but the seed, which is secret while a repr ends up in logs."""
@@ -181,7 +188,9 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
             f"num_classes={self.generator.num_classes}",
             f"fingerprint={self.generator.fingerprint[:12]!r}",
         ]
-        parts += [f"{name}={getattr(self, name)!r}" for name in ("device", "label_map") if getattr(self, name)]
+        parts += [
+            f"{name}={getattr(self, name)!r}" for name in ("device", "label_map", "noise_size") if getattr(self, name)
+        ]
         return ", ".join(parts)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, get_worker_info
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from semtransforms.core.checks import check_integer
-from semtransforms.core.grid import add_noise
+from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.data.raw import (
     read_pixels,
@@ -33,12 +33,13 @@ from semtransforms.data.raw import (
 from semtransforms.data.shards import DamagedStoreError
 from semtransforms.data.store import NoiseStore, check_cache, cut, default_cache_dir, store_key
 from semtransforms.data.survey import Read, survey
-from semtransforms.protect.adding import as_pil, as_rgb, check_shape, saturated, with_noise
+from semtransforms.protect.adding import as_pil, as_rgb, check_shape, full_noise, saturated, with_noise
 from semtransforms.protect.batch import check_class_count, generator_labels
 from semtransforms.protect.filling import Filling
+from semtransforms.views.resize import NoiseScale
 
 if TYPE_CHECKING:
-    from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
 NoiseSource: TypeAlias = "str | os.PathLike[str] | NoiseGenerator | NoiseStore"
 
@@ -64,6 +65,9 @@ class ProtectedDataset(Dataset[Any]):
         fraction: share of the images to protect, in (0, 1], drawn by the seed.
         indices: positions of the images to protect, instead of ``fraction``.
         seed: secret and fresh for a real protection.
+        noise_size: S, the shorter side in pixels at which the noise of larger images is made, before it is enlarged;
+            default: the size that the generator was fitted at. ``"full"`` makes it at each image's own size, for
+            trainers who do not resize.
         cache_dir: where stores are kept; default ``~/.cache/semtransforms``.
         device: where the noise is computed; default: where the generator lies, a named one on a GPU if present.
         batch_size: images per step of the computation; the default suits the device.
@@ -72,7 +76,8 @@ class ProtectedDataset(Dataset[Any]):
 
     Attributes:
         indices: sorted positions of the protected images.
-        store: the ``NoiseStore``.
+        store: the ``NoiseStore``; it holds the noise as it was made.
+        scale: how the noise comes to the images' sizes.
         classes: the dataset's label names, or None.
         transforms: what was taken off the dataset, ``(image, label) -> (image, label)``, or None.
         origin: whose noise it is: ``name``, ``generator`` (a fingerprint), ``method`` and ``rho_u``.
@@ -92,6 +97,7 @@ class ProtectedDataset(Dataset[Any]):
         fraction: float = 1.0,
         indices: Sequence[int] | Tensor | None = None,
         seed: int = 0,
+        noise_size: NoiseSize = None,
         cache_dir: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
@@ -113,9 +119,15 @@ class ProtectedDataset(Dataset[Any]):
         self._filling: Filling | None = None
         self.origin: dict[str, Any]
         if isinstance(generator, NoiseStore):
-            self._adopt(generator, label_map)
+            self._adopt(generator, label_map, noise_size)
             return
-        how = {"seed": int(seed), "batch_size": batch_size, "device": device, "progress": progress}
+        how = {
+            "seed": int(seed),
+            "noise_size": noise_size,
+            "batch_size": batch_size,
+            "device": device,
+            "progress": progress,
+        }
         self._filling = self._survey(_by_name(generator, device), label_map, cache, how)
         try:
             self.store = NoiseStore(self._filling.folder)
@@ -135,6 +147,7 @@ class ProtectedDataset(Dataset[Any]):
         """Find out which images these are, and so where their noise lies."""
         if label_map is None:
             check_class_count("dataset", self.classes, generator.num_classes, generator=generator.name)
+        self.scale = generator.scale(how["noise_size"])
         rows, read = self._rows, self._reader()
         found = survey(self._raw, rows, read, how["progress"])
         labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())
@@ -146,6 +159,7 @@ class ProtectedDataset(Dataset[Any]):
             "generator": generator.fingerprint,
             "config": config.to_dict(),
             "seed": how["seed"],
+            "noise_size": self.scale.side,
         }
         fingerprint = generator.fingerprint
         self.origin = {"name": name, "generator": fingerprint, "method": config.method, "rho_u": config.rho_u}
@@ -203,13 +217,15 @@ class ProtectedDataset(Dataset[Any]):
     def _samples(self, rows: Sequence[int], noise: Sequence[NDArray[np.int8] | None]) -> list[Any]:
         """Read, add, transform: each for all of them."""
         if self._cifar is not None:
-            return self._transformed(list(map(self._cifar.read, rows, noise)))
+            return self._transformed(
+                [self._cifar.read(row, made, self.scale) for row, made in zip(rows, noise, strict=True)]
+            )
         samples = [self._raw[row] for row in rows]
         pairs = [(each["image"], each["label"]) if isinstance(each, Mapping) else each for each in samples]
         pairs = self._transformed(
             [
-                (as_rgb(image) if levels is None else with_noise(image, levels, row), label)
-                for (image, label), levels, row in zip(pairs, noise, rows, strict=True)
+                (as_rgb(image) if made is None else with_noise(image, made, self.scale, row), label)
+                for (image, label), made, row in zip(pairs, noise, rows, strict=True)
             ]
         )
         return [
@@ -224,10 +240,18 @@ class ProtectedDataset(Dataset[Any]):
 
     def noise(self, index: int) -> Tensor:
         """The noise of an image: int8 (3, H, W) in levels of 1/255, zero where the image is not protected."""
-        noise = self._noise_of(self._checked(index))
-        if noise is None:
-            return torch.zeros_like(self.clean(index), dtype=torch.int8)
-        return torch.from_numpy(noise.transpose(2, 0, 1).copy())
+        return self._noise_for(self._checked(index), None)
+
+    def _noise_for(self, index: int, clean: Tensor | None) -> Tensor:
+        """Noise at the size of its image, which is read where it is not given and its size decides."""
+        made = self._noise_of(index)
+        if clean is None and made is not None and min(made.shape[:2]) != self.scale.side:
+            return torch.from_numpy(made.transpose(2, 0, 1).copy())  # made at the image's own size
+        image = self.clean(index) if clean is None else clean
+        if made is None:
+            return torch.zeros_like(image, dtype=torch.int8)
+        check_shape(image.shape[1:], made.shape[:2], self.scale, index)
+        return self.scale.enlarge(torch.from_numpy(made.transpose(2, 0, 1).copy()), image)
 
     def clean(self, index: int) -> Tensor:
         """The raw image, uint8 (3, H, W)."""
@@ -236,7 +260,8 @@ class ProtectedDataset(Dataset[Any]):
 
     def protected(self, index: int) -> Tensor:
         """The raw image with its noise, uint8 (3, H, W)."""
-        return add_noise(self.clean(index), self.noise(index))
+        clean = self.clean(index)
+        return add_noise(clean, self._noise_for(self._checked(index), clean))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_filling": None}  # workers only read the store
@@ -245,8 +270,10 @@ class ProtectedDataset(Dataset[Any]):
         """What reads an image whose noise is to be made."""
         return partial(read_pixels, self._raw)
 
-    def _adopt(self, store: NoiseStore, label_map: Mapping[int, int] | None) -> None:
+    def _adopt(self, store: NoiseStore, label_map: Mapping[int, int] | None, noise_size: NoiseSize) -> None:
         """Use noise that is there already, row for row."""
+        if noise_size is not None:
+            raise ValueError(f"noise_size={noise_size!r} needs a generator: a store's noise is made. Leave it out.")
         if label_map is not None:
             raise ValueError(
                 "label_map needs a generator: the noise of a store does not depend on labels. Leave it out."
@@ -260,6 +287,7 @@ class ProtectedDataset(Dataset[Any]):
         self.store = store
         # imported noise says itself what it is, noise that was computed here by its generator's config
         facts = {**store.description.get("config", {}), **store.description}
+        self.scale = NoiseScale(facts.get("noise_size"), levels(facts.get("rho_u", 1 / 2)))
         self.origin = {
             "name": None,
             "generator": facts.get("noise", facts.get("generator")),
@@ -271,7 +299,7 @@ class ProtectedDataset(Dataset[Any]):
             self._position[self._rows] = self._rows
         for row in (int(self._rows[0]), int(self._rows[-1])):
             found = sample_pixels(read_sample(self._raw, row)[0], row).shape
-            check_shape((*found[1:], 3), store.read(row).shape, row)
+            check_shape(found[1:], store.read(row).shape[:2], self.scale, row)
 
     def _checked(self, index: int) -> int:
         index = operator.index(index)
@@ -351,10 +379,12 @@ class _Cifar(NamedTuple):
     labels: list[int]
     rows: NDArray[np.int64]  # index to position in the arrays
 
-    def read(self, index: int, noise: NDArray[np.int8] | None) -> tuple[Image.Image, int]:
+    def read(self, index: int, made: NDArray[np.int8] | None, scale: NoiseScale) -> tuple[Image.Image, int]:
         row = self.rows[index]
         pixels = np.ascontiguousarray(self.images[row])
-        return as_pil(pixels if noise is None else saturated(pixels, noise), None), self.labels[row]
+        if made is not None:
+            pixels = saturated(pixels, full_noise(made, pixels, scale, index))
+        return as_pil(pixels, None), self.labels[row]
 
 
 def _as_cifar(dataset: Any) -> _Cifar | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
@@ -281,7 +282,7 @@ def test_wrong_types_and_devices_are_one_line(
     def give_up(*arguments: object, **options: object) -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(NoiseGenerator, "noise", give_up)
+    monkeypatch.setattr(NoiseGenerator, "make_noise", give_up)
     message = "CUDA out of memory. Tried to allocate 2 GiB\nand much more"
     fails(run("protect", photos, tmp_path / "out", *common), "--device", "out of memory", "--device cpu")
     message = "the size of tensor a must match"
@@ -299,14 +300,14 @@ def test_warnings_are_one_line(photos: Path, tmp_path: Path):
     assert any(line.startswith("warning: rho_a") for line in result.stderr.splitlines())
 
 
-def half_bright(folder: Path, count: int, seed: int) -> Path:
+def half_bright(folder: Path, count: int, seed: int, side: int = 12) -> Path:
     """Photographs of two classes, ``count`` of each."""
     rng = np.random.default_rng(seed)
     for label, name in enumerate(("cat", "dog")):
         (folder / name).mkdir(parents=True)
         for k in range(count):
-            pixels = rng.integers(0, 120, (12, 12, 3), dtype=np.uint8)
-            pixels[:, 6 * label : 6 * label + 6] += 90
+            pixels = rng.integers(0, 120, (side, side, 3), dtype=np.uint8)
+            pixels[:, side // 2 * label : side // 2 * (label + 1)] += 90
             Image.fromarray(pixels).save(folder / name / f"{k:02}.png")
     return folder
 
@@ -344,6 +345,24 @@ def test_evaluate_judges_what_protect_wrote(tmp_path: Path):
     assert result.exit_code == 0, result.output
     noise = json.loads((tmp_path / "report" / "report.json").read_text())["noise"]["protected"]
     assert 0 < noise["linf"] <= 8
+
+
+def test_the_size_of_the_noise(tmp_path: Path):
+    """Who asks for noise at full size and gets it enlarged, or the other way round, publishes something else."""
+    photos = half_bright(tmp_path / "photos", 2, 0, side=36)
+    generator = save_generator(tmp_path / "generator", 2, size=12)
+    common = ("--generator", generator, "--cache-dir", tmp_path / "cache", "--seed", 0, "--format", "noise")
+    steps = {}
+    for size in (None, "full", "12", "36"):
+        extra = () if size is None else ("--noise-size", size)
+        result = run("protect", photos, tmp_path / f"noise-{size}", *common, *extra)
+        assert result.exit_code == 0, result.output
+        files = sorted((tmp_path / f"noise-{size}").rglob("*.safetensors"))
+        noise = torch.stack([load_file(file)["noise"].int() for file in files])
+        steps[size] = float((noise[..., 1:] - noise[..., :-1]).abs().float().mean())
+    assert steps[None] == steps["12"] < steps["full"] / 2
+    assert steps["full"] == steps["36"]
+    fails(run("protect", photos, tmp_path / "wrong", *common, "--noise-size", "half"), "--noise-size", "'half'")
 
 
 def test_mistakes_in_evaluate_are_one_line(tmp_path: Path):
@@ -468,7 +487,7 @@ def test_interrupt_says_how_to_go_on(photos: Path, generator: Path, tmp_path: Pa
     monkeypatch.setattr(publish, "BATCH_IMAGES", 2)
     common = ("protect", photos, tmp_path / "out", "--generator", generator, "--cache-dir", tmp_path / "cache")
     with monkeypatch.context() as patch:
-        make, calls = NoiseGenerator.noise, []
+        make, calls = NoiseGenerator.make_noise, []
 
         def interrupted(*arguments: object, **options: object) -> object:
             calls.append(1)
@@ -476,7 +495,7 @@ def test_interrupt_says_how_to_go_on(photos: Path, generator: Path, tmp_path: Pa
                 raise KeyboardInterrupt
             return make(*arguments, **options)
 
-        patch.setattr(NoiseGenerator, "noise", interrupted)
+        patch.setattr(NoiseGenerator, "make_noise", interrupted)
         result = run(*common)
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr

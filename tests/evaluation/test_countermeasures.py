@@ -34,6 +34,7 @@ from semtransforms.evaluation.countermeasures.linear import class_directions
 from semtransforms.noise.engine import NetworkEngine
 from semtransforms.views.catalogue import denoise
 from semtransforms.views.eot import EOT
+from semtransforms.views.resize import NoiseScale
 
 FIXED = ["mean", "median", "gaussian", "bilateral", "greyscale", "shrink", "denoise", "jpeg-10", "bit-depth-4"]
 PER_IMAGE = ["cutout", "randaugment", "colour-jitter", "gaussian-noise", "ueraser"]
@@ -503,7 +504,9 @@ def generator(**changes):
     }  # fmt: skip
     settings, network = GeneratorConfig(**(config | changes)), Linear()
     engine = NetworkEngine(network, settings, EOT([]))
-    return SimpleNamespace(surrogate=network, config=settings, engine=engine, name="em-linear")
+    return SimpleNamespace(
+        surrogate=network, config=settings, engine=engine, name="em-linear", scale=lambda: NoiseScale(8, 8)
+    )
 
 
 def test_the_informed_trainer_washes_the_noise_of_a_linear_surrogate_out():

@@ -112,5 +112,5 @@ def test_noise_of_another_size_is_refused(tmp_path: Path):
         lambda start, stop: [[torch.ones(3, 8 if i == 1 else 9, 8, dtype=torch.int8)] for i in range(start, stop)],
         progress=False,
     )
-    with pytest.raises(ValueError, match=r"index 1 is 9 x 8, its noise was made for 8 x 8"):
+    with pytest.raises(ValueError, match=r"index 1 is 9 x 8, its noise was made at 8 x 8"):
         load_protected((images, labels), store, load_labelled((images, labels)))

@@ -244,7 +244,7 @@ def test_changed_torchvision_image_is_redone(tmp_path: Path):
 
 def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each would draw a seed of its own, and OUT would hold noise of both."""
-    make = NoiseGenerator.noise
+    make = NoiseGenerator.make_noise
 
     def noise(*arguments: object, **options: object) -> object:
         with pytest.raises(ValueError, match=r"OUT .* another process"):
@@ -253,7 +253,7 @@ def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path, monkeypatch:
             run(photos, tmp_path / "out", private=tmp_path / "elsewhere")
         return make(*arguments, **options)
 
-    monkeypatch.setattr(NoiseGenerator, "noise", noise)
+    monkeypatch.setattr(NoiseGenerator, "make_noise", noise)
     run(photos, tmp_path / "out")
     assert len(list((tmp_path / "private").rglob("secret.json"))) == 1
     assert not (tmp_path / "elsewhere").exists()

@@ -18,6 +18,7 @@ from semtransforms.core.config import GeneratorConfig
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise.engine import build_surrogate
 from semtransforms.protect.transform import SEMProtect
+from semtransforms.views.resize import NoiseScale
 
 CONFIG = GeneratorConfig(surrogate="convnet", width=4, num_classes=10, image_size=(16, 16), steps_u=2, num_samples=1)
 
@@ -44,7 +45,12 @@ class HashGenerator:
     fingerprint = "0" * 64
     device = torch.device("cpu")
 
-    def noise(self, images: list[torch.Tensor], labels: torch.Tensor, *, seed: int, **_: Any) -> list[torch.Tensor]:
+    def scale(self, noise_size: Any = None) -> NoiseScale:
+        return NoiseScale(None, 127)
+
+    def make_noise(
+        self, images: list[torch.Tensor], labels: torch.Tensor, *, seed: int, **_: Any
+    ) -> list[torch.Tensor]:
         return [torch.from_numpy(oracle_noise(i.numpy(), int(y), seed)) for i, y in zip(images, labels, strict=True)]
 
 

@@ -23,6 +23,7 @@ from semtransforms.data.raw import read_samples
 from semtransforms.data.shards import DamagedStoreError
 from semtransforms.protect import wrapper as datasets_module
 from semtransforms.protect.wrapper import ProtectedDataset
+from semtransforms.views.resize import NoiseScale
 
 LEVELS = 8
 RNG = np.random.default_rng(0)
@@ -46,7 +47,10 @@ class FakeGenerator:
         self.weights = np.zeros(1 << 20)
         self.seen = []
 
-    def noise(self, images, labels, *, seed=0, batch_size=None, device=None, progress=False):
+    def scale(self, noise_size=None):
+        return NoiseScale(None, LEVELS)
+
+    def make_noise(self, images, labels, *, scale, seed=0, batch_size=None, device=None, progress=False):
         self.seen += labels.tolist()
         return [
             torch.from_numpy(noise_of(image.numpy(), label, seed))
@@ -588,9 +592,9 @@ def test_images_are_read_in_groups(tmp_path, monkeypatch):
     sizes = []
 
     class Watching(FakeGenerator):
-        def noise(self, images, labels, **options):
+        def make_noise(self, images, labels, **options):
             sizes.append(len(images))
-            return super().noise(images, labels, **options)
+            return super().make_noise(images, labels, **options)
 
     protected = protect(cifar(), tmp_path, Watching(), batch_size=5)
     assert sizes == [5, 5, 2]

@@ -122,13 +122,13 @@ def test_other_data_get_the_label_that_the_figures_say(tmp_path, small):
     assert tuple(data.images.shape) == (20, 3, 32, 32)
     assert data.labels.tolist() == [*range(10), *range(10)]
     copies = dict(other_data.protections(generator, data))
-    noise = generator.noise(data.images, np.arange(20) % 10 % 4)
+    noise = generator.noise(data.images, np.arange(20) % 10 % 4, noise_size="full")
     assert np.array_equal(
         copies[other_data.MODULO].numpy(), np.clip(data.images.numpy().astype(int) + noise.numpy(), 0, 255)
     )
     with torch.no_grad():
         named = [int(generator.surrogate.eval()(image[None] / 255.0)[0].argmax()) for image in data.images]
-    noise = generator.noise(data.images, named)
+    noise = generator.noise(data.images, named, noise_size="full")
     assert np.array_equal(
         copies[other_data.PREDICTED].numpy(), np.clip(data.images.numpy().astype(int) + noise.numpy(), 0, 255)
     )

@@ -17,6 +17,7 @@ from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures.base import Countermeasure
 from semtransforms.evaluation.countermeasures.stored import CHUNK_PIXELS
 from semtransforms.noise.engine import Engine
+from semtransforms.views.resize import NoiseScale
 
 
 class PublishedGenerator(Protocol):
@@ -29,6 +30,9 @@ class PublishedGenerator(Protocol):
     @property
     def engine(self) -> Engine:
         """What makes it."""
+
+    def scale(self) -> NoiseScale:
+        """At which size it makes it."""
 
 
 @dataclass(frozen=True)
@@ -79,4 +83,9 @@ class InformedTrainer(Countermeasure):
             )
 
     def _washed(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        return add_noise(images, self.generator.engine.undo(images, labels, keys, self.steps))
+        scale = self.generator.scale()
+        made = self.generator.engine.undo(
+            torch.stack([scale.shrink(each) for each in images]), labels, keys, self.steps
+        )
+        undone = [scale.enlarge(noise, image) for noise, image in zip(made, images, strict=True)]
+        return add_noise(images, torch.stack(undone))

@@ -1,0 +1,77 @@
+"""The size at which noise is made: a larger image is shrunk to it, and its noise enlarged.
+
+Noise that is made at a photograph's own size is fine-grained and vanishes when a trainer resizes. Made at about the
+size that trainers train at, and enlarged, it is still there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from semtransforms.core.grid import add_noise
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """Where the noise of an image is made, and how it comes to the image's own size.
+
+    Args:
+        side: S, the shorter side at which noise is made, in pixels; images whose shorter side is not larger get it at
+            their own size. ``None``: all do.
+        reach: the largest noise, in grey levels.
+    """
+
+    side: int | None
+    reach: int
+
+    def made_at(self, height: int, width: int) -> tuple[int, int]:
+        """The size at which the noise of an image is made; its shape is kept.
+
+        Args:
+            height, width: of the image, in pixels.
+        """
+        shorter = min(height, width)
+        if self.side is None or shorter <= self.side:
+            return height, width
+        return round(height * self.side / shorter), round(width * self.side / shorter)
+
+    def shrink(self, image: Tensor) -> Tensor:
+        """An image at the size at which its noise is made.
+
+        Args:
+            image: uint8 (3, H, W).
+
+        Returns:
+            uint8 (3, h, w), bilinear with antialiasing; the same bytes on every machine.
+        """
+        height, width = self.made_at(*image.shape[1:])
+        if (height, width) == tuple(image.shape[1:]):
+            return image
+        # PIL computes in whole numbers; torch's result depends on the processor
+        small = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize((width, height), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+
+    def enlarge(self, noise: Tensor, image: Tensor) -> Tensor:
+        """Noise at the size of its image.
+
+        Args:
+            noise: int8 (3, h, w), as it was made.
+            image: uint8 (3, H, W), which it is for.
+
+        Returns:
+            int8 (3, H, W), bicubic, in whole grey levels: ``|noise| <= reach`` and ``image + noise`` in 0..255.
+        """
+        if noise.shape == image.shape:
+            return noise
+        size = image.shape[1:]
+        enlarged = torch.empty(image.shape, dtype=torch.int8)
+        for colour, plane in enumerate(noise):  # one by one: of 12 megapixels each takes 48 MB in float32
+            fine = F.interpolate(plane[None, None].float(), size, mode="bicubic", align_corners=False)
+            enlarged[colour] = fine[0, 0].round_().clamp_(-self.reach, self.reach)
+        return add_noise(image, enlarged).sub_(image).view(torch.int8)  # modulo 256, which int8 reads as its sign

@@ -1,0 +1,89 @@
+"""The size at which noise is made: shapes, shrinking and enlarging against NumPy, the bound."""
+
+import numpy as np
+import pytest
+import torch
+
+from semtransforms.views.resize import NoiseScale
+
+DRAW = torch.Generator().manual_seed(0)
+SCALE = NoiseScale(8, 5)
+
+
+def noise(*shape):
+    return torch.randint(-5, 6, shape, generator=DRAW).to(torch.int8)
+
+
+def image(*shape):
+    return torch.randint(0, 256, shape, generator=DRAW).to(torch.uint8)
+
+
+def cubic(distance):
+    """The cubic convolution kernel of Keys (1981), with a = -3/4 as image libraries take it."""
+    x, a = abs(distance), -0.75
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+def matrix(small, large):
+    """Rows of weights: pixel centres on centres, edges repeated."""
+    weights = np.zeros((large, small))
+    for i in range(large):
+        centre = (i + 0.5) * small / large - 0.5
+        for j in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
+            weights[i, min(max(j, 0), small - 1)] += cubic(centre - j)
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("size", "made"),
+    [((8, 8), (8, 8)), ((7, 30), (7, 30)), ((16, 16), (8, 8)), ((16, 24), (8, 12)), ((3000, 4000), (8, 11)),
+     ((9, 8), (9, 8))],
+)  # fmt: skip
+def test_a_photograph_keeps_its_shape(size, made):
+    """Made for a square, the noise of a landscape is stretched; made at 7 of 8 px, small images get other noise."""
+    assert SCALE.made_at(*size) == made
+    assert NoiseScale(None, 5).made_at(*size) == size
+    assert SCALE.shrink(image(3, *size)).shape[1:] == made
+
+
+def test_shrinking_averages():
+    """Without antialiasing single pixels of a photograph decide, and a trainer's own resize sees others."""
+    large = image(3, 64, 96)
+    small = SCALE.shrink(large).double()
+    # a triangle as wide as eight pixels on either side: NumPy
+    weights = np.array([[max(0, 1 - abs((i + 0.5) * 8 - (j + 0.5)) / 8) for j in range(96)] for i in range(12)])
+    weights /= weights.sum(1, keepdims=True)
+    rows = weights[:8, :64] / weights[:8, :64].sum(1, keepdims=True)
+    expected = rows @ large.double().numpy() @ weights.T
+    assert np.abs(small.numpy() - expected).max() <= 1.01  # whole numbers after each of two passes
+
+
+@pytest.mark.parametrize("size", [(16, 24), (50, 8), (33, 47)])
+def test_enlarging_is_bicubic(size):
+    """Any other kernel gives other noise for the same seed, and blocks that are seen."""
+    made = noise(3, 8, 12 if size == (16, 24) else 8)
+    wide = NoiseScale(8, 127)
+    found = wide.enlarge(made, torch.full((3, *size), 128, dtype=torch.uint8))
+    expected = matrix(made.shape[1], size[0]) @ made.numpy().astype(float) @ matrix(made.shape[2], size[1]).T
+    assert np.abs(found.numpy() - expected).max() <= 0.501
+
+
+def test_the_bound_holds_in_every_byte():
+    """Bicubic enlargement overshoots, and a bright sky has no room above it."""
+    steep = torch.where(noise(3, 8, 8) > 0, 5, -5).to(torch.int8)
+    for pixels in (image(3, 40, 40), torch.full((3, 40, 40), 253, dtype=torch.uint8), torch.zeros(3, 40, 40).byte()):
+        found = SCALE.enlarge(steep, pixels)
+        assert found.dtype == torch.int8
+        assert int(found.abs().max()) <= 5
+        total = pixels.int() + found
+        assert 0 <= int(total.min()) <= int(total.max()) <= 255
+    assert int(SCALE.enlarge(steep, torch.full((3, 40, 40), 128, dtype=torch.uint8)).abs().max()) == 5
+
+
+def test_an_image_of_the_size_keeps_its_noise():
+    """CIFAR's images must get the noise they always had, bit for bit."""
+    made, own = noise(3, 8, 12), image(3, 8, 12)
+    assert SCALE.shrink(own) is own
+    assert SCALE.enlarge(made, own) is made
