@@ -203,11 +203,12 @@ class NoiseGenerator:
         if noise_size is None:
             assert self.config.image_size is not None  # the constructor has checked it
             noise_size = min(self.config.image_size)
+        if noise_size != "full":
+            check_integer(
+                "noise_size", noise_size, low=self.smallest, advice="'full' makes noise at each image's own size."
+            )
         if noise_size == "full" or self.engine.exact:
             return NoiseScale(None, reach)
-        check_integer(
-            "noise_size", noise_size, low=self.smallest, advice="'full' makes noise at each image's own size."
-        )
         return NoiseScale(noise_size, reach)
 
     def make_noise(
