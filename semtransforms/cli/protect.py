@@ -57,6 +57,7 @@ def protect_command(
         if format not in FORMATS:
             jpeg = " JPEG costs protection; if you must have it, write --format jpeg." if format.startswith("j") else ""
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{jpeg}")
+        made_at = parse_noise_size(noise_size)
         noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
         images = open_source(source, split=split, image_column=image_column, label_column=label_column)
         private = (cache_dir or default_cache_dir()) / "protections"
@@ -67,7 +68,7 @@ def protect_command(
             format=format,
             seed=seed,
             private=private,
-            noise_size=parse_noise_size(noise_size),
+            noise_size=made_at,
             device=device,
         )
         _tell(outcome, out, format, images.other_columns)

@@ -86,7 +86,7 @@ def evaluate(
         network, width: of victims given by name; ``"convnet"`` suits a CPU.
         protection_seed: of the noise.
         image_size: height and width that clean, protected and test images are resized and cropped to, where they have
-            several sizes; noise is computed before, at each image's own size.
+            several sizes; the noise is added before, to the images as they are.
         name: what the data are called in the report; default: the class of ``dataset``.
         copy_name: what the protected copy is called; default: the generator's name, or ``"protected"``.
         pool: let another fit or protection for each seed share the copy's column; otherwise a copy of the same name

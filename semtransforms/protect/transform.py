@@ -164,7 +164,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
         Returns:
             A picklable function whose hash, and so the cache of ``datasets``, depends on the generator's weights and
-            config, the seed, ``label_map``, the columns and the version of this package.
+            config, the seed, ``label_map``, ``noise_size``, the columns and the version of this package.
         """
         from semtransforms.protect.hf import (
             MapFunction,  # importing datasets costs a second, and only this method needs it

@@ -505,7 +505,11 @@ def generator(**changes):
     settings, network = GeneratorConfig(**(config | changes)), Linear()
     engine = NetworkEngine(network, settings, EOT([]))
     return SimpleNamespace(
-        surrogate=network, config=settings, engine=engine, name="em-linear", scale=lambda: NoiseScale(8, 8)
+        surrogate=network,
+        config=settings,
+        engine=engine,
+        name="em-linear",
+        scale=lambda noise_size=None: NoiseScale(8, 8),
     )
 
 

@@ -140,6 +140,10 @@ def test_the_informed_trainer_washes_at_the_same_size(generator):
     washed = InformedTrainer(generator, seed=1).on_stored(Labelled(torch.stack(protected), LABELS), seed=0).images
     moved = washed.int() - torch.stack(protected)
     assert 0 < int(moved.abs().max()) <= 8
-    full = generator.engine.undo(torch.stack(protected), LABELS, image_keys(LARGE, LABELS, 1)).int()
+    full = generator.engine.undo(torch.stack(protected), LABELS, image_keys(torch.stack(protected), LABELS, 1)).int()
+    same = InformedTrainer(generator, seed=1, noise_size="full").on_stored(
+        Labelled(torch.stack(protected), LABELS), seed=0
+    )
+    assert torch.equal(same.images.int() - torch.stack(protected), full)  # they try out both
     roughness = [(each[..., 1:] - each[..., :-1]).abs().float().mean() for each in (moved, full)]
     assert roughness[0] < roughness[1] / 2  # enlarged three times, neighbours differ by a third

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class PublishedGenerator(Protocol):
     def engine(self) -> Engine:
         """What makes it."""
 
-    def scale(self) -> NoiseScale:
+    def scale(self, noise_size: int | Literal["full"] | None = None) -> NoiseScale:
         """At which size it makes it."""
 
 
@@ -50,6 +50,7 @@ class InformedTrainer(Countermeasure):
         seed: of their draws.
         steps: gradient steps K; ``None`` for as many as the generator takes.
         name: for records.
+        noise_size: at which the owner's noise was made, which the trainer can try out; ``None``: the generator's own.
 
     Raises:
         ValueError: ``steps`` is under 1; when it is applied: a label the generator does not know.
@@ -59,6 +60,7 @@ class InformedTrainer(Countermeasure):
     seed: int
     steps: int | None = None
     name: str = "informed"
+    noise_size: int | Literal["full"] | None = None
     acts_on = "stored"
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ class InformedTrainer(Countermeasure):
             )
 
     def _washed(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        scale = self.generator.scale()
+        scale = self.generator.scale(self.noise_size)
         made = self.generator.engine.undo(
             torch.stack([scale.shrink(each) for each in images]), labels, keys, self.steps
         )
