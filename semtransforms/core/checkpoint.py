@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from semtransforms.core.files import writing
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,8 @@ def save_checkpoint(
             tensors[f"momentum.{key}"] = buffer
     tensors |= {f"extra.{key}": value for key, value in (extra or {}).items()}
     tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, partial, metadata={**metadata, "step": str(step)})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path) as unfinished:
+        save_file(tensors, unfinished, metadata={**metadata, "step": str(step)})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -98,7 +98,9 @@ class Filling:
             rows = self.rows[group].tolist()
             images = [self.read(row)[0] for row in rows]
             for row, image, shape in zip(rows, images, self.shapes[group].tolist(), strict=True):
-                check_shape(image.shape[1:], scale.made_at(*shape), scale, row)
+                check_shape(
+                    image.shape[1:], shape, NoiseScale(None, scale.reach), row
+                )  # the whole image, not its noise
             batch = protect_batch(
                 images,
                 self.labels[group],

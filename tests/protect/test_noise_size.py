@@ -147,3 +147,26 @@ def test_the_informed_trainer_washes_at_the_same_size(generator):
     assert torch.equal(same.images.int() - torch.stack(protected), full)  # they try out both
     roughness = [(each[..., 1:] - each[..., :-1]).abs().float().mean() for each in (moved, full)]
     assert roughness[0] < roughness[1] / 2  # enlarged three times, neighbours differ by a third
+
+
+class Growing(Dataset):
+    """Gives another size of the same shape once it was surveyed."""
+
+    def __init__(self, surveyed):
+        self.read, self.surveyed = 0, surveyed
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        self.read += 1
+        side = 1 if self.read <= self.surveyed else 2
+        return photographs(2, 48 * side, 64 * side)[index], index
+
+
+def test_an_image_that_grows_while_noise_is_made_is_refused(generator, tmp_path):
+    """Its noise would be kept for an image that nobody has seen."""
+    counted = Growing(10**9)
+    ProtectedDataset(counted, generator, cache_dir=tmp_path / "first", progress=False)
+    with pytest.raises(ValueError, match="is 96 x 128"):  # the last two reads make the noise
+        ProtectedDataset(Growing(counted.read - 2), generator, cache_dir=tmp_path / "second", progress=False)
