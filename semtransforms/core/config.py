@@ -121,6 +121,8 @@ class GeneratorConfig:
             number of pixel values, instead of letting it reach ``rho_u`` (SC and AR in their authors' norm); ``None``
             otherwise.
             At most half of ``rho_u``, where about 1 % of it is cut at ``rho_u``.
+        classwise: V, noises of each class that are learned along the fit and that the noise of an image starts from; 0
+            for none: it starts at random in the ball.
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC),
             ``"autoregressive"`` (AR), ``"ntk-cnn"`` or ``"ntk-fnn"`` (NTGA).
@@ -154,6 +156,7 @@ class GeneratorConfig:
     rho_r: float | None = None
     num_samples: int = 5
     root_mean_square: float | None = None
+    classwise: int = 0
     eot: tuple[Transformation, ...] = (Transformation("crop", {"padding": 4}), Transformation("flip"))
     surrogate: str = "resnet18"
     width: int | None = None
@@ -183,6 +186,7 @@ class GeneratorConfig:
         for name in ("steps_u", "num_samples", "train_steps", "batch_size", "decay_every"):
             check_integer(name, getattr(self, name), low=1)
         check_integer("steps_a", self.steps_a, low=0)
+        check_integer("classwise", self.classwise, low=0)
         check_integer("seed", self.seed)
         check_choice("defense_sees", self.defense_sees, (None, "uniform", "adversary"))
         check_choice("surrogate_sees", self.surrogate_sees, (None, "uniform", "adversary"))
@@ -256,8 +260,14 @@ class GeneratorConfig:
         return self.attack if sees == "adversary" else Uniform(self.random_radius)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as JSON values."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        """Every field as JSON values.
+
+        ``classwise`` is younger than the first generators: at 0 it is left out, so that their fingerprints stay.
+        """
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.classwise:
+            del values["classwise"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GeneratorConfig:

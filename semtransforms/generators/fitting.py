@@ -22,7 +22,9 @@ from semtransforms.core.steps import seeded_steps, step_decay
 from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.generators.weights import round_to_half
+from semtransforms.noise.classwise import Classwise, learn_noises
 from semtransforms.noise.engine import (
+    ClasswiseEngine,
     Engine,
     NetworkEngine,
     PaintedEngine,
@@ -180,6 +182,7 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
 # how the surrogate of each kind of engine comes to be
 FITTED_BY: Mapping[type[Engine], Callable[[Labelled, GeneratorConfig, _Run], nn.Module]] = {
     NetworkEngine: _train,
+    ClasswiseEngine: _train,
     PaintedEngine: _paint,
     RecordedEngine: _record,
 }
@@ -212,7 +215,7 @@ def train_step(
     seen = images
     if config.fitted_on == "protected":
         # lines 2-9: descend on the noise
-        delta = pgd(surrogate, images, labels, config.defense, keys=fold_in(keys, _DEFENSE), eot=eot, dtype=dtype)
+        delta = _defend(surrogate, images, labels, fold_in(keys, _DEFENSE), config, eot, dtype)
         # rounded as it will be stored, before the surrogate sees it
         seen = images + quantize(delta, config.rho_u).to(images.dtype) / 255
     # line 10: a fresh transformation
@@ -224,6 +227,21 @@ def train_step(
     )
     # line 12: update theta, batch statistics in train mode
     return update_weights(surrogate, optimizer, view, labels, dtype)
+
+
+def _defend(
+    surrogate: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    keys: Tensor,
+    config: GeneratorConfig,
+    eot: EOT,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """The noise of a batch, float (B, 3, H, W); class-wise noise moves along."""
+    if isinstance(surrogate, Classwise):
+        return learn_noises(surrogate, images, labels, config.defense, keys=keys, eot=eot, dtype=dtype)
+    return pgd(surrogate, images, labels, config.defense, keys=keys, eot=eot, dtype=dtype)
 
 
 def _check_finite(loss: Tensor, done: int, config: GeneratorConfig) -> None:

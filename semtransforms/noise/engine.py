@@ -19,6 +19,7 @@ from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype
 from semtransforms.core.models import MODELS, build_model, look_up
 from semtransforms.core.names import unknown
+from semtransforms.noise.classwise import Classwise
 from semtransforms.noise.ntga import RecordedNoise
 from semtransforms.noise.painted import PAINTERS, ClosedForm
 from semtransforms.noise.pgd import is_out_of_memory, pgd
@@ -35,7 +36,8 @@ def engine_of(config: GeneratorConfig) -> type[Engine]:
     """
     if config.surrogate not in ENGINES:
         raise ValueError(unknown("surrogate", config.surrogate, ENGINES))
-    return ENGINES[config.surrogate]
+    engine = ENGINES[config.surrogate]
+    return ClasswiseEngine if config.classwise and engine is NetworkEngine else engine
 
 
 def build_surrogate(config: GeneratorConfig, stored: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -196,6 +198,47 @@ class NetworkEngine(Engine):
         # outside the handler, whose traceback would keep the failed attempt's tensors alive
         halves = zip(*(tensor.tensor_split(2) for tensor in (images, labels, keys)), strict=True)
         return torch.cat([self._run_loop(some, of, drawn, loop, maximise=maximise) for some, of, drawn in halves])
+
+
+class ClasswiseEngine(NetworkEngine):
+    """Noises of each class, found with a network along the fit: an image gets a window of one."""
+
+    @classmethod
+    def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
+        """The network, and the noises before a fit."""
+        assert config.num_classes is not None
+        assert config.image_size is not None
+        return Classwise(
+            super().build(config, stored),
+            num_classes=config.num_classes,
+            count=config.classwise,
+            size=config.image_size,
+            rho_u=config.rho_u,
+            seed=config.seed,
+        )
+
+    @property
+    def classwise(self) -> Classwise:
+        """The surrogate, which holds the noises here."""
+        assert isinstance(self.surrogate, Classwise)
+        return self.surrogate
+
+    @property
+    def smallest(self) -> int:
+        """One pixel: the network is not asked."""
+        return 1
+
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """A window of a noise of the class."""
+        device = self.device
+        drawn = self.classwise.noise(to_float(images.to(device)), labels.to(device), keys.to(device))
+        return quantize(drawn, self.config.rho_u).cpu()
+
+    def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
+        """The window that fits an image best, taken off: there is no loop, and no key is needed."""
+        device = self.device
+        found = self.classwise.found(to_float(images.to(device)), labels.to(device))
+        return quantize(-found, self.config.rho_u).cpu()
 
 
 class ClosedFormEngine(Engine):

@@ -50,6 +50,19 @@ SEM_PLUS = replace(
     train_steps=800,
     decay_every=320,
 )
+# for photographs: what their trainers do, in T; noise that a class shares, since there are few of them
+SEM_CLASSWISE = replace(
+    SEM_PLUS,
+    method="sem-classwise",
+    classwise=1,
+    eot=(Transformation("resized-crop"), *SEM_PLUS.eot[1:]),
+    alpha_u=1 / 255,
+    steps_u=2,
+    surrogate="convnet",
+    batch_size=64,
+    train_steps=400,
+    decay_every=320,
+)
 REM = replace(SEM, method="rem", defense_sees="adversary")
 REM_DELTA_U = replace(SEM, method="rem-delta-u", defense_sees="adversary", surrogate_sees=None)
 REM_THETA = replace(SEM, method="rem-theta", defense_sees=None)
@@ -80,7 +93,22 @@ AR_LINF = replace(EM, method="ar-linf", surrogate=AUTOREGRESSIVE)
 # l2 norm 1 at 32 px, which is this root mean square; as above
 AR_L2 = replace(AR_LINF, method="ar-l2", root_mean_square=(3 * 32 * 32) ** -0.5, rho_u=32 / 255)
 
-_PRESETS = (SEM, SEM_PLUS, REM, REM_DELTA_U, REM_THETA, EM, TAP, TAP_UNTARGETED, NTGA, SC_LINF, SC_L2, AR_LINF, AR_L2)
+_PRESETS = (
+    SEM,
+    SEM_PLUS,
+    SEM_CLASSWISE,
+    REM,
+    REM_DELTA_U,
+    REM_THETA,
+    EM,
+    TAP,
+    TAP_UNTARGETED,
+    NTGA,
+    SC_LINF,
+    SC_L2,
+    AR_LINF,
+    AR_L2,
+)
 METHODS = {preset.method: preset for preset in _PRESETS}
 
 # The method where none is named: of fit_generator, of `semtransforms fit`, and, fitted on CIFAR-10, of

@@ -63,7 +63,7 @@ def pgd(
         delta = into_ball(delta.mul_(config.rho), images, config.rho)
         step = config.alpha if maximise else -config.alpha
         for k in range(config.steps):
-            gradient = _mean_gradient(
+            gradient = mean_gradient(
                 fused, images + delta, labels, config, fold_in(keys, _STEPS + k), eot, dtype, largest_batch
             )
             delta = into_ball(delta.add_(direction(gradient), alpha=step), images, config.rho)
@@ -119,7 +119,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
             weight.requires_grad_(want)
 
 
-def _mean_gradient(
+def mean_gradient(
     network: nn.Module,
     images: Tensor,
     labels: Tensor,

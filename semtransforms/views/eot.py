@@ -13,7 +13,7 @@ from semtransforms.core.config import Transformation
 from semtransforms.core.keys import fold_in
 from semtransforms.core.names import unknown
 from semtransforms.views.catalogue import CHANGES
-from semtransforms.views.members import BitDepth, Crop, Fixed, Flip, Jpeg, Kornia, OneOf
+from semtransforms.views.members import BitDepth, Crop, Fixed, Flip, Jpeg, Kornia, OneOf, ResizedCrop
 
 
 class EOT(nn.Module):
@@ -37,7 +37,7 @@ class EOT(nn.Module):
             keys: int64 (N,), on the same device.
 
         Returns:
-            float (N, C, H, W), differentiable.
+            float (N, C, H, W), differentiable; (N, C, S, S), S the shorter side, behind ``resized-crop``.
         """
         for number, member in enumerate(self.members):
             images = member(images, member.draw(fold_in(keys, number), images.shape))
@@ -48,7 +48,7 @@ def build_eot(transformations: Sequence[Transformation]) -> EOT:
     """T from its names.
 
     Args:
-        transformations: ``crop``, ``flip``, ``one-of`` (``members``, each a name with arguments, and their
+        transformations: ``crop``, ``flip``, ``resized-crop``, ``one-of`` (``members``, each a name with arguments, and their
             ``probabilities``), those of ``views/catalogue.py``, or classes of ``kornia.augmentation``, with their
             arguments.
 
@@ -95,6 +95,7 @@ WITHOUT_GRADIENT = ("denoise", "RandomPosterize", "RandomEqualize", "RandomClahe
 _OWN: Mapping[str, Callable[..., nn.Module]] = {
     "crop": Crop,
     "flip": Flip,
+    "resized-crop": ResizedCrop,
     "one-of": _one_of,
     **{name: partial(Fixed, function, name) for name, function in CHANGES.items() if name not in WITHOUT_GRADIENT},
     "jpeg": Jpeg,
