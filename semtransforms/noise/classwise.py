@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
 from semtransforms.core.config import PGDConfig
+from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
 from semtransforms.noise.fuse import fuse_batch_norm
 from semtransforms.noise.pgd import frozen, mean_gradient
 from semtransforms.views.eot import EOT
@@ -122,10 +122,12 @@ class Classwise(nn.Module):
         likeness = torch.fft.irfft2(product.sum(2), s=own.shape[2:])
         best = int(likeness.argmax())
         side, which, row, column = (int(index) for index in np.unravel_index(best, likeness.shape))
-        window = own[which].roll((-row, -column), (1, 2))
+        window: Tensor = own[which].roll((-row, -column), (1, 2))
         down, right = (torch.arange(length, device=own.device) for length in image.shape[1:])
-        placed = window[:, down % own.shape[2]][:, :, right % own.shape[3]]
-        return placed.flip(2) if side else placed
+        placed: Tensor = window[:, down % own.shape[2]][:, :, right % own.shape[3]]
+        if side:
+            placed = placed.flip(2)
+        return placed
 
     @torch.no_grad()
     def descend(self, gradients: Tensor, chosen: Tensor, places: Tensor, alpha: float, rho_u: float) -> None:
@@ -145,7 +147,8 @@ class Classwise(nn.Module):
 def _squared_frequency(height: int, width: int) -> Tensor:
     """Of each of :func:`torch.fft.rfft2`'s terms: the inverse of a photograph's power, roughly."""
     down, right = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
-    return down[:, None].square() + right.square()
+    squared: Tensor = down[:, None].square() + right.square()
+    return squared
 
 
 def _fold(image: Tensor, height: int, width: int) -> Tensor:

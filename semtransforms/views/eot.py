@@ -13,7 +13,8 @@ from semtransforms.core.config import Transformation
 from semtransforms.core.keys import fold_in
 from semtransforms.core.names import unknown
 from semtransforms.views.catalogue import CHANGES
-from semtransforms.views.members import BitDepth, Crop, Fixed, Flip, Jpeg, Kornia, OneOf, ResizedCrop
+from semtransforms.views.members import BitDepth, Crop, Fixed, Flip, Jpeg, Kornia, OneOf
+from semtransforms.views.resized_crop import ResizedCrop
 
 
 class EOT(nn.Module):
@@ -48,8 +49,8 @@ def build_eot(transformations: Sequence[Transformation]) -> EOT:
     """T from its names.
 
     Args:
-        transformations: ``crop``, ``flip``, ``resized-crop``, ``one-of`` (``members``, each a name with arguments, and their
-            ``probabilities``), those of ``views/catalogue.py``, or classes of ``kornia.augmentation``, with their
+        transformations: ``crop``, ``flip``, ``resized-crop``, ``one-of`` (``members``, each a name with arguments, and
+            their ``probabilities``), those of ``views/catalogue.py``, or classes of ``kornia.augmentation``, with their
             arguments.
 
     Raises:

@@ -19,7 +19,7 @@ from semtransforms.generators.fitting import fit_generator, load_labelled, train
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.generators.weights import round_to_half
 from semtransforms.noise.engine import build_surrogate
-from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM
+from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_CLASSWISE
 from semtransforms.views.eot import build_eot
 
 SMALL = {
@@ -55,7 +55,7 @@ def fitted():
 # --- Algorithm 1 --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", [SEM, REM, REM_DELTA_U, REM_THETA, EM], ids=lambda p: p.method)
+@pytest.mark.parametrize("preset", [SEM, SEM_CLASSWISE, REM, REM_DELTA_U, REM_THETA, EM], ids=lambda p: p.method)
 def test_every_method_lowers_the_loss_on_its_own_noise(preset):
     """Error-minimising noise that does not minimise the surrogate's error protects nothing."""
     images, labels = shapes()

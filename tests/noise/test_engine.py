@@ -14,7 +14,7 @@ from semtransforms.generators.fitting import FITTED_BY, fit_generator
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise import engine as engines
 from semtransforms.noise.engine import ENGINES, Engine, NetworkEngine, build_surrogate, engine_of
-from semtransforms.noise.methods import METHODS, NTGA, SEM
+from semtransforms.noise.methods import METHODS, NTGA, SEM, SEM_CLASSWISE
 from semtransforms.noise.painted import PAINTERS
 
 
@@ -34,10 +34,10 @@ def quick(preset):
 def test_every_surrogate_has_an_engine_and_every_engine_a_fit():
     """A name without a row is an error after the data are read; with a row in one table alone, after the checks."""
     assert set(ENGINES) == {*MODELS, *PAINTERS, *KERNELS}
-    assert set(FITTED_BY) == set(ENGINES.values())
+    assert set(FITTED_BY) == {*ENGINES.values(), engine_of(SEM_CLASSWISE)}
 
 
-@pytest.mark.parametrize("method", ["sem", "ntga", "sc-linf", "ar-linf"])
+@pytest.mark.parametrize("method", ["sem", "sem-classwise", "ntga", "sc-linf", "ar-linf"])
 def test_all_kinds_keep_the_promise_of_the_face(method):
     """Whoever protects a batch adds what comes back to its bytes, and asks nobody which kind it came from."""
     images, labels = stripes()
