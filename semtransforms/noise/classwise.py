@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from semtransforms.core.config import PGDConfig
 from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
 from semtransforms.noise.fuse import fuse_batch_norm
-from semtransforms.noise.pgd import frozen, mean_gradient
+from semtransforms.noise.pgd import frozen, largest_batches, mean_gradient
 from semtransforms.views.eot import EOT
 
 _START, _PLACE, _STEPS = range(3)  # what keys are folded with, so that no two draws share numbers
@@ -185,10 +185,11 @@ def learn_noises(
         float32 (N, 3, H, W): the images' noise after the last step, ``images + noise`` in [0, 1].
     """
     chosen, places = surrogate.place(labels, keys, *images.shape[2:])
+    known = largest_batches(surrogate.network)
     with frozen(surrogate.network):
         fused = fuse_batch_norm(surrogate.network)
         for k in range(loop.steps):
             seen = images + surrogate.seen(chosen, places, images)
-            gradients = mean_gradient(fused, seen, labels, loop, fold_in(keys, _STEPS + k), eot, dtype, {})
+            gradients = mean_gradient(fused, seen, labels, loop, fold_in(keys, _STEPS + k), eot, dtype, known)
             surrogate.descend(gradients, chosen, places, loop.alpha, loop.rho)
     return surrogate.seen(chosen, places, images)

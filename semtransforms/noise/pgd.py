@@ -52,7 +52,7 @@ def pgd(
     Returns:
         float32 (N, C, H, W): delta with norm <= rho and ``images + delta`` in [0, 1].
     """
-    largest_batch = _LARGEST_BATCH.setdefault(network, {})
+    largest_batch = largest_batches(network)
     into_ball, direction = (project, torch.Tensor.sign_) if config.norm == "linf" else (project_l2, _unit)
     with frozen(network):
         fused = fuse_batch_norm(network)
@@ -224,6 +224,11 @@ def update_weights(
 
 # per network and image shape; measured at the first gradient, lowered where memory runs out after all
 _LARGEST_BATCH: WeakKeyDictionary[nn.Module, dict[torch.Size, int]] = WeakKeyDictionary()
+
+
+def largest_batches(network: nn.Module) -> dict[torch.Size, int]:
+    """What is known of a network: image shape to the images that one gradient can take; for :func:`mean_gradient`."""
+    return _LARGEST_BATCH.setdefault(network, {})
 
 
 def _measure_largest_batch(network: nn.Module, image: Tensor) -> int:
