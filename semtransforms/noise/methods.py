@@ -53,9 +53,9 @@ SEM_PLUS = replace(
     train_steps=800,
     decay_every=320,
 )
-# For photographs: what their trainers do, in T, and noise that a class's images share, since there are few of them. With
-# an adversary of 2/255 on the surrogate, 500 updates left a trainer at 64 px 30 % and one at 32 px 36 %; without one,
-# 700 updates in less time left 6 % and 12 % (clothing10, ten classes, one seed).
+# For photographs: what their trainers do, in T, and noise that a class's images share, since there are few of them.
+# With an adversary of 2/255 on the surrogate, 500 updates left a trainer at 64 px 30 % and one at 32 px 36 %; without
+# one, 700 updates in less time left 6 % and 12 % (clothing10, ten classes, one seed).
 SEM_CLASSWISE = replace(
     SEM_PLUS,
     method="sem-classwise",
