@@ -105,7 +105,7 @@ def check_kept(kept: Mapping[str, Record], runs: Sequence[Run], pool: bool) -> N
             if record.victim != run.victim:
                 continue
             then = json.loads(record.settings)
-            if differing := [key for key in now if key != "seed" and then.get(key) != now[key]]:
+            if differing := [key for key in dict.fromkeys([*now, *then]) if key != "seed" and then.get(key) != now.get(key)]:
                 raise ValueError(
                     f"{file}.json is a run of {run.victim!r} with other settings ({', '.join(differing)}). Choose "
                     "another out, or give the victim another name."
