@@ -127,10 +127,10 @@ def checked_labels(labels: Any, count: int, classes: tuple[str, ...] | None, num
         raise ValueError("dataset is empty: there is nothing to fit on")
     if len(labels) != count:
         raise ValueError(f"labels must have one entry per image: {len(labels)} labels for {count} images")
-    labels = check_labels(labels, num_classes or (len(classes) if classes else None))
-    if num_classes is None and classes is None and int(labels.max()) == 0:
+    checked = check_labels(labels, num_classes or (len(classes) if classes else None))
+    if num_classes is None and classes is None and int(checked.max()) == 0:
         raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
-    return labels
+    return checked
 
 
 def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,22 @@ def shrunk(image: Tensor, side: int) -> Tensor:
     return image.permute(1, 2, 0).clone(memory_format=torch.contiguous_format).permute(2, 0, 1)
 
 
+def count_of(dataset: Any) -> int:
+    """How many images a data set has, map-style or a pair of tensors."""
+    return len(dataset[0]) if is_pair(dataset) else len(dataset)
+
+
+def samples_of(dataset: Any) -> Iterator[tuple[Tensor, int]]:
+    """The raw samples of a data set one by one: uint8 (3, H, W) and the label.
+
+    Args:
+        dataset: map-style, or a pair of tensors: images and labels.
+    """
+    if is_pair(dataset):
+        return zip(dataset[0], dataset[1].tolist(), strict=True)
+    return read_samples(dataset)
+
+
 def load_photographs(dataset: Any, side: int) -> Photographs:
     """Decode labelled photographs one at a time, and keep them shrunk.
 
@@ -106,9 +122,9 @@ def load_photographs(dataset: Any, side: int) -> Photographs:
         TypeError: images are not uint8, or labels are not whole numbers.
         ValueError: no images, one that does not decode, fewer than two classes.
     """
-    keeping, labels = Keeping(len(dataset[0]) if is_pair(dataset) else len(dataset), side), []
-    for row, (image, label) in enumerate(zip(*dataset, strict=True) if is_pair(dataset) else read_samples(dataset)):
+    keeping, labels = Keeping(count_of(dataset), side), []
+    for row, (image, label) in enumerate(samples_of(dataset)):
         keeping.keep(row, image)
-        labels.append(int(label))
+        labels.append(label)
     classes = class_names(dataset)
     return keeping.done(checked_labels(labels, len(labels), classes, None), classes)

@@ -18,16 +18,18 @@ from torchvision.transforms.v2.functional import center_crop, resize, resized_cr
 
 from semtransforms.core.keys import keyed_uniform
 
+Images = Tensor | Sequence[Tensor]
+
 SCALE = (0.35, 1.0)  # share of a photograph's area that a drawn window has
 RATIO = (3 / 4, 4 / 3)  # its width / height
 TRIES = 10  # windows drawn until one fits, as torchvision does; then the largest in the middle
 
 
-def with_shorter_side(images: Sequence[Tensor], side: int) -> list[Tensor]:
+def with_shorter_side(images: Images, side: int) -> list[Tensor]:
     """Photographs resized, as ``torchvision.transforms.Resize(side)`` does with antialiasing.
 
     Args:
-        images: N times uint8 (3, H, W).
+        images: N times uint8 (3, H, W), or uint8 (N, 3, H, W).
         side: of the shorter side, in pixels.
 
     Returns:
@@ -36,11 +38,11 @@ def with_shorter_side(images: Sequence[Tensor], side: int) -> list[Tensor]:
     return [resize(image, [side], antialias=True) for image in images]
 
 
-def centre_squares(images: Sequence[Tensor], side: int) -> Tensor:
+def centre_squares(images: Images, side: int) -> Tensor:
     """The middle of photographs, as a trainer tests on it.
 
     Args:
-        images: N times uint8 (3, H, W).
+        images: N times uint8 (3, H, W), or uint8 (N, 3, H, W).
         side: of the square, in pixels.
 
     Returns:
@@ -49,7 +51,7 @@ def centre_squares(images: Sequence[Tensor], side: int) -> Tensor:
     return torch.stack([center_crop(image, [side, side]) for image in with_shorter_side(images, side)])
 
 
-def padded_windows(images: Sequence[Tensor], keys: Tensor, side: int) -> Tensor:
+def padded_windows(images: Images, keys: Tensor, side: int) -> Tensor:
     """A window at a uniform place of each photograph, padded with black, as ``RandomCrop(side, side // 8)`` draws it.
 
     Args:
@@ -71,11 +73,11 @@ def padded_windows(images: Sequence[Tensor], keys: Tensor, side: int) -> Tensor:
     return torch.stack(windows)
 
 
-def resized_windows(images: Sequence[Tensor], keys: Tensor, side: int) -> Tensor:
+def resized_windows(images: Images, keys: Tensor, side: int) -> Tensor:
     """A window of drawn size, shape and place of each photograph, resized: torchvision's ``RandomResizedCrop``.
 
     Args:
-        images: N times uint8 (3, H, W).
+        images: N times uint8 (3, H, W), or uint8 (N, 3, H, W).
         keys: int64 (N,), on the CPU.
         side: of the square that windows are resized to, in pixels.
 

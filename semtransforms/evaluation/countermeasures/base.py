@@ -86,7 +86,7 @@ def apply_stored(countermeasures: Sequence[Countermeasure], data: Labelled, *, s
 
 
 def apply_before_resize(
-    countermeasures: Sequence[Countermeasure], images: Sequence[Tensor], labels: Tensor, *, seed: int
+    countermeasures: Sequence[Countermeasure], images: Tensor | Sequence[Tensor], labels: Tensor, *, seed: int
 ) -> tuple[list[Tensor], list[Countermeasure]]:
     """Apply those that act on the published images themselves, for a trainer who resizes the images.
 

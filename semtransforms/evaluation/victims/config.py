@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from semtransforms.core.checks import check_choice, check_integer, check_number
 from semtransforms.core.config import Norm, PGDConfig, Precision, Transformation
+from semtransforms.core.models import look_up
 from semtransforms.evaluation.victims.digest import described
 
 FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
@@ -100,7 +101,9 @@ class VictimConfig:
             check_number(name, getattr(self, name))
         check_choice("crop", self.crop, CUTS)
         if self.train_size is not None:
-            check_integer("train_size", self.train_size, low=8, advice="Give the side of the trainer's square.")
+            smallest = look_up(self.network).smallest if isinstance(self.network, str) else 1
+            advice = f"It is the side of the square that network {self.network!r} takes." if smallest > 1 else ""
+            check_integer("train_size", self.train_size, low=smallest, advice=advice)
             if self.augmentation == CROP_AND_FLIP:  # the crop is the size's own
                 object.__setattr__(self, "augmentation", CROP_AND_FLIP[1:])
         elif self.crop != "resize":

@@ -113,11 +113,13 @@ def train_victim(
     Raises:
         ValueError: no images, labels that do not fit, an unknown network, a countermeasure that changes the image
             size, a checkpoint of another training.
+        TypeError: images of several sizes without a ``train_size``.
     """
     target = pick_device(device)
     keep_freed_memory()
-    labels, test_labels = _checked("images", images, labels), _checked("test_images", test_images, test_labels)
     side = config.train_size
+    labels = _checked("images", images, labels, side)
+    test_labels = _checked("test_images", test_images, test_labels, side)
     tests = Labelled(torch.as_tensor(test_images) if side is None else centre_squares(test_images, side), test_labels)
     num_classes = int(max(labels.max(), test_labels.max())) + 1
     network = _build(config, num_classes, min(tests.images.shape[2:])).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -172,7 +174,9 @@ def learning_rate_share(step: int, config: VictimConfig) -> float:
     return one_cycle(step, config.train_steps)
 
 
-def _checked(name: str, images: Tensor | Sequence[Tensor], labels: Tensor) -> Tensor:
+def _checked(name: str, images: Tensor | Sequence[Tensor], labels: Tensor, side: int | None) -> Tensor:
+    if side is None and not isinstance(images, Tensor):
+        raise TypeError(f"{name} must be one tensor, got a {type(images).__name__}. Give the victim a train_size.")
     labels = check_labels(labels, None)
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{name} must be non-empty with one label each, got {len(images)} and {len(labels)} labels")
@@ -220,7 +224,7 @@ def _update_of(
         rows, keys = step.rows(device), step.keys
         epochs = batch_epochs(step.number, len(labels), config.batch_size)
         with torch.no_grad():
-            parts = rows.split([places.stop - places.start for _, places in epochs])
+            parts = torch.split(rows, [places.stop - places.start for _, places in epochs])
             images = torch.cat([at_epoch(epoch)[some] for (epoch, _), some in zip(epochs, parts, strict=True)])
             view, targets = augment(images, fold_in(keys, _AUGMENT)), labels[rows]
         if on_batch:
