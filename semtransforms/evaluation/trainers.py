@@ -85,7 +85,9 @@ def check_sizes(train_sizes: Sequence[int], crops: Sequence[str]) -> None:
     for crop in crops:
         check_choice("crops", crop, CUTS)
     if not train_sizes and tuple(crops) != CUTS[:1]:
-        raise ValueError(f"crops={tuple(crops)} needs the sizes that trainers crop to. Pass train_sizes=(64,), say.")
+        raise ValueError(
+            f"crops={tuple(crops)} needs the sizes that trainers crop to. Pass train_sizes=(64,) (--train-size 64), say."
+        )
 
 
 def _victims_as_they_are(

@@ -102,7 +102,7 @@ class VictimConfig:
         check_choice("crop", self.crop, CUTS)
         if self.train_size is not None:
             smallest = look_up(self.network).smallest if isinstance(self.network, str) else 1
-            advice = f"It is the side of the square that network {self.network!r} takes." if smallest > 1 else ""
+            advice = f"Network {self.network!r} takes no smaller images." if smallest > 1 else ""
             check_integer("train_size", self.train_size, low=smallest, advice=advice)
             if self.augmentation == CROP_AND_FLIP:  # the crop is the size's own
                 object.__setattr__(self, "augmentation", CROP_AND_FLIP[1:])
