@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,11 @@ VICTIMS_HELP = "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5
 COUNTERMEASURES_HELP = (
     "Comma-separated: none, greyscale, jpeg-75, mean, cutout, informed-same-seed, ...; joined with +."
 )
+TRAIN_SIZE_HELP = (
+    "Comma-separated sides of the square that trainers train on, such as 64,128; photographs may have any and mixed "
+    "sizes. Without it all images must have one size."
+)
+CROP_HELP = "Comma-separated, with --train-size: resize, random-resized."
 TEST_SPLIT_HELP = (
     "Part of --test to read, where it has parts. Default: test where SOURCE and --test are one name, else train."
 )
@@ -26,6 +32,8 @@ MaybeGenerator = Annotated[str | None, typer.Option(help=GENERATOR_HELP)]
 Protected = Annotated[str | None, typer.Option(help="A copy protected already, instead of --generator.")]
 Victims = Annotated[str, typer.Option(help=VICTIMS_HELP)]
 Countermeasures = Annotated[str, typer.Option(help=COUNTERMEASURES_HELP)]
+TrainSizes = Annotated[str | None, typer.Option("--train-size", metavar="PIXELS", help=TRAIN_SIZE_HELP)]
+Crops = Annotated[str, typer.Option("--crop", help=CROP_HELP)]
 Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the victims.")]
 Protocol = Annotated[str, typer.Option(help="quick (20 epochs) or paper (40,000 updates).")]
 Network = Annotated[str, typer.Option(help="The trainer's network; convnet suits a CPU.")]
@@ -48,6 +56,8 @@ def evaluate_command(
     network: Network = "resnet18",
     width: Width = None,
     size: Size = None,
+    train_size: TrainSizes = None,
+    crop: Crops = "resize",
     protection_seed: ProtectionSeed = 0,
     copy_name: CopyName = None,
     cache_dir: CacheDir = None,
@@ -62,25 +72,27 @@ def evaluate_command(
     Writes report.html, report.md and report.json. An interrupted evaluation goes on when started again.
     """
     with one_line_errors("interrupted: the same command goes on from here"):
+        from semtransforms.data.matching import in_order_of
         from semtransforms.data.sources import open_source
         from semtransforms.evaluation.protocol import evaluate as run_evaluation
 
         if generator is None and protected is None:
             raise ValueError("--generator or --protected must say which copy is to be judged.")
-        columns = {"image_column": image_column, "label_column": label_column}
-        if test_split is None and test == source and not Path(source).expanduser().is_dir():
-            test_split = "test"
+        read = partial(open_source, image_column=image_column, label_column=label_column)
+        clean = read(source, split=split)
         report = run_evaluation(
-            open_source(source, split=split, **columns),
+            clean,
             generator,
-            test=open_source(test, split=test_split, **columns),
-            protected=None if protected is None else open_source(protected, split=split, **columns),
+            test=read(test, split=test_split or _test_part(source, test)),
+            protected=None if protected is None else in_order_of(clean, read(protected, split=split)),
             victims=_names("victims", victims),
             countermeasures=_names("countermeasures", countermeasures),
-            seeds=_seeds(seeds),
+            seeds=_numbers("seeds", seeds),
             protocol=protocol,
             network=network,
             width=width,
+            train_sizes=() if train_size is None else _numbers("train-size", train_size),
+            crops=_names("crop", crop),
             protection_seed=protection_seed,
             image_size=None if size is None else (size, size),
             name=Path(source).name or source,
@@ -91,6 +103,11 @@ def evaluate_command(
         )
         typer.echo("\n".join(report.verdict()))
         typer.echo(f"Report: {out / 'report.html'}")
+
+
+def _test_part(source: str, test: str) -> str | None:
+    """The part of one data set that gives the test images; ``None`` for the usual one of another."""
+    return "test" if test == source and not Path(source).expanduser().is_dir() else None
 
 
 def _names(option: str, text: str) -> list[str]:
@@ -106,8 +123,10 @@ def _names(option: str, text: str) -> list[str]:
     return words
 
 
-def _seeds(text: str) -> list[int]:
+def _numbers(option: str, text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",") if part.strip()]
+        if numbers := [int(part) for part in text.split(",") if part.strip()]:
+            return numbers
     except ValueError:
-        raise ValueError(f"--seeds must be comma-separated whole numbers, got {text!r}.") from None
+        pass
+    raise ValueError(f"--{option} must be comma-separated whole numbers, got {text!r}.")

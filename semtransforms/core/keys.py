@@ -112,14 +112,27 @@ def batch_rows(step: int, count: int, batch_size: int, seed: int, device: torch.
     Returns:
         int64 (B,); within an epoch every row comes exactly once.
     """
-    first = step * batch_size
-    parts, wanted = [], batch_size
-    while wanted:
-        epoch, start = divmod(first, count)
-        part = _shuffled(count, seed, epoch, device)[start : start + wanted]
-        parts.append(part)
-        first, wanted = first + len(part), wanted - len(part)
-    return torch.cat(parts)
+    return torch.cat(
+        [_shuffled(count, seed, epoch, device)[rows] for epoch, rows in batch_epochs(step, count, batch_size)]
+    )
+
+
+def batch_epochs(step: int, count: int, batch_size: int) -> list[tuple[int, slice]]:
+    """Which parts of which shuffled epochs the minibatch of a step is made of, in order.
+
+    Args:
+        step: number of the update, from 0.
+        count: rows in the data set.
+        batch_size: B.
+
+    Returns:
+        Numbers of epochs, from 0, and the places in the order of each; B places in all.
+    """
+    first, stop = step * batch_size, (step + 1) * batch_size
+    return [
+        (epoch, slice(max(first - epoch * count, 0), min(stop - epoch * count, count)))
+        for epoch in range(first // count, (stop - 1) // count + 1)
+    ]
 
 
 @lru_cache(maxsize=4)  # a batch spans two epochs at most (unless the data set is smaller than it), on two devices

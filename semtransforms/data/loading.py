@@ -63,17 +63,11 @@ def load_labelled(
         ValueError: no images, images of several sizes, labels outside 0..C-1, fewer than two classes; ``exact``, and
             images to be resized.
     """
-    classes = None
-    if isinstance(dataset, Sequence) and len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset):
+    classes = class_names(dataset)
+    if is_pair(dataset):
         images, labels = dataset
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         images = resized(images, image_size, exact)
     else:
-        names = getattr(dataset, "classes", None)
-        classes = tuple(str(name) for name in names) if names else None
-        if len(dataset) == 0:
-            raise ValueError("dataset is empty: there is nothing to fit on")
         pixels: list[Tensor] = []
         labels = []
         for index, (image, label) in enumerate(read_samples(dataset)):
@@ -86,17 +80,57 @@ def load_labelled(
                 )
             pixels.append(image)
             labels.append(label)
-        images = torch.stack(pixels)
-    if len(images) == 0:
-        raise ValueError("dataset is empty: there is nothing to fit on")
-    if len(labels) != len(images):
-        raise ValueError(f"labels must have one entry per image: {len(labels)} labels for {len(images)} images")
-    labels = check_labels(labels, num_classes or (len(classes) if classes else None))
-    if num_classes is None and classes is None and int(labels.max()) == 0:
-        raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
+        images = torch.stack(pixels) if pixels else torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+    labels = checked_labels(labels, len(images), classes, num_classes)
     if classes is not None and num_classes is not None and len(classes) != num_classes:
         classes = None
     return Labelled(images.contiguous(), labels, classes)
+
+
+def is_pair(dataset: Any) -> bool:
+    """Whether a data set is a pair of tensors: images, uint8 (N, 3, H, W), and labels.
+
+    Raises:
+        TypeError: it is one of another form.
+    """
+    if not (isinstance(dataset, Sequence) and len(dataset) == 2 and all(isinstance(part, Tensor) for part in dataset)):
+        return False
+    images = dataset[0]
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    return True
+
+
+def class_names(dataset: Any) -> tuple[str, ...] | None:
+    """The label names of a data set, as torchvision keeps them; ``None`` where it has none."""
+    names = getattr(dataset, "classes", None)
+    return tuple(str(name) for name in names) if names else None
+
+
+def checked_labels(labels: Any, count: int, classes: tuple[str, ...] | None, num_classes: int | None) -> Tensor:
+    """The labels of a data set.
+
+    Args:
+        labels: N whole numbers.
+        count: N, the images.
+        classes: label names, where known.
+        num_classes: C, where it is fixed beforehand.
+
+    Returns:
+        int64 (N,).
+
+    Raises:
+        TypeError: they are not whole numbers.
+        ValueError: no images, another number of labels than of images, labels outside 0..C-1, fewer than two classes.
+    """
+    if count == 0:
+        raise ValueError("dataset is empty: there is nothing to fit on")
+    if len(labels) != count:
+        raise ValueError(f"labels must have one entry per image: {len(labels)} labels for {count} images")
+    checked = check_labels(labels, num_classes or (len(classes) if classes else None))
+    if num_classes is None and classes is None and int(checked.max()) == 0:
+        raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
+    return checked
 
 
 def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -> Tensor:

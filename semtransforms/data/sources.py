@@ -47,6 +47,7 @@ class Source:
         folder: the folder on disk that holds the images and must not be written into, if there is one.
         columns: names of the image and the label column.
         other_columns: what else is there, and is not read.
+        files: for each image its file relative to ``folder``, where it is one.
     """
 
     identity: str
@@ -60,6 +61,7 @@ class Source:
     folder: Path | None = None
     columns: tuple[str, str] = ("image", "label")
     other_columns: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -188,6 +190,8 @@ def _image_folder(root: Path) -> Source:
         files += found
         labels += [label] * len(found)
 
+    relative = tuple(file.relative_to(root) for file in files)
+
     def stamp(index: int) -> str:
         status = files[index].stat()
         return f"{status.st_size}-{status.st_mtime_ns}"
@@ -197,11 +201,12 @@ def _image_folder(root: Path) -> Source:
         labels=check_labels(labels, None),
         classes=tuple(folders),
         folders=tuple(folders),
-        names=unique_names(file.relative_to(root) for file in files),
+        names=unique_names(relative),
         open=lambda index: Image.open(files[index]),
         place=lambda index: str(files[index]),
         stamp=stamp,
         folder=root,
+        files=relative,
     )
 
 

@@ -6,38 +6,37 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from semtransforms.core.grid import to_float
 from semtransforms.core.hardware import describe_machine, pick_device
-from semtransforms.core.keys import index_keys
 from semtransforms.data.loading import Labelled, load_labelled
-from semtransforms.evaluation.copies import clean_copy, given_copy, protect_copy
-from semtransforms.evaluation.countermeasures import (
-    CleanOnly,
-    Countermeasure,
-    ProtectedClasses,
-    PublishedGenerator,
-    apply_at_test,
-    apply_stored,
+from semtransforms.data.photographs import Photographs, load_photographs
+from semtransforms.evaluation.checks import check_on_samples, check_test
+from semtransforms.evaluation.copies import (
+    Copy,
+    as_squares,
+    clean_copy,
+    given_copy,
+    given_photographs,
+    protect_copy,
+    protect_photographs,
 )
+from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, PublishedGenerator
 from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.results import Results
 from semtransforms.evaluation.runs import Run, plan_runs
 from semtransforms.evaluation.trainers import countermeasures_by_name, victims_by_name
-from semtransforms.evaluation.victims import VictimConfig, VictimResult, train_victim
-from semtransforms.evaluation.victims.validation import validation_images
+from semtransforms.evaluation.victims import CUTS, VictimConfig, VictimResult, train_victim
 from semtransforms.protect.transform import SEMProtect
 from semtransforms.protect.wrapper import NoiseSource
+from semtransforms.views.windows import centre_squares
 
 
 def evaluate(
@@ -52,6 +51,8 @@ def evaluate(
     protocol: str = "quick",
     network: str = "resnet18",
     width: int | None = None,
+    train_sizes: Sequence[int] = (),
+    crops: Sequence[str] = CUTS[:1],
     protection_seed: int = 0,
     image_size: tuple[int, int] | None = None,
     name: str | None = None,
@@ -84,9 +85,14 @@ def evaluate(
         seeds: of the victims.
         protocol: ``"quick"`` or ``"paper"``, for victims given by name.
         network, width: of victims given by name; ``"convnet"`` suits a CPU.
+        train_sizes: sides in pixels of the squares that victims train on, such as ``(64, 128)``: each victim is run at
+            each size with each crop. Photographs may then have any and mixed sizes. They are published at their own
+            sizes, decoded one at a time, and kept with a shorter side of at most twice the largest of these.
+        crops: how victims cut their squares out of photographs: ``"resize"``, ``"random-resized"``; see
+            :class:`~semtransforms.VictimConfig`.
         protection_seed: of the noise.
         image_size: height and width that clean, protected and test images are resized and cropped to, where they have
-            several sizes; the noise is added before, to the images as they are.
+            several sizes; the noise is added before, to the images as they are. Not with ``train_sizes``.
         name: what the data are called in the report; default: the class of ``dataset``.
         copy_name: what the protected copy is called; default: the generator's name, or ``"protected"``.
         pool: let another fit or protection for each seed share the copy's column; otherwise a copy of the same name
@@ -110,24 +116,21 @@ def evaluate(
     seeds, name = _seeds(seeds), name or type(dataset).__name__
     if image_size is not None and (isinstance(image_size, int) or len(image_size) != 2):
         raise ValueError(f"image_size must be (height, width), got {image_size!r}")
-    victims_for = victims_by_name(victims, protocol, network, width)
+    victims_for = victims_by_name(victims, protocol, network, width, train_sizes, crops)
     if isinstance(generator, (str, os.PathLike)):
         generator = SEMProtect.from_pretrained(os.fspath(generator), device=device).generator
     chosen = countermeasures_by_name(countermeasures, generator, protection_seed)
 
-    clean, tests = _load("dataset", dataset, image_size), _load("test", test, image_size)
-    _check_test(clean, tests)
+    side = _side_to_keep(victims_for(1), chosen, image_size)
+    clean, tests = _load("dataset", dataset, image_size, side), _load("test", test, image_size, side)
+    check_test(clean, tests)
     facts = _facts(clean, tests, name)
     configs = victims_for(len(clean.labels))
-    _check_on_samples(clean, configs, chosen, seeds[0])
+    check_on_samples(clean, configs, chosen, seeds[0])
     results = Results(None if out is None else Path(out).expanduser(), facts)
 
-    copies = [clean_copy(clean)]
-    if generator is not None:
-        options: dict[str, Any] = {"cache_dir": cache_dir, "device": device, "progress": progress}
-        copies.append(protect_copy(dataset, generator, clean, seed=protection_seed, image_size=image_size, **options))
-    elif protected is not None:
-        copies.append(given_copy(protected, clean, image_size))
+    options = {"seed": protection_seed, "cache_dir": cache_dir, "device": device, "progress": progress}
+    copies = [clean_copy(clean), *_published(dataset, generator, protected, clean, image_size, side, options)]
     if copy_name is not None and len(copies) > 1:
         copies[1] = replace(copies[1], name=copy_name)
     if len(copies) > 1 and copies[1].name == CLEAN:
@@ -135,7 +138,7 @@ def evaluate(
 
     runs = list(plan_runs(copies, configs, chosen, seeds))
     results.go_on(runs, pool)
-    results.describe(copies[1:], clean, chosen)
+    results.describe(*_as_shown(copies[1:], clean, configs), chosen)
     for number, run in enumerate(runs, 1):
         if run.file in results.records:
             continue
@@ -171,88 +174,77 @@ def _seeds(seeds: Sequence[int]) -> list[int]:
     return found
 
 
-def _load(argument: str, dataset: Any, image_size: tuple[int, int] | None) -> Labelled:
+def _side_to_keep(
+    configs: Mapping[str, VictimConfig],
+    countermeasures: Mapping[str, tuple[Countermeasure, ...]],
+    image_size: tuple[int, int] | None,
+) -> int | None:
+    """The shorter side in pixels at which photographs are kept; ``None`` for images of one size, as they are."""
+    sizes = [config.train_size for config in configs.values() if config.train_size is not None]
+    if not sizes:
+        return None
+    if image_size is not None:
+        raise ValueError(
+            f"image_size={image_size} brings all images to one size before the trainers have them, and these have "
+            "sizes of their own (train_size). Leave image_size (--size) out."
+        )
+    informed = [each.side for parts in countermeasures.values() for each in parts if isinstance(each, InformedTrainer)]
+    return max(2 * max(sizes), *(side for side in informed if side is not None), 0)
+
+
+def _load(argument: str, dataset: Any, image_size: tuple[int, int] | None, side: int | None) -> Labelled | Photographs:
     try:
-        return load_labelled(dataset, image_size=image_size)
+        return load_labelled(dataset, image_size=image_size) if side is None else load_photographs(dataset, side)
     except ValueError as error:
         raise ValueError(f"{argument}: {error}") from error
 
 
-def _check_test(clean: Labelled, tests: Labelled) -> None:
-    if tests.images.shape[1:] != clean.images.shape[1:]:
-        raise ValueError(
-            f"test images are {tuple(tests.images.shape[2:])}, training images {tuple(clean.images.shape[2:])}. "
-            "Pass image_size=(height, width) to bring both to one size."
-        )
-    if int(tests.labels.max()) > int(clean.labels.max()):
-        raise ValueError(
-            f"test has label {int(tests.labels.max())}, training labels end at {int(clean.labels.max())}: another "
-            "numbering? Use test data of the same classes."
-        )
-    if clean.classes and tests.classes and clean.classes != tests.classes:
-        raise ValueError(
-            f"test has the classes {', '.join(tests.classes)}; the training data have {', '.join(clean.classes)}. "
-            "Labels must mean the same in both."
-        )
-    known = {hashlib.sha256(image.numpy().tobytes()).digest() for image in clean.images}
-    common = [k for k, image in enumerate(tests.images) if hashlib.sha256(image.numpy().tobytes()).digest() in known]
-    if common:
-        raise ValueError(
-            f"test shares {len(common)} of its {len(tests.labels)} images with the training data (first at index "
-            f"{common[0]}): accuracy on them says nothing. Leave them out of test."
-        )
+def _published(
+    dataset: Any,
+    generator: Any,
+    protected: Any,
+    clean: Labelled | Photographs,
+    image_size: tuple[int, int] | None,
+    side: int | None,
+    options: Mapping[str, Any],
+) -> Iterator[Copy]:
+    """The protected copy, where there is one."""
+    if isinstance(clean, Photographs):
+        assert side is not None
+        if generator is not None:
+            yield protect_photographs(dataset, generator, clean, side, **options)
+        elif protected is not None:
+            yield given_photographs(protected, dataset, clean, side)
+    elif generator is not None:
+        yield protect_copy(dataset, generator, clean, image_size=image_size, **options)
+    elif protected is not None:
+        yield given_copy(protected, clean, image_size)
 
 
-def _facts(clean: Labelled, tests: Labelled, name: str) -> dict[str, Any]:
+def _as_shown(
+    copies: Sequence[Copy], clean: Labelled | Photographs, configs: Mapping[str, VictimConfig]
+) -> tuple[list[Copy], Labelled]:
+    """Copies and clean images of one size, for pictures and metrics: where trainers resize, at their largest size."""
+    if isinstance(clean, Labelled):
+        return list(copies), clean
+    largest = max(config.train_size or 0 for config in configs.values())
+    shown = Labelled(centre_squares(clean.images, largest), clean.labels)
+    return [as_squares(copy, largest) for copy in copies], shown
+
+
+def _facts(clean: Labelled | Photographs, tests: Labelled | Photographs, name: str) -> dict[str, Any]:
     """What all records of an evaluation share."""
+    size = clean.sizes.median(0).values if isinstance(clean, Photographs) else torch.tensor(clean.images.shape[2:])
     return {
         "data": hashlib.sha256((clean.sha256() + tests.sha256()).encode()).hexdigest(),
         "dataset": name,
         "train_images": len(clean.labels),
         "test_images": len(tests.labels),
         "classes": len(clean.labels.unique()),  # type: ignore[no-untyped-call]
-        "height": clean.images.shape[2],
-        "width": clean.images.shape[3],
+        "height": int(size[0]),
+        "width": int(size[1]),
         "guess_accuracy": int(tests.labels.bincount().max()) / len(tests.labels),
     }
-
-
-def _check_on_samples(
-    clean: Labelled,
-    configs: Mapping[str, VictimConfig],
-    countermeasures: Mapping[str, tuple[Countermeasure, ...]],
-    seed: int,
-) -> None:
-    """Find what is wrong with a countermeasure before any training, on an image of each class and a few more."""
-    classes = clean.labels.unique()  # type: ignore[no-untyped-call]
-    rows = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in classes])
-    rows = torch.cat([rows, torch.arange(min(32, len(clean.labels)))]).unique()  # type: ignore[no-untyped-call]
-    some = Labelled(clean.images[rows], clean.labels[rows], clean=clean.images[rows])
-    views, count = to_float(some.images), int(classes.max()) + 1
-    with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
-        network = nn.Sequential(nn.Flatten(), nn.Linear(views[0].numel(), count)).requires_grad_(False)
-    targets = F.one_hot(some.labels, count).float()
-    for name, parts in countermeasures.items():
-        apply_stored(parts, some, seed=seed)
-        apply_at_test(parts, some.images)
-        left = len(clean.labels)
-        for each in parts:
-            if each.acts_on == "batch":
-                got = each.on_batch(views, targets, keys=index_keys(rows, seed), network=network)
-                if got[0].shape != views.shape or got[1].shape != targets.shape:
-                    raise ValueError(f"countermeasure {each.name!r} changes the size of a batch. Keep its shapes.")
-            if isinstance(each, ProtectedClasses) and (absent := set(each.classes) - set(classes.tolist())):
-                raise ValueError(
-                    f"countermeasure {each.name!r} names label {min(absent)}, which no image has: labels are "
-                    f"0..{count - 1}"
-                )
-            if isinstance(each, CleanOnly):
-                left = max(1, round(left * each.percent / 100))
-        for victim, config in configs.items():
-            try:
-                validation_images(config, left)
-            except ValueError as error:
-                raise ValueError(f"victim {victim!r} with countermeasure {name!r}: {error}") from None
 
 
 def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:
@@ -269,6 +261,8 @@ def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) 
         train_steps=config.train_steps,
         rho_a=config.rho_a,
         norm=config.norm,
+        train_size=config.train_size,
+        crop=None if config.train_size is None else config.crop,
         settings=json.dumps(run.settings, sort_keys=True),
         countermeasure=run.countermeasure,
         seed=config.seed,

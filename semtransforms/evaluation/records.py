@@ -22,7 +22,7 @@ class Record:
         schema: number of this form.
         data: SHA-256 of the training and test data, hexadecimal.
         dataset: its name.
-        train_images, test_images, classes, height, width: its size; pixels.
+        train_images, test_images, classes, height, width: its size; pixels, the median of several.
         guess_accuracy: share of the most frequent label among the test images, 0..1: reached without looking.
         copy: ``"clean"``, or the name of the protected copy.
         generator: fingerprint of its generator; ``None`` for the clean copy.
@@ -51,6 +51,9 @@ class Record:
         seconds: wall time of the training.
         passes: images sent forward and backward.
         processor, threads, python, torch, semtransforms: where it ran.
+        train_size: side of the square that the trainer brought photographs to, in pixels; ``None``: they took images of
+            one size as they are.
+        crop: how, as in ``VictimConfig``; ``None`` likewise.
     """
 
     schema: int = SCHEMA
@@ -93,12 +96,18 @@ class Record:
     python: str
     torch: str
     semtransforms: str
+    train_size: int | None = None
+    crop: Literal["resize", "random-resized"] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as a JSON value; a loss that is not finite, which JSON cannot say, as ``None``."""
+        """Every field as a JSON value; a loss that is not finite, which JSON cannot say, as ``None``.
+
+        What has a default and is ``None`` is left out: so are records of before there was such a field.
+        """
         curve = [[step, None if loss is None or not math.isfinite(loss) else loss, accuracy]
                  for step, loss, accuracy in self.curve]  # fmt: skip
-        return asdict(self) | {"curve": curve}
+        values = {name: value for name, value in asdict(self).items() if value is not None or name not in _OPTIONAL}
+        return values | {"curve": curve}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "record") -> Record:
@@ -125,10 +134,10 @@ class Record:
         for name in values:
             if name not in kinds:
                 raise ValueError(f"{source}: {unknown('field', name, kinds)}")
-        if missing := [name for name in kinds if name not in values]:
+        if missing := [name for name in kinds if name not in values and name not in _OPTIONAL]:
             raise ValueError(f"{source}: missing {', '.join(missing)}. Remove the file to run it again.")
-        for name, kind in kinds.items():
-            value = values[name]
+        for name, value in values.items():
+            kind = kinds[name]
             if not _is_a(value, kind):
                 raise ValueError(f"{source}: {name} must be {_in_words(kind)}, got {value!r}")
             if value is not None and not _in_range(name, value):
@@ -136,7 +145,8 @@ class Record:
         return cls(**{**values, "curve": tuple(tuple(point) for point in values["curve"])})
 
 
-_COUNTS = ("train_images", "test_images", "classes", "height", "width", "train_steps", "threads")
+_OPTIONAL = ("train_size", "crop")
+_COUNTS = ("train_images", "test_images", "classes", "height", "width", "train_steps", "threads", "train_size")
 
 
 def _is_a(value: Any, kind: Any) -> bool:

@@ -41,7 +41,8 @@ def check_folder(folder: Path, facts: dict[str, Any]) -> None:
     if found.get("data") != facts["data"]:
         raise ValueError(
             f"out {str(folder)!r} holds a report on other data ({found.get('dataset')}, {found.get('train_images')} "
-            "training images). Choose another folder."
+            "training images), or on these data brought to one size before the trainers had them. Choose another "
+            "folder."
         )
 
 
@@ -105,7 +106,8 @@ def check_kept(kept: Mapping[str, Record], runs: Sequence[Run], pool: bool) -> N
             if record.victim != run.victim:
                 continue
             then = json.loads(record.settings)
-            if differing := [key for key in now if key != "seed" and then.get(key) != now[key]]:
+            keys = dict.fromkeys([*now, *then])
+            if differing := [key for key in keys if key != "seed" and then.get(key) != now.get(key)]:
                 raise ValueError(
                     f"{file}.json is a run of {run.victim!r} with other settings ({', '.join(differing)}). Choose "
                     "another out, or give the victim another name."
@@ -155,8 +157,8 @@ class Results:
         """Say what the protected copies are like, and begin the folder.
 
         Args:
-            copies: of them; of pooled copies the first is described.
-            clean: the data before their protection.
+            copies: of them, in images of one size; of pooled copies the first is described.
+            clean: the data before their protection, likewise.
             countermeasures: name -> parts, for the pictures.
         """
         for copy in copies:
@@ -164,8 +166,9 @@ class Results:
             if self._described.setdefault(copy.name, digest) != digest:
                 continue
             if copy.name not in self._noise:
+                assert isinstance(copy.images, Tensor)
                 metrics = describe_noise(clean.images, copy.images, clean.labels, rho_u=copy.origin["rho_u"])
-                self._noise[copy.name] = metrics.to_dict()
+                self._noise[copy.name] = {**copy.change, **metrics.to_dict()}
             self._pictures |= pictures_of(copy, clean, countermeasures)
         if self.folder is not None:
             with explained("out", self.folder):

@@ -15,25 +15,84 @@ from semtransforms.core.models import look_up
 from semtransforms.core.names import unknown
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, parse_countermeasure
 from semtransforms.evaluation.records import NONE
-from semtransforms.evaluation.victims import VictimConfig, paper, quick
+from semtransforms.evaluation.victims import CUTS, VictimConfig, paper, quick
 from semtransforms.protect.transform import SEMProtect
 
 PROTOCOLS = ("quick", "paper")
 
 
 def victims_by_name(
-    victims: Sequence[str] | Mapping[str, VictimConfig], protocol: str, network: str, width: int | None
+    victims: Sequence[str] | Mapping[str, VictimConfig],
+    protocol: str,
+    network: str,
+    width: int | None,
+    train_sizes: Sequence[int] = (),
+    crops: Sequence[str] = CUTS[:1],
 ) -> Callable[[int], dict[str, VictimConfig]]:
     """The victims of an evaluation, as a function of how many images there are: the quick protocol counts in epochs.
+
+    With ``train_sizes`` each victim comes at each size with each crop.
 
     Args:
         victims: names as for :func:`parse_victim`, or names and their configs.
         protocol: ``"quick"`` or ``"paper"``, for victims given by name.
         network, width: of victims given by name.
+        train_sizes, crops: of all victims; none: as the configs have them.
 
     Raises:
-        ValueError: no victims, or an unknown victim, protocol or network.
+        ValueError: no victims, or an unknown victim, protocol, network or crop, or twice the same; sizes for victims
+            that have some, or for some of them only.
     """
+    check_sizes(train_sizes, crops)
+    make = _victims_as_they_are(victims, protocol, network, width)
+    if not train_sizes:
+        if len({config.train_size is None for config in make(1).values()}) > 1:
+            raise ValueError(
+                "victims must all have a train_size or none, got both: the others need images of one size. Judge them "
+                "in another evaluation."
+            )
+        return make
+    if own := [name for name, config in make(1).items() if config.train_size is not None]:
+        raise ValueError(f"victim {own[0]!r} has a train_size of its own: leave train_sizes out, or that one.")
+
+    def at_sizes(images: int) -> dict[str, VictimConfig]:
+        return {
+            f"{name}, {size} px, {crop}": replace(config, train_size=size, crop=crop)  # type: ignore[arg-type]
+            for name, config in make(images).items()
+            for size in train_sizes
+            for crop in crops
+        }
+
+    at_sizes(1)  # a size that a network does not take is refused now
+    return at_sizes
+
+
+def check_sizes(train_sizes: Sequence[int], crops: Sequence[str]) -> None:
+    """See that sizes and crops of trainers are what they may be.
+
+    Args:
+        train_sizes: in pixels.
+        crops: as ``VictimConfig.crop``.
+
+    Raises:
+        ValueError: they are not, or one is named twice, or crops are given without a size.
+    """
+    for name, values, advice in (("train_sizes", train_sizes, (64, 128)), ("crops", crops, CUTS)):
+        if isinstance(values, str) or not isinstance(values, Sequence) or len(set(values)) < len(values):
+            raise ValueError(f"{name} must be a sequence of different values, got {values!r}. Use {name}={advice}.")
+    if not crops:
+        raise ValueError(f"crops must name at least one, got none. Use crops={CUTS}.")
+    for crop in crops:
+        check_choice("crops", crop, CUTS)
+    if not train_sizes and tuple(crops) != CUTS[:1]:
+        raise ValueError(
+            f"crops={tuple(crops)} needs the sizes that trainers crop to. Pass train_sizes=(64,) (--train-size 64)."
+        )
+
+
+def _victims_as_they_are(
+    victims: Sequence[str] | Mapping[str, VictimConfig], protocol: str, network: str, width: int | None
+) -> Callable[[int], dict[str, VictimConfig]]:
     if isinstance(victims, Mapping):
         if not victims:
             raise ValueError("victims must name at least one, got none. Use victims=('standard',).")

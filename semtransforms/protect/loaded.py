@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from semtransforms.data.survey import Read
 from semtransforms.protect.batch import ProtectedBatch
 from semtransforms.protect.filling import Filling
 from semtransforms.protect.wrapper import NoiseSource, ProtectedDataset
+
+# is given each image once, in no fixed order: its number, the clean and the protected one, uint8 (3, H, W)
+Keep = Callable[[int, Tensor, Tensor], None]
 
 
 def load_protected(
@@ -47,52 +50,79 @@ def load_protected(
     Raises:
         ValueError, TypeError, OSError: as for :class:`ProtectedDataset`.
     """
-    if isinstance(dataset, Sequence) and all(isinstance(part, Tensor) for part in dataset):
-        dataset = TensorDataset(*dataset)
-    copy = _Loading(
+    images = torch.empty_like(clean.images)
+
+    def keep(row: int, image: Tensor, protected: Tensor) -> None:
+        images[row] = resized(protected, image_size)
+
+    origin = each_protected(
         dataset,
         generator,
-        clean,
-        image_size,
+        keep,
+        clean=clean if image_size is None else None,
         seed=seed,
         cache_dir=cache_dir,
         device=device,
         progress=progress,
     )
-    return copy.load(), copy.origin
+    return images, origin
 
 
-class _Loading(ProtectedDataset):
-    """Keeps each image as its noise is made, so that it needs not be decoded for it again."""
+def each_protected(
+    dataset: Any, generator: NoiseSource, keep: Keep, *, clean: Labelled | None = None, **options: Any
+) -> dict[str, Any]:
+    """Go through the protected copy of a dataset, never holding more of it than a group of images.
+
+    Args:
+        dataset: the clean data, map-style, or a pair of tensors: images and labels.
+        generator: as for :class:`ProtectedDataset`.
+        keep: takes each image.
+        clean: the dataset in memory, where it is, so that no file is decoded.
+        options: ``seed``, ``cache_dir``, ``device`` and ``progress`` of :class:`ProtectedDataset`.
+
+    Returns:
+        Whose noise the images carry, as in ``ProtectedDataset.origin``.
+
+    Raises:
+        ValueError, TypeError, OSError: as for :class:`ProtectedDataset`.
+    """
+    if isinstance(dataset, Sequence) and all(isinstance(part, Tensor) for part in dataset):
+        dataset = TensorDataset(*dataset)
+    passing = _Passing(dataset, generator, keep, clean, options)
+    passing.pass_the_rest()
+    return passing.origin
+
+
+class _Passing(ProtectedDataset):
+    """Passes each image on as its noise is made, so that it needs not be decoded for it again."""
 
     def __init__(
-        self, dataset: Any, generator: NoiseSource, clean: Labelled, image_size: tuple[int, int] | None, **options: Any
+        self, dataset: Any, generator: NoiseSource, keep: Keep, clean: Labelled | None, options: dict[str, Any]
     ) -> None:
-        self._clean, self._image_size = clean, image_size
-        self._images = torch.empty_like(clean.images)
-        self._kept = torch.zeros(len(clean.images), dtype=torch.bool)
+        self._keep, self._clean = keep, clean
+        self._passed = torch.zeros(len(dataset), dtype=torch.bool)
         super().__init__(dataset, generator, **options)
 
-    def load(self) -> Tensor:
-        """All protected images; those whose noise was there before are read now."""
+    def pass_the_rest(self) -> None:
+        """Those whose noise was there before are read now."""
         read = self._reader()
-        for row in torch.nonzero(~self._kept).flatten().tolist():
+        for row in torch.nonzero(~self._passed).flatten().tolist():
             image = read(row)[0]
-            self._images[row] = resized(add_noise(image, self._noise_for(row, image)), self._image_size)
-        return self._images
+            self._keep(row, image, add_noise(image, self._noise_for(row, image)))
 
     def _reader(self) -> Read:
-        return self._from_memory if self._image_size is None else super()._reader()
+        return super()._reader() if self._clean is None else self._from_memory
 
     def _from_memory(self, row: int) -> tuple[Tensor, int]:
+        assert self._clean is not None
         return self._clean.images[row], int(self._clean.labels[row])
 
     def _survey(self, *arguments: Any) -> Filling:
         filling = super()._survey(*arguments)
-        filling.made = self._keep
+        filling.made = self._pass
         return filling
 
-    def _keep(self, rows: Sequence[int], batch: ProtectedBatch) -> None:
-        for row, image in zip(rows, batch.protected, strict=True):
-            self._images[row] = resized(image, self._image_size)
-            self._kept[row] = True
+    def _pass(self, rows: Sequence[int], batch: ProtectedBatch) -> None:
+        for row, image, noise in zip(rows, batch.clean, batch.noise, strict=True):
+            self._keep(row, image, add_noise(image, noise))
+            self._passed[row] = True

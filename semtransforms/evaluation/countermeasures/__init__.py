@@ -1,6 +1,11 @@
 """What an unauthorised trainer does about the noise: once to the stored images, or to every training batch."""
 
-from semtransforms.evaluation.countermeasures.base import Countermeasure, apply_at_test, apply_stored
+from semtransforms.evaluation.countermeasures.base import (
+    Countermeasure,
+    apply_at_test,
+    apply_before_resize,
+    apply_stored,
+)
 from semtransforms.evaluation.countermeasures.informed import InformedTrainer, PublishedGenerator
 from semtransforms.evaluation.countermeasures.names import KNOWN, parse_countermeasure
 from semtransforms.evaluation.countermeasures.partial import CleanOnly, CleanShare, ProtectedClasses
@@ -17,6 +22,7 @@ __all__ = [
     "PublishedGenerator",
     "Purifier",
     "apply_at_test",
+    "apply_before_resize",
     "apply_stored",
     "parse_countermeasure",
 ]

@@ -18,10 +18,13 @@ class Countermeasure:
         name: what records and files call it, without ``+``.
         acts_on: ``"stored"``: once, on what was published; ``"batch"``: on every training batch, after the trainer's
             own augmentation.
+        before_resize: whether it acts on the published image itself where the trainer resizes it, image by image.
+            Others that act on stored images then act on what the trainer cut out and resized: at their size.
     """
 
     name: str
     acts_on: ClassVar[Literal["stored", "batch"]]
+    before_resize: ClassVar[bool] = False
 
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The training set it makes of what was published; ``data`` is not written to.
@@ -80,6 +83,40 @@ def apply_stored(countermeasures: Sequence[Countermeasure], data: Labelled, *, s
             data = each.on_stored(data, seed=seed)
             _check_set(data, size, f"countermeasure {each.name!r}")
     return data
+
+
+def apply_before_resize(
+    countermeasures: Sequence[Countermeasure], images: Tensor | Sequence[Tensor], labels: Tensor, *, seed: int
+) -> tuple[list[Tensor], list[Countermeasure]]:
+    """Apply those that act on the published images themselves, for a trainer who resizes the images.
+
+    Args:
+        countermeasures: of all kinds.
+        images: N times uint8 (3, H, W), of any sizes.
+        labels: int64 (N,).
+        seed: of their draws.
+
+    Returns:
+        The images, and the countermeasures that are left, in order.
+
+    Raises:
+        ValueError: one that acts on stored images comes before one of these.
+    """
+    first = [each for each in countermeasures if each.before_resize]
+    stored = [each for each in countermeasures if each.acts_on == "stored"]
+    if stored[: len(first)] != first:
+        raise ValueError(
+            f"countermeasure {first[0].name!r} acts on the published images, {stored[0].name!r} on what the trainer "
+            f"resized (train_size). Put {first[0].name!r} first."
+        )
+    images = list(images)
+    for each in first:
+        for shape in {image.shape for image in images}:
+            rows = [row for row, image in enumerate(images) if image.shape == shape]
+            alike = Labelled(torch.stack([images[row] for row in rows]), labels[rows])
+            for row, image in zip(rows, each.on_stored(alike, seed=seed).images, strict=True):
+                images[row] = image
+    return images, [each for each in countermeasures if not each.before_resize]
 
 
 def apply_at_test(countermeasures: Sequence[Countermeasure], images: Tensor) -> Tensor:

@@ -62,10 +62,16 @@ class InformedTrainer(Countermeasure):
     name: str = "informed"
     noise_size: int | Literal["full"] | None = None
     acts_on = "stored"
+    before_resize = True  # the owner added the noise before the trainer cut and resized
 
     def __post_init__(self) -> None:
         if self.steps is not None:
             check_integer("steps", self.steps, low=1, advice="Leave it out for the generator's own.")
+
+    @property
+    def side(self) -> int | None:
+        """The shorter side at which they undo the noise of larger images; ``None``: they need the images' own size."""
+        return self.generator.scale(self.noise_size).side
 
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The images with the loop's result added, in whole grey levels; the draws have the trainer's own seed."""

@@ -33,7 +33,7 @@ def conditions(records: Sequence[Record]) -> list[tuple[str, str]]:
     diverged = sum(r.diverged for r in records)
     return [
         ("Data", f"{first.dataset}: {train_images} training images, {first.test_images:,} test images"),
-        ("Images", f"{first.classes:,} classes, {first.height} × {first.width} pixels (height × width)"),
+        ("Images", f"{first.classes:,} classes, {size_text(first)} (height × width)"),
         ("SHA-256 of the data", first.data),
         *((f"Copy {copy}", f"{made}; generator {_listed(prints)}") for (copy, made), prints in copies.items()),
         ("Trainers", _listed((f"{r.victim}: {r.network}, {r.train_steps:,} updates" for r in records), "; ")),
@@ -43,6 +43,12 @@ def conditions(records: Sequence[Record]) -> list[tuple[str, str]]:
         ("Machines", _listed((f"{r.processor}, threads: {r.threads}" for r in records), "; ")),
         ("Versions", _listed(versions, "; ")),
     ]
+
+
+def size_text(record: Record) -> str:
+    """The size of the images that a run was on, in words."""
+    middle = "" if record.train_size is None else ", the medians of photographs that trainers resize"
+    return f"{record.height} × {record.width} pixels{middle}"
 
 
 def _listed(values: Iterable[object], separator: str = ", ") -> str:

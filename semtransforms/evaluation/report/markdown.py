@@ -9,6 +9,7 @@ from functools import partial
 from semtransforms.evaluation.records import Record
 from semtransforms.evaluation.report.conditions import conditions
 from semtransforms.evaluation.report.noise import noise_table
+from semtransforms.evaluation.report.sizes import COLUMNS, size_table
 from semtransforms.evaluation.report.summary import Cell, Row, Summary, summarise
 
 
@@ -37,6 +38,14 @@ def render_markdown(
         f"Guessing: {100 * summary.guess:.1f}.",
         _grid(summary, summary.rows, _accuracy),
     ]
+    for copy in summary.protected:
+        if found := size_table(summary, copy):
+            parts += [
+                f"## At the trainer's size: {_escape(copy)}",
+                "Accuracies in % at the best moment, of the trainer who learned the largest share at that size and "
+                "crop; the share is (protected − guessing) / (clean − guessing), not below 0.",
+                _table(["size (crop)", *COLUMNS], [[place, *texts.values()] for place, texts in found]),
+            ]
     for attack in summary.attacks:
         parts += [
             f"## Robust accuracy under PGD at {attack}",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _METRICS = {
+    "published_linf": ("largest change of a value in the published photographs, grey levels", "{:.0f}"),
+    "published_rms": ("root mean square of the change there, grey levels", "{:.2f}"),
+    "measured_at": ("size at which trainers have the images, px; what follows is measured there", "{:.0f}"),
     "psnr": ("PSNR of the images changed, dB", "{:.1f}"),
     "ssim": ("SSIM (1: identical)", "{:.3f}"),
     "linf": ("largest change of a value, grey levels", "{:.0f}"),

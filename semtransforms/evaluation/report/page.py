@@ -14,8 +14,9 @@ from semtransforms.core.templates import fill
 from semtransforms.data.images import encode_png
 from semtransforms.evaluation.records import CLEAN, Record
 from semtransforms.evaluation.report import curves
-from semtransforms.evaluation.report.conditions import conditions
+from semtransforms.evaluation.report.conditions import conditions, size_text
 from semtransforms.evaluation.report.noise import noise_table
+from semtransforms.evaluation.report.sizes import COLUMNS, size_table
 from semtransforms.evaluation.report.summary import WITH_CLEAN_IMAGES, by_trainer, percent, summarise
 from semtransforms.evaluation.report.verdict import QUARTERS, judge
 
@@ -47,9 +48,11 @@ def render_page(
         An HTML document.
     """
     summary = summarise(records)
+    sizes = {copy: found for copy in summary.protected if (found := size_table(summary, copy))}
     styles = curves.styles_of(summary.copies)
     sections = {
         "verdict": "Verdict",
+        **({"sizes": "At the trainer's size"} if sizes else {}),
         "accuracy": "Test accuracy",
         "curves": "Accuracy during the training",
         **({"robust": "Robust accuracy"} if summary.attacks else {}),
@@ -63,6 +66,9 @@ def render_page(
         escape=True,
         sections=sections,
         summary=summary,
+        sizes=sizes,
+        size_columns=COLUMNS,
+        size_text=size_text(records[0]),
         records=records,
         verdicts={copy: judge(summary, copy) for copy in summary.protected},
         styles=styles,

@@ -23,6 +23,13 @@ class Trainer(NamedTuple):
     rho_a: float
     norm: str
     stops_early: bool
+    train_size: int | None = None
+    crop: str | None = None
+
+    @property
+    def place(self) -> str:
+        """At which size and by which crop they train, in words; empty where they take the images as they are."""
+        return "" if self.train_size is None else f"{self.train_size} px ({self.crop})"
 
     def __str__(self) -> str:
         return f"{self.victim} ({self.network}, {self.train_steps:,} updates)"
@@ -80,8 +87,8 @@ class Summary:
     Args:
         guess: accuracy of guessing the most frequent label.
         copies: the clean one first, then in the order of the records.
-        rows: the standard trainer first, then by the radius of adversarial training, then who stops early; of each the
-            one without a countermeasure first, then in the order of the records.
+        rows: the standard trainer first, then by the radius of adversarial training, then who stops early, and by the
+            size they train at; of each the one without a countermeasure first, then in the order of the records.
         cells: what was measured.
     """
 
@@ -138,7 +145,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         groups.setdefault((record.copy, row_of(record)), []).append(record)
     copies = sorted(dict.fromkeys(copy for copy, _ in groups), key=lambda copy: copy != CLEAN)
     trainers = sorted(
-        dict.fromkeys(row.trainer for _, row in groups), key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a)
+        dict.fromkeys(row.trainer for _, row in groups),
+        key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a, t.train_size or 0),
     )
     countermeasures = list(dict.fromkeys([NONE, *(row.countermeasure for _, row in groups)]))
     rows = sorted(
@@ -152,7 +160,9 @@ def summarise(records: Sequence[Record]) -> Summary:
 def row_of(record: Record) -> Row:
     """The row of the table that a run belongs to."""
     r = record
-    trainer = Trainer(r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None)
+    trainer = Trainer(
+        r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None, r.train_size, r.crop
+    )
     return Row(trainer, r.countermeasure)
 
 

@@ -64,7 +64,7 @@ def judge(summary: Summary, copy: str) -> Verdict:
     sentences = _figures(summary, copy, best)
     if worst is not None and learned is not None:
         lesson = f"{percent(learned)} of what the clean copy teaches"
-        if worst == top:
+        if worst == top and not worst.trainer.place:
             sentences.append(f"So the most successful trainer still learns {lesson} beyond guessing.")
         else:
             sentences.append(
@@ -77,7 +77,7 @@ def judge(summary: Summary, copy: str) -> Verdict:
 def _figures(summary: Summary, copy: str, best: Mapping[Row, float]) -> list[str]:
     """What the trainer who does nothing special reaches, and what the most successful one does."""
     guess = f"guessing {percent(summary.guess)}"
-    plain = [row for row in best if not _deeds(row)]
+    plain = [row for row in best if not deeds(row)]
     if not best:
         return [f"No trainer came to an end on it ({guess})."]
     sentences = [f"What a trainer who does nothing special reaches was not measured ({guess})."]
@@ -118,6 +118,8 @@ def _caveats(summary: Summary, copy: str, best: Mapping[Row, float], shares: Map
         sentences.append("How much is protected cannot be said: no trainer can be compared with the clean copy.")
     elif lone := len(best) - len(shares):
         sentences.append(f"Trainers that cannot be compared with the clean copy: {lone} of {len(best)}.")
+    if places := dict.fromkeys(row.trainer.place for row in cells if row.trainer.place):
+        sentences.append(f"Sizes and crops tried: {', '.join(places)}; a trainer at others may learn more.")
     if mixed := dict.fromkeys(row.countermeasure for row in cells if row.has_clean_images):
         sentences.append(f"Not counted, since clean images of the owner were trained on: {', '.join(mixed)}.")
     if diverged := sum(cell.diverged for cell in cells.values()):
@@ -147,11 +149,16 @@ def who(row: Row, summary: Summary) -> str:
     """
     alike = {trainer for trainer, _ in summary.rows if trainer[3:] == row.trainer[3:]}
     which = f" [{row.trainer}]" if len(alike) > 1 else ""
-    return f"who {' and '.join(_deeds(row)) or 'does nothing special'}{which}"
+    at = f" at {row.trainer.place}" if row.trainer.place else ""
+    return f"who {' and '.join(deeds(row)) or 'does nothing special'}{at}{which}"
 
 
-def _deeds(row: Row) -> list[str]:
-    """What a trainer does beyond the usual."""
+def deeds(row: Row) -> list[str]:
+    """What a trainer does beyond the usual, as the ends of relative clauses.
+
+    Args:
+        row: trainer and countermeasure.
+    """
     trainer, deeds = row.trainer, []
     if trainer.rho_a:
         deeds.append(f"trains adversarially at {radius_text(trainer.rho_a, trainer.norm)}")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from semtransforms.core.checks import check_choice, check_integer, check_number
 from semtransforms.core.config import Norm, PGDConfig, Precision, Transformation
+from semtransforms.core.models import look_up
 from semtransforms.evaluation.victims.digest import described
 
 FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
+
+Cut = Literal["resize", "random-resized"]
+CUTS: tuple[Cut, ...] = get_args(Cut)  # how a trainer with a size of their own cuts their squares out of photographs
+
+CROP_AND_FLIP = (Transformation("crop", {"padding": 4}), Transformation("flip"))
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,14 @@ class VictimConfig:
         steps_a: PGD steps K of its adversary; the step size is 2 rho_a / K (the paper's rho_a / 5 at K = 10).
         norm: of the adversary's ball, ``"linf"`` or ``"l2"`` (of a whole image).
         augmentation: the trainer's own transformations; or any function of one uint8 image (3, H, W), such as a
-            pipeline of torchvision's, that is called image by image.
+            pipeline of torchvision's, that is called image by image. The default with ``train_size`` is the flip
+            alone.
+        train_size: side in pixels of the square that the victim trains on, and that photographs of any sizes are
+            brought to; ``None`` for images of one size, as they are.
+        crop: how, with a ``train_size``. ``"resize"``: the shorter side is brought to it, then a random crop padded by
+            an eighth of it (torchvision's ``Resize`` and ``RandomCrop``). ``"random-resized"``: a random window of
+            35 to 100 % of the area and of shape 3:4 to 4:3 is (``RandomResizedCrop``). Both test on the centre square
+            of the resized image.
         evaluations: how often, at equal distances, accuracy is measured during the training; the last is at the end.
         patience: early stopping: end after so many updates without a better accuracy on the validation images, and
             take the network of the best one (Table 5); ``None`` trains to the end.
@@ -63,10 +76,9 @@ class VictimConfig:
     rho_a: float = 0.0
     steps_a: int = 10
     norm: Norm = "linf"
-    augmentation: Sequence[Transformation] | Callable[[Tensor], Tensor] = (
-        Transformation("crop", {"padding": 4}),
-        Transformation("flip"),
-    )
+    augmentation: Sequence[Transformation] | Callable[[Tensor], Tensor] = CROP_AND_FLIP
+    train_size: int | None = None
+    crop: Cut = "resize"
     evaluations: int = 5
     patience: int | None = None
     validation: float = 0.1
@@ -87,6 +99,15 @@ class VictimConfig:
             check_number(name, getattr(self, name), high=1)
         for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
             check_number(name, getattr(self, name))
+        check_choice("crop", self.crop, CUTS)
+        if self.train_size is not None:
+            smallest = look_up(self.network).smallest if isinstance(self.network, str) else 1
+            advice = f"Network {self.network!r} takes no smaller images." if smallest > 1 else ""
+            check_integer("train_size", self.train_size, low=smallest, advice=advice)
+            if self.augmentation == CROP_AND_FLIP:  # the crop is the size's own
+                object.__setattr__(self, "augmentation", CROP_AND_FLIP[1:])
+        elif self.crop != "resize":
+            raise ValueError(f"crop={self.crop!r} needs the size that the trainer crops to. Pass train_size=64, say.")
         if self.nesterov and not self.momentum:
             raise ValueError("momentum must be above 0 with nesterov=True, got 0. Pass nesterov=False.")
 
@@ -100,10 +121,15 @@ class VictimConfig:
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON values; a module, pipeline or function by its name and a digest of what it does.
 
+        Without a ``train_size`` it and ``crop`` are left out, as in the configs of runs that were kept before there
+        were any.
+
         Raises:
             ValueError: a function or pipeline holds what has no digest, such as an open file.
         """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.train_size is None:
+            del values["train_size"], values["crop"]
         if not isinstance(self.network, str):
             values["network"] = described("network", self.network)
         if callable(self.augmentation):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,19 @@ from torch.nn import functional as F
 
 from semtransforms.core.grid import to_float
 from semtransforms.core.hardware import autocast_dtype, keep_freed_memory, pick_device
-from semtransforms.core.keys import fold_in
+from semtransforms.core.keys import batch_epochs, fold_in
 from semtransforms.core.models import build_model
 from semtransforms.core.steps import Step, every_seconds, one_cycle, seeded_steps, step_decay
 from semtransforms.data.images import check_labels
 from semtransforms.data.loading import Labelled
-from semtransforms.evaluation.countermeasures import Countermeasure, apply_at_test, apply_stored
+from semtransforms.evaluation.countermeasures import Countermeasure, apply_at_test
 from semtransforms.evaluation.victims.accuracy import accuracy, robust_accuracy
 from semtransforms.evaluation.victims.config import VictimConfig
 from semtransforms.evaluation.victims.progress import Progress
-from semtransforms.evaluation.victims.validation import set_aside
+from semtransforms.evaluation.victims.seen import TrainingSet, training_set
 from semtransforms.noise.pgd import perturb_view, update_weights
 from semtransforms.views.eot import build_eot
+from semtransforms.views.windows import centre_squares
 
 CHECKPOINT_SECONDS = 30  # of training, what a kill may cost
 
@@ -73,14 +75,14 @@ class VictimResult:
 
 
 def train_victim(
-    images: Tensor,
+    images: Tensor | Sequence[Tensor],
     labels: Tensor,
     config: VictimConfig,
     *,
-    test_images: Tensor,
+    test_images: Tensor | Sequence[Tensor],
     test_labels: Tensor,
     countermeasures: Sequence[Countermeasure] = (),
-    clean: Tensor | None = None,
+    clean: Tensor | Sequence[Tensor] | None = None,
     checkpoint: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str | torch.device | None = None,
@@ -92,12 +94,13 @@ def train_victim(
     CPU in fp32.
 
     Args:
-        images: uint8 (N, 3, H, W), what was published.
+        images: uint8 (N, 3, H, W), what was published; where the config has a ``train_size``, also N times uint8
+            (3, H, W) of any sizes.
         labels: int64 (N,).
         config: the trainer's choices.
-        test_images, test_labels: clean, uint8 (M, 3, H, W) and int64 (M,).
+        test_images, test_labels: clean, uint8 (M, 3, H, W) and int64 (M,); images as above.
         countermeasures: what the trainer does against the noise, in order.
-        clean: uint8 (N, 3, H, W), the owner's images in the same order, where the trainer has some of them.
+        clean: the owner's images, of the same sizes in the same order, where the trainer has some of them.
         checkpoint: file to keep the state in and to continue from; removed at the end. ``None`` keeps none.
         settings: ``config.to_dict()`` as the checkpoint is to have it, where the config's own functions may have
             changed since; default: as it is now.
@@ -110,15 +113,17 @@ def train_victim(
     Raises:
         ValueError: no images, labels that do not fit, an unknown network, a countermeasure that changes the image
             size, a checkpoint of another training.
+        TypeError: images of several sizes without a ``train_size``.
     """
     target = pick_device(device)
     keep_freed_memory()
-    published = _labelled("images", images, labels, clean)
-    tests = _labelled("test_images", test_images, test_labels)
-    num_classes = int(max(published.labels.max(), tests.labels.max())) + 1
-    network = _build(config, num_classes, min(images.shape[2:])).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = apply_stored(countermeasures, published, seed=config.seed)
-    data, validation = set_aside(data, config, countermeasures)
+    side = config.train_size
+    labels = _checked("images", images, labels, side)
+    test_labels = _checked("test_images", test_images, test_labels, side)
+    tests = Labelled(torch.as_tensor(test_images) if side is None else centre_squares(test_images, side), test_labels)
+    num_classes = int(max(labels.max(), test_labels.max())) + 1
+    network = _build(config, num_classes, min(tests.images.shape[2:])).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seen = training_set(images, labels, clean, config, countermeasures)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=0.0,
@@ -127,16 +132,16 @@ def train_victim(
         nesterov=config.nesterov,
     )
     dtype = autocast_dtype(config.precision, target)
-    update = _update_of(network, optimizer, data, num_classes, config, countermeasures, dtype)
+    update = _update_of(network, optimizer, seen, num_classes, config, countermeasures, dtype)
     exams = _tests_as_tried(tests, countermeasures)
     state = Progress.none(config.train_steps, target)
     path = None if checkpoint is None else Path(checkpoint).expanduser()
-    save = _keep_in(path, state, network, optimizer, config, settings, countermeasures, data)
+    save = _keep_in(path, state, network, optimizer, config, settings, countermeasures, seen.data)
 
     marks = {round(config.train_steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
     with seeded_steps(
         config,
-        len(data.labels),
+        len(seen.data.labels),
         optimizer,
         rate_share=lambda step: learning_rate_share(step, config),
         first=state.done,
@@ -151,7 +156,7 @@ def train_victim(
             state.record_update(*update(step))
             if state.done in marks:
                 tested = max(accuracy(network, each, dtype) for each in exams.values())
-                validated = None if validation is None else accuracy(network, validation, dtype)
+                validated = None if seen.validation is None else accuracy(network, seen.validation, dtype)
                 state.record_accuracy(network, tested, validated)
                 bar.set_postfix_str(f"loss {state.curve[-1][1]:.3f}, test accuracy {tested:.1%}")
                 if state.diverged:
@@ -169,11 +174,13 @@ def learning_rate_share(step: int, config: VictimConfig) -> float:
     return one_cycle(step, config.train_steps)
 
 
-def _labelled(name: str, images: Tensor, labels: Tensor, clean: Tensor | None = None) -> Labelled:
+def _checked(name: str, images: Tensor | Sequence[Tensor], labels: Tensor, side: int | None) -> Tensor:
+    if side is None and not isinstance(images, Tensor):
+        raise TypeError(f"{name} must be one tensor, got a {type(images).__name__}. Give the victim a train_size.")
     labels = check_labels(labels, None)
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{name} must be non-empty with one label each, got {len(images)} and {len(labels)} labels")
-    return Labelled(images, labels, clean=clean)
+    return labels
 
 
 def _build(config: VictimConfig, num_classes: int, side: int) -> nn.Module:
@@ -196,7 +203,7 @@ def _tests_as_tried(tests: Labelled, countermeasures: Sequence[Countermeasure]) 
 def _update_of(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    data: Labelled,
+    seen: TrainingSet,
     num_classes: int,
     config: VictimConfig,
     countermeasures: Sequence[Countermeasure],
@@ -204,14 +211,22 @@ def _update_of(
 ) -> Callable[[Step], tuple[Tensor, Tensor]]:
     """One update of the training, as a function of the step; gives the loss and the share named rightly."""
     device = next(network.parameters()).device
-    images, labels = data.images.to(device), data.labels.to(device)
+    labels = seen.data.labels.to(device)
+
+    @lru_cache(maxsize=1)  # a batch that spans two epochs is done with the first when it asks for the second
+    def at_epoch(epoch: int) -> Tensor:
+        return seen.at_epoch(epoch).to(device)
+
     augment, attack = _augmentation(config), config.attack
     on_batch = [each for each in countermeasures if each.acts_on == "batch"]
 
     def update(step: Step) -> tuple[Tensor, Tensor]:
         rows, keys = step.rows(device), step.keys
+        epochs = batch_epochs(step.number, len(labels), config.batch_size)
         with torch.no_grad():
-            view, targets = augment(images[rows], fold_in(keys, _AUGMENT)), labels[rows]
+            parts = torch.split(rows, [places.stop - places.start for _, places in epochs])
+            images = torch.cat([at_epoch(epoch)[some] for (epoch, _), some in zip(epochs, parts, strict=True)])
+            view, targets = augment(images, fold_in(keys, _AUGMENT)), labels[rows]
         if on_batch:
             targets = F.one_hot(targets, num_classes).float()
             for number, each in enumerate(on_batch):

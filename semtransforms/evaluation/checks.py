@@ -1,0 +1,140 @@
+"""What is found out about data and countermeasures before any training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semtransforms.core.grid import to_float
+from semtransforms.core.keys import index_keys
+from semtransforms.data.loading import Labelled
+from semtransforms.data.photographs import Photographs
+from semtransforms.evaluation.countermeasures import (
+    CleanOnly,
+    Countermeasure,
+    InformedTrainer,
+    ProtectedClasses,
+    apply_at_test,
+    apply_before_resize,
+    apply_stored,
+)
+from semtransforms.evaluation.victims import VictimConfig
+from semtransforms.evaluation.victims.validation import validation_images
+from semtransforms.views.windows import centre_squares
+
+
+def check_test(clean: Labelled | Photographs, tests: Labelled | Photographs) -> None:
+    """See that accuracy on the test images says something.
+
+    Args:
+        clean, tests: training and test data.
+
+    Raises:
+        ValueError: other classes, another size, or images that are training images too.
+    """
+    if isinstance(clean, Labelled) and isinstance(tests, Labelled) and tests.images.shape[1:] != clean.images.shape[1:]:
+        raise ValueError(
+            f"test images are {tuple(tests.images.shape[2:])}, training images {tuple(clean.images.shape[2:])}. "
+            "Pass image_size=(height, width) to bring both to one size."
+        )
+    if int(tests.labels.max()) > int(clean.labels.max()):
+        raise ValueError(
+            f"test has label {int(tests.labels.max())}, training labels end at {int(clean.labels.max())}: another "
+            "numbering? Use test data of the same classes."
+        )
+    if clean.classes and tests.classes and clean.classes != tests.classes:
+        raise ValueError(
+            f"test has the classes {', '.join(tests.classes)}; the training data have {', '.join(clean.classes)}. "
+            "Labels must mean the same in both."
+        )
+    known = set(_digests(clean))
+    if common := [k for k, digest in enumerate(_digests(tests)) if digest in known]:
+        raise ValueError(
+            f"test shares {len(common)} of its {len(tests.labels)} images with the training data (first at index "
+            f"{common[0]}): accuracy on them says nothing. Leave them out of test."
+        )
+
+
+def _digests(data: Labelled | Photographs) -> Sequence[bytes]:
+    if isinstance(data, Photographs):
+        return data.digests
+    return [hashlib.sha256(image.numpy().tobytes()).digest() for image in data.images]
+
+
+def check_on_samples(
+    clean: Labelled | Photographs,
+    configs: Mapping[str, VictimConfig],
+    countermeasures: Mapping[str, tuple[Countermeasure, ...]],
+    seed: int,
+) -> None:
+    """Find what is wrong with a countermeasure, on an image of each class and a few more.
+
+    Args:
+        clean: the training data.
+        configs: name -> victim.
+        countermeasures: name -> parts, in order.
+        seed: of their draws.
+
+    Raises:
+        ValueError: one changes the size of the images, does not fit the labels, needs what is not kept, or leaves a
+            victim no images to validate on.
+    """
+    classes = clean.labels.unique()  # type: ignore[no-untyped-call]
+    rows = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in classes])
+    rows = torch.cat([rows, torch.arange(min(32, len(clean.labels)))]).unique()  # type: ignore[no-untyped-call]
+    sides = sorted({config.train_size or 0 for config in configs.values()})
+    for name, parts in countermeasures.items():
+        for some, left_to_do in _samples_as_trained(clean, rows, parts, sides, seed):
+            _try_out(left_to_do, some, rows, int(classes.max()) + 1, seed)
+        left = len(clean.labels)
+        for each in parts:
+            if isinstance(each, ProtectedClasses) and (absent := set(each.classes) - set(classes.tolist())):
+                raise ValueError(
+                    f"countermeasure {each.name!r} names label {min(absent)}, which no image has: labels are "
+                    f"0..{int(classes.max())}"
+                )
+            if isinstance(each, CleanOnly):
+                left = max(1, round(left * each.percent / 100))
+        for victim, config in configs.items():
+            try:
+                validation_images(config, left)
+            except ValueError as error:
+                raise ValueError(f"victim {victim!r} with countermeasure {name!r}: {error}") from None
+
+
+def _samples_as_trained(
+    clean: Labelled | Photographs, rows: Tensor, parts: Sequence[Countermeasure], sides: Sequence[int], seed: int
+) -> Iterator[tuple[Labelled, Sequence[Countermeasure]]]:
+    """Some of the images as trainers have them, at each of their sizes, and what is left to be done to them."""
+    if isinstance(clean, Labelled):
+        yield Labelled(clean.images[rows], clean.labels[rows], clean=clean.images[rows]), parts
+        return
+    for each in parts:
+        if isinstance(each, InformedTrainer) and each.side is None and clean.are_shrunk:
+            raise ValueError(
+                f"countermeasure {each.name!r} needs the published images at full size, where the noise was made, and "
+                "photographs are kept shrunk for trainers with a train_size. Leave it out, or use a generator that "
+                "makes noise at a size of its own."
+            )
+    images, left = apply_before_resize(parts, [clean.images[row] for row in rows], clean.labels[rows], seed=seed)
+    for side in sides:
+        squares = centre_squares(images, side)
+        yield Labelled(squares, clean.labels[rows], clean=squares), left
+
+
+def _try_out(parts: Sequence[Countermeasure], some: Labelled, rows: Tensor, count: int, seed: int) -> None:
+    """Apply countermeasures to some images of ``count`` classes, as a training does."""
+    apply_stored(parts, some, seed=seed)
+    apply_at_test(parts, some.images)
+    views, targets = to_float(some.images), F.one_hot(some.labels, count).float()
+    with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
+        network = nn.Sequential(nn.Flatten(), nn.Linear(views[0].numel(), count)).requires_grad_(False)
+    for each in parts:
+        if each.acts_on == "batch":
+            got = each.on_batch(views, targets, keys=index_keys(rows, seed), network=network)
+            if got[0].shape != views.shape or got[1].shape != targets.shape:
+                raise ValueError(f"countermeasure {each.name!r} changes the size of a batch. Keep its shapes.")
