@@ -6,7 +6,7 @@ The photographs of ``clothing10`` (10 kinds of clothing, CC0) are protected by l
 of ``WAYS``. Of some of them, at their own size, it is measured how much is seen: with FLIP (NVIDIA), with ColorVideoVDP
 and as PSNR and SSIM. FLIP knows how well an eye sees which frequency and colour, but not that texture hides noise;
 ColorVideoVDP knows that too. Both are told ``PIXELS_PER_DEGREE``: one pixel of the photograph is one of a 4K screen,
-0.7 m wide, at 0.7 m. Then a standard trainer shrinks what was published to 64 px. Every training is kept in ``--work``
+0.7 m wide, at 0.7 m. Then a standard trainer shrinks what was published to 32 px. Every training is kept in ``--work``
 as it ends. The figures go to ``examples/reproduce/results/seen-NAME.json``.
 
 ``pip install flip-evaluator cvvdp`` gives the two metrics; with ``--without-vdp`` the first one will do.
@@ -38,14 +38,14 @@ from semtransforms.protect.batch import ProtectedBatch, protect_batch
 
 ROOT = Path(__file__).parents[2]
 PIXELS_PER_DEGREE = 67
-SIDE = 64  # pixels, at which is trained
+SIDE = 32  # pixels, at which is trained: the size at which the noise is made, where it is strongest
 VICTIM = replace(TRAINER, train_steps=300)
 BATCH = 64  # photographs in memory
 MEASURED = 24  # photographs, spread over the data
 # (what is turned down, how far): the mask, or all noise alike, which a mask must beat
 WAYS = (("visibility", 1.0), ("visibility", 0.25), ("visibility", 0.0), ("rho_u", 0.5), ("rho_u", 0.375))
-# row of a photograph, and where the crop begins: a wall, a smooth area as large as a face, foliage
-PICTURED = {1364: (0, 0), 737: (0, 0), 539: (0, 0)}
+# row of a photograph, and where the crop begins: a wall, a smooth area as large as a face, a print of leaves
+PICTURED = {671: (400, 20), 1606: (180, 140), 539: (150, 330)}
 CROP, GAP = 128, 4  # pixels
 
 Metric = Callable[[Tensor, Tensor], float]

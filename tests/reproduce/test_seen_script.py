@@ -80,8 +80,8 @@ def test_each_way_is_measured_as_it_is_published(data, generator, tmp_path, monk
     assert all(0 <= row["accuracy"][0] <= 1 for row in rows)
     assert all(torch.equal(clean, pairs[0][0]) for clean, _ in pairs[:3])  # one photograph, three ways
     assert len(pairs) == 9
-    assert trained[0].shape == (12, 3, 64, 64)
-    flat = np.s_[:, :, :, :8]  # of both sizes, once they are shrunk and cropped
+    assert trained[0].shape == (12, 3, 32, 32)
+    flat = np.s_[:, :, :, :4]  # of both sizes, once they are shrunk and cropped
     change = [float((images[flat].int() - 120).abs().float().mean()) for images in trained]
     assert 0 < change[1] < change[2] < change[0] <= 8
 
