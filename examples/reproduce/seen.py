@@ -1,13 +1,14 @@
 """What is seen of noise, and what it keeps from a trainer: with the mask of ``visibility``, and with a smaller rho_u.
 
+    python -m examples.reproduce.seen sem-plus-cifar10-small --data DATA --train
     python -m examples.reproduce.seen sem-plus-cifar10-small --data DATA --picture examples/seen.png
 
 The photographs of ``clothing10`` (10 kinds of clothing, CC0) are protected by label ``k`` of the generator, in the ways
 of ``WAYS``. Of some of them, at their own size, it is measured how much is seen: with FLIP (NVIDIA), with ColorVideoVDP
 and as PSNR and SSIM. FLIP knows how well an eye sees which frequency and colour, but not that texture hides noise;
 ColorVideoVDP knows that too. Both are told ``PIXELS_PER_DEGREE``: one pixel of the photograph is one of a 4K screen,
-0.7 m wide, at 0.7 m. Then a standard trainer shrinks what was published to 32 px. Every training is kept in ``--work``
-as it ends. The figures go to ``examples/reproduce/results/seen-NAME.json``.
+0.7 m wide, at 0.7 m. With ``--train`` a standard trainer then shrinks what was published to 32 px; every training is
+kept in ``--work`` as it ends. The figures go to ``examples/reproduce/results/seen-NAME.json``.
 
 ``pip install flip-evaluator cvvdp`` gives the two metrics; with ``--without-vdp`` the first one will do.
 """
@@ -39,11 +40,14 @@ from semtransforms.protect.batch import ProtectedBatch, protect_batch
 ROOT = Path(__file__).parents[2]
 PIXELS_PER_DEGREE = 67
 SIDE = 32  # pixels, at which is trained: the size at which the noise is made, where it is strongest
-VICTIM = replace(TRAINER, train_steps=300)
+VICTIM = replace(TRAINER, train_steps=250)
 BATCH = 64  # photographs in memory
-MEASURED = 24  # photographs, spread over the data
+MEASURED = 16  # photographs, spread over the data
 # (what is turned down, how far): the mask, or all noise alike, which a mask must beat
-WAYS = (("visibility", 1.0), ("visibility", 0.25), ("visibility", 0.0), ("rho_u", 0.5), ("rho_u", 0.375))
+WAYS = (
+    *(("visibility", to) for to in (1.0, 0.5, 0.25, 0.0)),
+    *(("rho_u", to) for to in (0.75, 0.5, 0.375)),
+)
 # row of a photograph, and where the crop begins: a wall, a smooth area as large as a face, a print of leaves
 PICTURED = {671: (400, 20), 1606: (180, 140), 539: (150, 330)}
 CROP, GAP = 128, 4  # pixels
@@ -89,40 +93,56 @@ def published(batch: ProtectedBatch, way: Way) -> list[Tensor]:
     return [add_noise(image, (noise.float() * share).round().to(torch.int8)) for image, noise in pairs]
 
 
-def batches(rows: datasets.Dataset, generator: NoiseGenerator) -> Iterator[tuple[int, ProtectedBatch]]:
-    """The noise of all photographs, and which is the first of each batch."""
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
-        images = [to_rgb(image).pixels for image in part["image"]]
-        yield start, protect_batch(images, part["label"], generator, seed=0)
-        print(f"{min(start + BATCH, len(rows))} of {len(rows)} photographs", flush=True)
+def protect(rows: datasets.Dataset, generator: NoiseGenerator) -> ProtectedBatch:
+    """Photographs of ``clothing10`` with their noise."""
+    part = rows[:]
+    return protect_batch([to_rgb(image).pixels for image in part["image"]], part["label"], generator, seed=0)
 
 
-def measure(
+def look(
     rows: datasets.Dataset, generator: NoiseGenerator, seeing: Mapping[str, Metric]
-) -> tuple[dict[Way | None, Tensor], dict[Way, dict[str, float]]]:
-    """What each way publishes, shrunk as the trainer shrinks it (``None``: clean), and how much is seen of it."""
+) -> dict[Way, dict[str, float]]:
+    """How much is seen of what each way publishes: the mean over ``MEASURED`` photographs."""
+    batch = protect(rows.select(np.linspace(0, len(rows) - 1, MEASURED, dtype=int)), generator)
+    found: dict[Way, dict[str, float]] = {}
+    for way in WAYS:
+        pairs = list(zip(batch.clean, published(batch, way), strict=True))
+        found[way] = {name: fmean(metric(*pair) for pair in pairs) for name, metric in seeing.items()}
+        print(way, found[way], flush=True)
+    return found
+
+
+def learn(
+    train: datasets.Dataset, test: datasets.Dataset, generator: NoiseGenerator, work: Path, seeds: Sequence[int]
+) -> Iterator[tuple[Way, list[float], list[float]]]:
+    """What a trainer learns from each way, and from clean photographs: accuracies, one for each seed."""
     copies: defaultdict[Way | None, list[Tensor]] = defaultdict(list)
-    seen: dict[Way, defaultdict[str, list[float]]] = {way: defaultdict(list) for way in WAYS}
-    chosen = set(np.linspace(0, len(rows) - 1, MEASURED, dtype=int).tolist())
-    for start, batch in batches(rows, generator):
+    for start in range(0, len(train), BATCH):
+        batch = protect(train.select(range(start, min(start + BATCH, len(train)))), generator)
         copies[None] += [resized(image, (SIDE, SIDE)) for image in batch.clean]
         for way in WAYS:
-            for row, (clean, image) in enumerate(zip(batch.clean, published(batch, way), strict=True), start):
-                copies[way].append(resized(image, (SIDE, SIDE)))
-                for name, metric in seeing.items() if row in chosen else ():
-                    seen[way][name].append(metric(clean, image))
-    return (
-        {way: torch.stack(images) for way, images in copies.items()},
-        {way: {name: fmean(figures) for name, figures in found.items()} for way, found in seen.items()},
-    )
+            copies[way] += [resized(image, (SIDE, SIDE)) for image in published(batch, way)]
+        print(f"{len(copies[None])} of {len(train)} photographs", flush=True)
+    tests = torch.stack([resized(to_rgb(image).pixels, (SIDE, SIDE)) for image in test["image"]])
+    labels, truth = (torch.tensor(part["label"]) for part in (train, test))
+    for way in WAYS:
+        name = " ".join(map(str, way))
+        records = evaluate(
+            (torch.stack(copies[None]), labels),
+            protected=(torch.stack(copies[way]), labels),
+            copy_name=name,
+            test=(tests, truth),
+            victims={"standard": VICTIM},
+            seeds=seeds,
+            out=work,
+        ).records
+        clean, protected = ([each.test_accuracy for each in records if each.copy == copy] for copy in ("clean", name))
+        yield way, clean, protected
 
 
 def picture(rows: datasets.Dataset, generator: NoiseGenerator, file: Path) -> None:
     """Crops at 100 %: clean, all of rho_u, and what the mask leaves of it."""
-    part = rows.select(list(PICTURED))
-    images = [to_rgb(image).pixels for image in part["image"]]
-    batch = protect_batch(images, part["label"], generator, seed=0)
+    batch = protect(rows.select(list(PICTURED)), generator)
     columns = [batch.clean, published(batch, ("visibility", 1.0)), published(batch, ("visibility", 0.0))]
     step = CROP + GAP
     sheet = torch.full((3, step * len(PICTURED) - GAP, step * len(columns) - GAP), 255, dtype=torch.uint8)
@@ -141,6 +161,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--picture", type=Path, help="PNG to draw; nothing is measured then")
+    parser.add_argument("--train", action="store_true", help="also train on every copy; hours on a laptop")
     parser.add_argument("--without-vdp", action="store_true", help="do without ColorVideoVDP")
     arguments = parser.parse_args(words)
 
@@ -153,34 +174,25 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.picture:
         picture(train, generator, arguments.picture)
         return
-    copies, seen = measure(train, generator, metrics(not arguments.without_vdp))
-    tests = torch.stack([resized(to_rgb(image).pixels, (SIDE, SIDE)) for image in test["image"]])
-    labels, truth = (torch.tensor(part["label"]) for part in (train, test))
-    rows: list[dict[str, Any]] = []
-    for what, to in WAYS:
-        report = evaluate(
-            (copies[None], labels),
-            protected=(copies[what, to], labels),
-            copy_name=f"{what} {to}",
-            test=(tests, truth),
-            victims={"standard": VICTIM},
-            seeds=arguments.seeds,
-            out=arguments.work / name,
-        )
-        learned = {copy: [record.test_accuracy for record in report.records if record.copy == copy]
-                   for copy in ("clean", f"{what} {to}")}  # fmt: skip
-        rows.append({"turned_down": what, "to": to, **seen[what, to], "accuracy": learned[f"{what} {to}"]})
-        record = {
-            "generator": name,
-            "fingerprint": generator.fingerprint,
-            "photographs_measured": MEASURED,
-            "pixels_per_degree": PIXELS_PER_DEGREE,
-            "train_steps": VICTIM.train_steps,
-            "clean_accuracy": learned["clean"],
-            "rows": rows,
-        }
-        write_atomically(arguments.results / f"seen-{name}.json", to_json(record))
-        print(rows[-1], flush=True)
+    seen = look(train, generator, metrics(not arguments.without_vdp))
+    record: dict[str, Any] = {
+        "generator": name,
+        "fingerprint": generator.fingerprint,
+        "photographs_measured": MEASURED,
+        "pixels_per_degree": PIXELS_PER_DEGREE,
+        "trained_at": SIDE,
+        "train_steps": VICTIM.train_steps,
+        "clean_accuracy": [],
+        "rows": [{"turned_down": what, "to": to, **seen[what, to], "accuracy": []} for what, to in WAYS],
+    }
+    file = arguments.results / f"seen-{name}.json"
+    write_atomically(file, to_json(record))
+    if not arguments.train:
+        return
+    for way, clean, protected in learn(train, test, generator, arguments.work / name, arguments.seeds):
+        record["clean_accuracy"], record["rows"][WAYS.index(way)]["accuracy"] = clean, protected
+        write_atomically(file, to_json(record))
+        print(way, clean, protected, flush=True)
 
 
 if __name__ == "__main__":

@@ -213,8 +213,8 @@ class NoiseGenerator:
                 "noise_size", noise_size, low=self.smallest, advice="'full' makes noise at each image's own size."
             )
         if noise_size == "full" or self.engine.exact:
-            return NoiseScale(None, reach, visibility)
-        return NoiseScale(noise_size, reach, visibility)
+            noise_size = None
+        return NoiseScale(noise_size, reach, float(visibility))
 
     def make_noise(
         self,

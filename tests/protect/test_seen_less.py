@@ -113,6 +113,7 @@ def test_the_choice_is_kept_with_the_copy(generator, folder, tmp_path):
     assert np.array_equal(stores[0].read(0), stores[1].read(0))  # as it was made: the mask comes with the image
     with pytest.raises(ValueError, match=r"visibility=0\.5 needs a generator"):
         ProtectedDataset(data, stores[0], visibility=0.5, progress=False)
+    assert generator.scale(visibility=0).identity == generator.scale(visibility=0.0).identity  # one protection
     assert "visibility=0.5" in repr(SEMProtect(generator, visibility=0.5))
 
 
