@@ -155,6 +155,21 @@ def noise_size(root: Path) -> str:
     return table(("trains at", "copy", "accuracy", "seconds of noise"), lines)
 
 
+def seen(root: Path) -> str:
+    """What is seen of noise that is turned down, by a mask and all of it alike, and what a trainer learns then."""
+    record = read_json(root / RESULTS / "seen-sem-plus-cifar10-small.json")
+    lines = [["clean", "0", "10", MISSING, "1", spread(_percent(record["clean_accuracy"]))]]
+    for row in record["rows"]:
+        turned = f"`visibility={row['to']:g}`" if row["turned_down"] == "visibility" else f"{row['to']:g} of ρ_u"
+        figures = (f"{row[name]:.{digits}f}" for name, digits in (("flip", 4), ("jod", 2), ("psnr", 1), ("ssim", 3)))
+        lines.append([turned, *figures, spread(_percent(row["accuracy"]))])
+    return table(("noise", "FLIP", "ColorVideoVDP, JOD", "PSNR, dB", "SSIM", "a trainer learns"), lines)
+
+
+def _percent(shares: Sequence[float]) -> list[float]:
+    return [100 * share for share in shares]
+
+
 def other_data(root: Path) -> str:
     """A generator on classes and sizes that it was not fitted for, by the label that it is told."""
     found = of_other_data(root)
@@ -222,6 +237,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "worst-case": worst,
     "other-data": other_data,
     "noise-size": noise_size,
+    "seen": seen,
     "clean-shares": clean_shares,
     "passes": passes,
     "search": search,

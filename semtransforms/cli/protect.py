@@ -24,10 +24,16 @@ NOISE_SIZE_HELP = (
     "generator's own. full: each image's own, for trainers who do not resize."
 )
 
+VISIBILITY_HELP = (
+    "0..1: how much of the radius the noise has where it is seen most. 1: all of it everywhere. 0: what the eye "
+    "tolerates, little in sky and skin, more in leaves; costs protection."
+)
+
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or empty.", show_default=False)]
 Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
 Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")]
 NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
+Visibility = Annotated[float, typer.Option(help=VISIBILITY_HELP)]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the seed.")]
 
 
@@ -42,6 +48,7 @@ def protect_command(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     noise_size: NoiseSize = None,
+    visibility: Visibility = 1.0,
     device: Device = None,
 ) -> None:
     """Write a protected copy of a labelled image collection, ready to be published.
@@ -69,6 +76,7 @@ def protect_command(
             seed=seed,
             private=private,
             noise_size=made_at,
+            visibility=visibility,
             device=device,
         )
         _tell(outcome, out, format, images.other_columns)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from semtransforms.core.checks import check_integer
+from semtransforms.core.checks import check_integer, check_number
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import writing
 from semtransforms.core.grid import add_noise, levels
@@ -39,6 +39,7 @@ class NoiseOptions(TypedDict, total=False):
     seed: int
     ids: Tensor | None
     noise_size: NoiseSize
+    visibility: float
     batch_size: int | None
     device: str | torch.device | None
     progress: bool
@@ -148,6 +149,7 @@ class NoiseGenerator:
         seed: int = 0,
         ids: Tensor | None = None,
         noise_size: NoiseSize = None,
+        visibility: float = 1.0,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         progress: bool = False,
@@ -162,7 +164,7 @@ class NoiseGenerator:
             labels: N whole numbers in 0..C-1.
             seed: secret and fresh for a real protection.
             ids: int64 (N,), draws keyed by these numbers instead of by the images' bytes.
-            noise_size: S, see :meth:`scale`.
+            noise_size, visibility: at which size noise is made, and how much of it is seen; see :meth:`scale`.
             batch_size: images per loop; the default suits the device. It does not change the result.
             device: where to compute; default: where the surrogate lies.
             progress: show a bar with rate and remaining time.
@@ -176,7 +178,7 @@ class NoiseGenerator:
             ValueError: labels that do not fit the images or the generator, images of another form or too small.
         """
         pixels = list(images)
-        scale = self.scale(noise_size)
+        scale = self.scale(noise_size, visibility)
         made = self.make_noise(
             pixels, labels, scale=scale, seed=seed, ids=ids, batch_size=batch_size, device=device, progress=progress
         )
@@ -185,20 +187,23 @@ class NoiseGenerator:
             return torch.stack(results) if results else torch.empty(images.shape, dtype=torch.int8)
         return results
 
-    def scale(self, noise_size: NoiseSize = None) -> NoiseScale:
-        """At which size noise is made, and how far it reaches.
+    def scale(self, noise_size: NoiseSize = None, visibility: float = 1.0) -> NoiseScale:
+        """At which size noise is made, and how far it reaches where.
 
         Args:
             noise_size: S, the shorter side in pixels at which the noise of larger images is made, before it is
                 enlarged. ``None`` is the size that the generator was fitted at; ``"full"`` makes it at each image's own
                 size, for trainers who do not resize.
+            visibility: in 0..1. 1 is all of rho_u everywhere, 0 what the eye tolerates in each place: little in flat
+                sky and skin, up to rho_u in leaves and gravel; see :mod:`semtransforms.views.visibility`.
 
         Returns:
             The scale. Noise that is kept for its images (NTGA) is theirs alone and never enlarged.
 
         Raises:
-            ValueError: S is no whole number, or smaller than the surrogate takes.
+            ValueError: S is no whole number, or smaller than the surrogate takes; visibility is not in 0..1.
         """
+        check_number("visibility", visibility, high=1, advice="1 is all of rho_u everywhere.")
         reach = min(levels(self.config.rho_u), 127)
         if noise_size is None:
             assert self.config.image_size is not None  # the constructor has checked it
@@ -208,8 +213,8 @@ class NoiseGenerator:
                 "noise_size", noise_size, low=self.smallest, advice="'full' makes noise at each image's own size."
             )
         if noise_size == "full" or self.engine.exact:
-            return NoiseScale(None, reach)
-        return NoiseScale(noise_size, reach)
+            noise_size = None
+        return NoiseScale(noise_size, reach, float(visibility))
 
     def make_noise(
         self,

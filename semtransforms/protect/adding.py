@@ -46,7 +46,7 @@ def with_noise(image: Any, made: NDArray[np.int8], scale: NoiseScale, index: int
 def full_noise(made: NDArray[np.int8], pixels: NDArray[np.uint8], scale: NoiseScale, index: int) -> NDArray[np.int8]:
     """Noise (h, w, 3) at the size of its image (H, W, 3); arguments as for :func:`with_noise`."""
     check_shape(pixels.shape[:2], made.shape[:2], scale, index)
-    if made.shape == pixels.shape:
+    if scale.leaves(made.shape, pixels.shape):
         return made
     planes = (torch.from_numpy(np.array(each.transpose(2, 0, 1))) for each in (made, pixels))
     return scale.enlarge(*planes).permute(1, 2, 0).numpy()

@@ -57,6 +57,7 @@ def protect_batch(
     seed: int,
     label_map: Mapping[int, int] | None = None,
     noise_size: NoiseSize = None,
+    visibility: float = 1.0,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     progress: bool = False,
@@ -70,6 +71,7 @@ def protect_batch(
         seed: secret and fresh for a real protection.
         label_map: label of the data -> label of the generator, where the two differ.
         noise_size: S, the shorter side at which the noise of larger images is made; see ``NoiseGenerator.scale``.
+        visibility: in 0..1, how much of rho_u the noise has where the eye tolerates little; see there.
         device: where to compute; default: where the generator lies.
         batch_size: images per loop; the default suits the device. It does not change the result.
         progress: show a bar.
@@ -80,10 +82,10 @@ def protect_batch(
     Raises:
         TypeError: images are not uint8, or labels are not whole numbers.
         ValueError: labels that do not fit the images or the generator, images too small for it, or a wrong
-            ``noise_size``; messages count the images from 0.
+            ``noise_size`` or ``visibility``; messages count the images from 0.
     """
     targets = generator_labels(labels, label_map, generator.num_classes)
-    scale = generator.scale(noise_size)
+    scale = generator.scale(noise_size, visibility)
     made = generator.make_noise(
         images, targets, scale=scale, seed=seed, batch_size=batch_size, device=device, progress=progress
     )

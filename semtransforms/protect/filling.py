@@ -37,7 +37,7 @@ class Filling:
         shapes: int64 (N, 2), heights and widths; ``None`` for an image folder, whose files are asked.
         labels: int64 (N,), the generator's.
         generator: makes the noise.
-        seed, noise_size, batch_size, device, progress: as for ``ProtectedDataset``.
+        seed, noise_size, visibility, batch_size, device, progress: as for ``ProtectedDataset``.
         made: is given each group as its noise is made, its rows and the batch.
     """
 
@@ -51,6 +51,7 @@ class Filling:
     generator: NoiseGenerator
     seed: int
     noise_size: NoiseSize
+    visibility: float
     batch_size: int | None
     device: str | torch.device | None
     progress: bool
@@ -75,7 +76,7 @@ class Filling:
     @property
     def scale(self) -> NoiseScale:
         """How the noise comes to the images' sizes."""
-        return self.generator.scale(self.noise_size)
+        return self.generator.scale(self.noise_size, self.visibility)
 
     def _check_sizes(self, shapes: NDArray[np.int64]) -> None:
         surrogate, smallest = self.generator.config.surrogate, self.generator.smallest
@@ -107,6 +108,7 @@ class Filling:
                 self.generator,
                 seed=self.seed,
                 noise_size=self.noise_size,
+                visibility=self.visibility,
                 batch_size=self.batch_size,
                 device=self.device,
             )

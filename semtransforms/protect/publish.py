@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +116,7 @@ def protect_source(
     seed: int | None = None,
     private: Path,
     noise_size: NoiseSize = None,
+    visibility: float = 1.0,
     device: str | None = None,
 ) -> Outcome:
     """Write a protected copy of every image of a source; called again after an interruption, go on.
@@ -130,7 +131,7 @@ def protect_source(
         format: ``"png"``, ``"parquet"``, ``"datasets"``, ``"noise"`` or ``"jpeg"``.
         seed: of the noise; ``None`` for a fresh one that nobody can guess.
         private: folder for what must not be published.
-        noise_size: S, the shorter side at which the noise of larger images is made; see ``NoiseGenerator.scale``.
+        noise_size, visibility: at which size noise is made, and how much is seen of it; see ``NoiseGenerator.scale``.
         device: where to compute the noise.
 
     Returns:
@@ -146,8 +147,9 @@ def protect_source(
     if format == "parquet" and out.suffix != ".parquet":
         raise ValueError(f"OUT must end in .parquet for --format parquet, got {str(out)!r}.")
     files = out.with_name(f"{out.name}.unfinished") if kind.packed else out
-    side = generator.scale(noise_size).side
-    identity = [source.identity, str(out.resolve()), generator.fingerprint, format, str(side)]
+    scale = generator.scale(noise_size, visibility).identity
+    identity = [source.identity, str(out.resolve()), generator.fingerprint, format, *scale]
+    how = {"noise_size": noise_size, "visibility": visibility, "device": device}
     with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_folder(private, "--cache-dir"):
         if kind.packed and os.path.exists(out) and (format == "parquet" or any(out.iterdir())):
             raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
@@ -155,13 +157,13 @@ def protect_source(
             if not kind.published:
                 files.chmod(0o700)
             outcome = Outcome(private=journal.folder)
-            finished = _finish(source, labels, generator, kind, journal, files, outcome, noise_size, device)
-            manifest = _manifest(source, generator, format, len(finished))
+            finished = _finish(source, labels, generator, kind, journal, files, outcome, how)
+            manifest = _manifest(source, generator, visibility, format, len(finished))
             with explained("OUT", out):
                 if kind.packed:
                     _pack(source, files, finished, out, format, manifest)
                 elif kind.published:
-                    names = [source.names[i] + kind.suffix for i in finished]
+                    names = (source.names[i] + kind.suffix for i in finished)
                     manifest["files"] = {name: journal.sha256(name) for name in names}
                     write_atomically(files / MANIFEST, to_json(manifest))
     return outcome
@@ -175,8 +177,7 @@ def _finish(
     journal: Journal,
     files: Path,
     outcome: Outcome,
-    noise_size: NoiseSize,
-    device: str | None,
+    how: Mapping[str, Any],
 ) -> list[int]:
     """Make what is not finished, remove what is no longer wanted; returns the images whose copies are there."""
     found = [
@@ -194,9 +195,7 @@ def _finish(
         for group in _groups(_decode(source, todo, outcome, generator.smallest)):
             rows = [i for i, _, _ in group]
             pixels = [image.pixels for _, _, image in group]
-            batch = protect_batch(
-                pixels, labels[rows], generator, seed=journal.seed, noise_size=noise_size, device=device
-            )
+            batch = protect_batch(pixels, labels[rows], generator, seed=journal.seed, **how)
             for (i, stamp, image), protected, noise in zip(group, batch.protected, batch.noise, strict=True):
                 data = kind.encode(RGBImage(protected, image.alpha), noise)
                 journal.finish(source.names[i] + kind.suffix, stamp, data, mode=0o666 if kind.published else 0o600)
@@ -315,7 +314,7 @@ def carries_metadata(image: Image.Image) -> bool:
     return bool(named & image.info.keys() or image.getexif() or getattr(image, "text", None))
 
 
-def _manifest(source: Source, generator: NoiseGenerator, format: str, images: int) -> dict[str, Any]:
+def _manifest(source: Source, generator: NoiseGenerator, visibility: float, format: str, images: int) -> dict[str, Any]:
     return {
         "what": "Images protected by semtransforms: each pixel differs from the original by at most rho_u.",
         "generator": {
@@ -324,6 +323,7 @@ def _manifest(source: Source, generator: NoiseGenerator, format: str, images: in
             "fingerprint": generator.fingerprint,
         },
         "rho_u": f"{levels(generator.config.rho_u)}/255",
+        "visibility": visibility,
         "bound_holds": FORMATS[format].lossless,
         "format": format,
         "images": images,

@@ -47,6 +47,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         label_map: label of the data -> label of the generator, where the two differ. Labels are returned as given.
         noise_size: S, the shorter side in pixels at which the noise of larger images is made, before it is enlarged;
             see :meth:`NoiseGenerator.scale`.
+        visibility: in 0..1, how much of rho_u the noise has where the eye tolerates little; see there. 1 is all of it.
 
     Raises:
         TypeError: ``generator`` is a name; when called: an image is not uint8, a label is not a whole number.
@@ -62,6 +63,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         device: torch.device | str | None = None,
         label_map: Mapping[int, int] | None = None,
         noise_size: NoiseSize = None,
+        visibility: float = 1.0,
     ) -> None:
         super().__init__()
         if isinstance(generator, str | Path):
@@ -70,8 +72,9 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
                 f"Use SEMProtect.from_pretrained({str(generator)!r})."
             )
         check_label_map(label_map or {}, generator.num_classes)
-        generator.scale(noise_size)  # a wrong one is found before any sample comes
+        generator.scale(noise_size, visibility)  # a wrong one is found before any sample comes
         self.noise_size = noise_size
+        self.visibility = visibility
         self.generator = generator
         self.seed = seed
         self.device = device
@@ -87,19 +90,22 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         device: torch.device | str | None = None,
         label_map: Mapping[int, int] | None = None,
         noise_size: NoiseSize = None,
+        visibility: float = 1.0,
     ) -> SEMProtect:
         """Build the transform from a generator's name or folder.
 
         Args:
             name: a folder, ``org/name@revision`` on the Hub, or a short name, as for
                 :meth:`NoiseGenerator.from_pretrained`.
-            seed, device, label_map, noise_size: as for the class.
+            seed, device, label_map, noise_size, visibility: as for the class.
 
         Returns:
             The transform.
         """
         generator = NoiseGenerator.from_pretrained(name, device=device)
-        return cls(generator, seed=seed, device=device, label_map=label_map, noise_size=noise_size)
+        return cls(
+            generator, seed=seed, device=device, label_map=label_map, noise_size=noise_size, visibility=visibility
+        )
 
     def forward(self, *inputs: Any) -> Any:
         """Add noise to the images of one sample or batch.
@@ -142,6 +148,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
             seed=self.seed,
             label_map=self.label_map,
             noise_size=self.noise_size,
+            visibility=self.visibility,
             device=device or self.device or self._home,
         ).protected
 
@@ -164,7 +171,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
         Returns:
             A picklable function whose hash, and so the cache of ``datasets``, depends on the generator's weights and
-            config, the seed, ``label_map``, ``noise_size``, the columns and the version of this package.
+            config, the seed, ``label_map``, ``noise_size``, ``visibility``, the columns and the package's
+            version.
         """
         from semtransforms.protect.hf import (
             MapFunction,  # importing datasets costs a second, and only this method needs it
@@ -176,7 +184,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     def _identity(self) -> tuple[Any, ...]:
         """What decides the noise of an image and label, in plain values."""
         label_map = None if self.label_map is None else tuple(sorted(self.label_map.items()))
-        return __version__, self.generator.fingerprint, self.seed, label_map, self.noise_size
+        return __version__, self.generator.fingerprint, self.seed, label_map, self.noise_size, self.visibility
 
     def extra_repr(self) -> str:
         """What ``repr`` says: everything but the seed, which is secret while a repr ends up in logs."""
@@ -191,6 +199,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         parts += [
             f"{name}={getattr(self, name)!r}" for name in ("device", "label_map", "noise_size") if getattr(self, name)
         ]
+        if self.visibility != 1:
+            parts.append(f"visibility={self.visibility!r}")
         return ", ".join(parts)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class ProtectedDataset(Dataset[Any]):
         noise_size: S, the shorter side in pixels at which the noise of larger images is made, before it is enlarged;
             default: the size that the generator was fitted at. ``"full"`` makes it at each image's own size, for
             trainers who do not resize.
+        visibility: in 0..1, how much of rho_u the noise has where the eye tolerates little, such as in sky and skin;
+            see ``NoiseGenerator.scale``. 1 is all of it.
         cache_dir: where stores are kept; default ``~/.cache/semtransforms``.
         device: where the noise is computed; default: where the generator lies, a named one on a GPU if present.
         batch_size: images per step of the computation; the default suits the device.
@@ -98,6 +100,7 @@ class ProtectedDataset(Dataset[Any]):
         indices: Sequence[int] | Tensor | None = None,
         seed: int = 0,
         noise_size: NoiseSize = None,
+        visibility: float = 1.0,
         cache_dir: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
@@ -119,11 +122,12 @@ class ProtectedDataset(Dataset[Any]):
         self._filling: Filling | None = None
         self.origin: dict[str, Any]
         if isinstance(generator, NoiseStore):
-            self._adopt(generator, label_map, noise_size)
+            self._adopt(generator, label_map, noise_size, visibility)
             return
         how = {
             "seed": int(seed),
             "noise_size": noise_size,
+            "visibility": visibility,
             "batch_size": batch_size,
             "device": device,
             "progress": progress,
@@ -147,7 +151,7 @@ class ProtectedDataset(Dataset[Any]):
         """Find out which images these are, and so where their noise lies."""
         if label_map is None:
             check_class_count("dataset", self.classes, generator.num_classes, generator=generator.name)
-        self.scale = generator.scale(how["noise_size"])
+        self.scale = generator.scale(how["noise_size"], how["visibility"])
         rows, read = self._rows, self._reader()
         found = survey(self._raw, rows, read, how["progress"])
         labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())
@@ -160,6 +164,7 @@ class ProtectedDataset(Dataset[Any]):
             "config": config.to_dict(),
             "seed": how["seed"],
             "noise_size": self.scale.side,
+            "visibility": self.scale.visibility,
         }
         fingerprint = generator.fingerprint
         self.origin = {"name": name, "generator": fingerprint, "method": config.method, "rho_u": config.rho_u}
@@ -245,7 +250,7 @@ class ProtectedDataset(Dataset[Any]):
     def _noise_for(self, index: int, clean: Tensor | None) -> Tensor:
         """Noise at the size of its image, which is read where it is not given and its size decides."""
         made = self._noise_of(index)
-        if clean is None and made is not None and min(made.shape[:2]) != self.scale.side:
+        if clean is None and made is not None and self.scale.visibility == 1 and min(made.shape[:2]) != self.scale.side:
             return torch.from_numpy(made.transpose(2, 0, 1).copy())  # made at the image's own size
         image = self.clean(index) if clean is None else clean
         if made is None:
@@ -270,10 +275,13 @@ class ProtectedDataset(Dataset[Any]):
         """What reads an image whose noise is to be made."""
         return partial(read_pixels, self._raw)
 
-    def _adopt(self, store: NoiseStore, label_map: Mapping[int, int] | None, noise_size: NoiseSize) -> None:
+    def _adopt(
+        self, store: NoiseStore, label_map: Mapping[int, int] | None, noise_size: NoiseSize, visibility: float
+    ) -> None:
         """Use noise that is there already, row for row."""
-        if noise_size is not None:
-            raise ValueError(f"noise_size={noise_size!r} needs a generator: a store's noise is made. Leave it out.")
+        for name, value, default in (("noise_size", noise_size, None), ("visibility", visibility, 1)):
+            if value != default:
+                raise ValueError(f"{name}={value!r} needs a generator: a store's noise is made. Leave it out.")
         if label_map is not None:
             raise ValueError(
                 "label_map needs a generator: the noise of a store does not depend on labels. Leave it out."
@@ -287,7 +295,7 @@ class ProtectedDataset(Dataset[Any]):
         self.store = store
         # imported noise says itself what it is, noise that was computed here by its generator's config
         facts = {**store.description.get("config", {}), **store.description}
-        self.scale = NoiseScale(facts.get("noise_size"), levels(facts.get("rho_u", 1 / 2)))
+        self.scale = NoiseScale(facts.get("noise_size"), levels(facts.get("rho_u", 1 / 2)), facts.get("visibility", 1))
         self.origin = {
             "name": None,
             "generator": facts.get("noise", facts.get("generator")),

@@ -6,6 +6,7 @@ size that trainers train at, and enlarged, it is still there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semtransforms.core.grid import add_noise
+from semtransforms.views.visibility import FINER, tolerated
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,18 @@ class NoiseScale:
         side: S, the shorter side at which noise is made, in pixels; images whose shorter side is not larger get it at
             their own size. ``None``: all do.
         reach: the largest noise, in grey levels.
+        visibility: how much of the reach noise has where the eye tolerates least, in 0..1. At 1 it has all of it
+            everywhere; at 0 it has what the eye tolerates, see :mod:`semtransforms.views.visibility`.
     """
 
     side: int | None
     reach: int
+    visibility: float = 1.0
+
+    @property
+    def identity(self) -> list[str]:
+        """What the noise of an image depends on, in words; those of a time without ``visibility`` stay as they were."""
+        return [str(self.side)] + [f"visibility {self.visibility!r}"] * (self.visibility != 1)
 
     def made_at(self, height: int, width: int) -> tuple[int, int]:
         """The size at which the noise of an image is made; its shape is kept.
@@ -36,10 +46,7 @@ class NoiseScale:
         Args:
             height, width: of the image, in pixels.
         """
-        shorter = min(height, width)
-        if self.side is None or shorter <= self.side:
-            return height, width
-        return round(height * self.side / shorter), round(width * self.side / shorter)
+        return _fitted(height, width, self.side)
 
     def shrink(self, image: Tensor) -> Tensor:
         """An image at the size at which its noise is made.
@@ -65,13 +72,37 @@ class NoiseScale:
             image: uint8 (3, H, W), which it is for.
 
         Returns:
-            int8 (3, H, W), bicubic, in whole grey levels: ``|noise| <= reach`` and ``image + noise`` in 0..255.
+            int8 (3, H, W), bicubic, damped as ``visibility`` asks for, in whole grey levels: ``|noise| <= reach`` and
+            ``image + noise`` in 0..255.
         """
-        if noise.shape == image.shape:
+        if self.leaves(noise.shape, image.shape):
             return noise
         size = image.shape[1:]
+        share = self._share(image)
         enlarged = torch.empty(image.shape, dtype=torch.int8)
         for colour, plane in enumerate(noise):  # one by one: of 12 megapixels each takes 48 MB in float32
-            fine = F.interpolate(plane[None, None].float(), size, mode="bicubic", align_corners=False)
-            enlarged[colour] = fine[0, 0].round_().clamp_(-self.reach, self.reach)
+            fine = F.interpolate(plane[None, None].float(), size, mode="bicubic", align_corners=False)[0, 0]
+            if share is not None:
+                fine = fine.clamp_(-self.reach, self.reach).mul_(share)
+            enlarged[colour] = fine.round_().clamp_(-self.reach, self.reach)
         return add_noise(image, enlarged).sub_(image).view(torch.int8)  # modulo 256, which int8 reads as its sign
+
+    def leaves(self, made: Sequence[int], image: Sequence[int]) -> bool:
+        """Whether noise of one shape is added to an image of another as it was made."""
+        return tuple(made) == tuple(image) and self.visibility == 1
+
+    def _share(self, image: Tensor) -> Tensor | None:
+        """The share of its reach that noise has at each pixel, float32 (H, W); ``None`` for all of it everywhere."""
+        if self.visibility == 1:
+            return None
+        height, width = image.shape[1:]
+        share = tolerated(image, _fitted(height, width, self.side and FINER * self.side), self.reach)
+        return share.float().mul_((1 - self.visibility) / 255).add_(self.visibility)
+
+
+def _fitted(height: int, width: int, side: int | None) -> tuple[int, int]:
+    """A height and width whose smaller one is at most ``side``; the shape is kept."""
+    shorter = min(height, width)
+    if side is None or shorter <= side:
+        return height, width
+    return round(height * side / shorter), round(width * side / shorter)

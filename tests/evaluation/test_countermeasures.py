@@ -509,7 +509,7 @@ def generator(**changes):
         config=settings,
         engine=engine,
         name="em-linear",
-        scale=lambda noise_size=None: NoiseScale(8, 8),
+        scale=lambda noise_size=None, visibility=1.0: NoiseScale(8, 8, visibility),
     )
 
 

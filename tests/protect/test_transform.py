@@ -45,8 +45,8 @@ class HashGenerator:
     fingerprint = "0" * 64
     device = torch.device("cpu")
 
-    def scale(self, noise_size: Any = None) -> NoiseScale:
-        return NoiseScale(None, 127)
+    def scale(self, noise_size: Any = None, visibility: float = 1.0) -> NoiseScale:
+        return NoiseScale(None, 127, visibility)
 
     def make_noise(
         self, images: list[torch.Tensor], labels: torch.Tensor, *, seed: int, **_: Any

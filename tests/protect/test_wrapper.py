@@ -47,8 +47,8 @@ class FakeGenerator:
         self.weights = np.zeros(1 << 20)
         self.seen = []
 
-    def scale(self, noise_size=None):
-        return NoiseScale(None, LEVELS)
+    def scale(self, noise_size=None, visibility=1.0):
+        return NoiseScale(None, LEVELS, visibility)
 
     def make_noise(self, images, labels, *, scale, seed=0, batch_size=None, device=None, progress=False):
         self.seen += labels.tolist()

@@ -31,8 +31,8 @@ class PublishedGenerator(Protocol):
     def engine(self) -> Engine:
         """What makes it."""
 
-    def scale(self, noise_size: int | Literal["full"] | None = None) -> NoiseScale:
-        """At which size it makes it."""
+    def scale(self, noise_size: int | Literal["full"] | None = None, visibility: float = 1.0) -> NoiseScale:
+        """At which size it makes it, and how far it reaches where."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class InformedTrainer(Countermeasure):
         steps: gradient steps K; ``None`` for as many as the generator takes.
         name: for records.
         noise_size: at which the owner's noise was made, which the trainer can try out; ``None``: the generator's own.
+        visibility: of the owner's noise, which the trainer can try out too.
 
     Raises:
         ValueError: ``steps`` is under 1; when it is applied: a label the generator does not know.
@@ -61,6 +62,7 @@ class InformedTrainer(Countermeasure):
     steps: int | None = None
     name: str = "informed"
     noise_size: int | Literal["full"] | None = None
+    visibility: float = 1.0
     acts_on = "stored"
     before_resize = True  # the owner added the noise before the trainer cut and resized
 
@@ -91,7 +93,7 @@ class InformedTrainer(Countermeasure):
             )
 
     def _washed(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        scale = self.generator.scale(self.noise_size)
+        scale = self.generator.scale(self.noise_size, self.visibility)
         made = self.generator.engine.undo(
             torch.stack([scale.shrink(each) for each in images]), labels, keys, self.steps
         )
