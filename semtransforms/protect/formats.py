@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from semtransforms.core.checks import check_integer, check_number
-from semtransforms.data.images import RGBImage, encode_png, to_pil, to_rgb
+from semtransforms.data.images import RGBImage, encode_png, to_pil
 
 QUALITY = 90  # of JPEG; what is lost at it is told in examples/README.md
 
@@ -127,12 +127,13 @@ def published_difference(kind: Format, clean: Tensor, protected: Tensor, data: b
         protected: uint8 (3, H, W), before it was encoded.
         data: the file.
     """
+    planes = (Image.fromarray(plane) for plane in protected.numpy())
     if not kind.lossless:
-        with Image.open(io.BytesIO(data)) as decoded:
-            protected = to_rgb(decoded).pixels
+        decoded = Image.open(io.BytesIO(data))
+        planes = (decoded.getchannel(colour) for colour in range(3))
     difference = Difference()
-    for plane, original in zip(protected.numpy(), clean.numpy(), strict=True):  # one by one, for the memory
-        apart = np.array(ImageChops.difference(Image.fromarray(plane), Image.fromarray(original)).histogram())
+    for plane, original in zip(planes, clean.numpy(), strict=True):  # one by one, for the memory
+        apart = np.array(ImageChops.difference(plane, Image.fromarray(original)).histogram())
         squares = int(apart @ np.arange(256) ** 2)
-        difference = difference.and_of(Difference(int(np.flatnonzero(apart)[-1]), squares, plane.size))
+        difference = difference.and_of(Difference(int(np.flatnonzero(apart)[-1]), squares, original.size))
     return difference

@@ -28,7 +28,7 @@ from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.sources import Source
 from semtransforms.protect.batch import check_class_count, generator_labels
-from semtransforms.protect.formats import Difference, pick_quality
+from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
 from semtransforms.protect.making import Failed, Maker, Task, make, stamp
 
@@ -167,7 +167,7 @@ def _finish(
     ]  # fmt: skip
     outcome.found = len(found)
     todo = sorted(set(range(len(source))).difference(found))
-    _check_room(source, files, len(todo), maker)
+    check_room(source, files, len(todo), kind, maker.quality)
     for folder in source.folders:  # also of a class without images: readers count folders to number the labels
         journal.make_folder(folder)
     written = []
@@ -227,15 +227,24 @@ def _pixels(file: ImageFile) -> int:
     return 0
 
 
-def _check_room(source: Source, files: Path, todo: int, maker: Maker) -> None:
-    """Find out before the work that the disk is too small, from the pixels of up to 1,024 images and the format."""
-    copies = todo + (2 * len(source) if maker.kind.packed else 0)  # `datasets` makes its own copy, and the packed one
-    pixels = [0]
+def check_room(source: Source, files: Path, todo: int, kind: Format, quality: int | None = None) -> None:
+    """Find out before the work that the disk is too small, from the pixels of up to 1,024 images and the format.
+
+    Args:
+        source: the clean images.
+        files: folder on the disk that is asked for room.
+        todo: how many images are to be written.
+        kind: their format.
+        quality: of that format.
+
+    Raises:
+        OSError: the disk has not enough room; the message has both numbers.
+    """
+    copies = todo + (2 * len(source) if kind.packed else 0)  # `datasets` makes a copy of its own, and the packed one
+    sizes = []
     for index in range(0, len(source) if copies else 0, (len(source) - 1) // 1024 + 1):
-        with suppress(*UNDECODABLE):
-            pixels.append(_pixels(source.read(index)))
-    counted = [each for each in pixels if 0 < each <= maker.most_pixels]
-    sizes = [maker.kind.room(each, maker.quality) + HALF_BLOCK for each in counted]
+        with suppress(*UNDECODABLE), source.open(index) as image:
+            sizes.append(kind.room(image.width * image.height, quality) + HALF_BLOCK)
     needed = int(copies * sum(sizes) / max(len(sizes), 1))
     free = shutil.disk_usage(files).free
     if needed > free:
