@@ -21,7 +21,7 @@ FRAMES = [Image.fromarray(RGB), Image.fromarray(RGB[::-1].copy())]
 
 def file(kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    FRAMES[0].save(buffer, kind, **options)
+    FRAMES[0].copy().save(buffer, kind, **options)  # Pillow leaves settings of one format on the image
     return buffer.getvalue()
 
 
@@ -54,7 +54,8 @@ def test_what_is_no_image_says_why(tmp_path: Path):
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says how large it is, and then ends."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + bytes(4) + b"IDAT"
+    checksum = struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum + bytes(4) + b"IDAT"
 
 
 def test_a_huge_image_is_refused_before_it_is_decoded(recwarn: pytest.WarningsRecorder):
