@@ -16,19 +16,22 @@ from semtransforms.data.opening import open_image
 from semtransforms.data.sources import open_source
 
 RGB = np.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=np.uint8)
-FRAMES = [Image.fromarray(RGB), Image.fromarray(RGB[::-1].copy())]
+
+
+def frames() -> list[Image.Image]:
+    return [Image.fromarray(RGB), Image.fromarray(RGB[::-1].copy())]  # new: Pillow leaves settings of a format on them
 
 
 def file(kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    FRAMES[0].copy().save(buffer, kind, **options)  # Pillow leaves settings of one format on the image
+    frames()[0].save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
 def test_a_moving_picture_is_refused(kind: str):
     """Its first picture alone would be protected and published, and nobody told."""
-    moving = file(kind, save_all=True, append_images=FRAMES[1:])
+    moving = file(kind, save_all=True, append_images=frames()[1:])
     with pytest.raises(ValueError, match="moving, 2 pictures"):
         open_image(moving)
     assert open_image(file(kind)).size == (12, 16)
@@ -37,7 +40,7 @@ def test_a_moving_picture_is_refused(kind: str):
 def test_a_file_of_several_views_is_a_photograph():
     """Phones write MPO files, with a second view or a depth map behind the photograph; and scanners TIFF pages."""
     for kind in ("MPO", "TIFF"):
-        assert open_image(file(kind, save_all=True, append_images=FRAMES[1:])).size == (12, 16)
+        assert open_image(file(kind, save_all=True, append_images=frames()[1:])).size == (12, 16)
 
 
 def test_what_is_no_image_says_why(tmp_path: Path):
@@ -89,9 +92,9 @@ def test_heic_is_read_with_the_extra():
     import pillow_heif
 
     buffer = io.BytesIO()
-    pillow_heif.from_pillow(FRAMES[0].resize((64, 64))).save(buffer, quality=100, chroma=444)
+    pillow_heif.from_pillow(frames()[0].resize((64, 64))).save(buffer, quality=100, chroma=444)
     found = np.asarray(open_image(buffer.getvalue()).convert("RGB")).astype(int)
-    assert np.abs(found - np.asarray(FRAMES[0].resize((64, 64)))).mean() < 3
+    assert np.abs(found - np.asarray(frames()[0].resize((64, 64)))).mean() < 3
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
