@@ -262,6 +262,8 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
 
     def read_row(index: int) -> ImageFile:
         value = images[index][image_column]
+        if value is None:
+            raise ValueError("there is no image in this row")
         data: bytes | None = value["bytes"] if isinstance(value, dict) else value
         return Path(value["path"]) if data is None else data
 

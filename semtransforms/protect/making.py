@@ -87,8 +87,8 @@ class Maker(Dataset[Any]):
         """The format."""
         return FORMATS[self.format]
 
-    def __getitem__(self, tasks: Sequence[Task]) -> list[Made | Failed]:
-        read = [self._read(task) for task in tasks]
+    def __getitem__(self, tasks: Sequence[Task | Failed]) -> list[Made | Failed]:
+        read = [task if isinstance(task, Failed) else self._read(task) for task in tasks]
         good = [each for each in read if isinstance(each, _Read)]
         batch = protect_batch(
             [each.image.pixels for each in good],
@@ -121,7 +121,7 @@ class Maker(Dataset[Any]):
         return Made(read.task.row, read.stamp, data, difference, read.with_metadata, read.profile, lost)
 
 
-def make(maker: Maker, groups: Iterable[Sequence[Task]], workers: int) -> Iterator[list[Made | Failed]]:
+def make(maker: Maker, groups: Iterable[Sequence[Task | Failed]], workers: int) -> Iterator[list[Made | Failed]]:
     """Make the files of groups of images, in order.
 
     Args:

@@ -26,7 +26,7 @@ from semtransforms.core.files import alone_in, explained, making_folder, to_json
 from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
-from semtransforms.data.sources import Source
+from semtransforms.data.sources import Source, reason
 from semtransforms.protect.batch import check_class_count, generator_labels
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
@@ -201,23 +201,28 @@ def _stamp(source: Source, index: int) -> str | None:
         return None
 
 
-def _groups(source: Source, labels: Tensor, indices: list[int]) -> Iterator[list[Task]]:
+def _groups(source: Source, labels: Tensor, indices: list[int]) -> Iterator[list[Task | Failed]]:
     """Images that go through the network together, the same for every number of workers."""
-    group: list[Task] = []
+    group: list[Task | Failed] = []
     size = 0
     for index in indices:
-        try:
-            file = source.read(index)
-        except UNDECODABLE:
-            file = b""  # the maker names it
-        more = 3 * _pixels(file)
+        more, task = 0, _task(source, labels, index)
+        if isinstance(task, Task):
+            more = 3 * _pixels(task.file)
         if group and (len(group) == BATCH_IMAGES or size + more > BATCH_BYTES):
             yield group
             group, size = [], 0
-        group.append(Task(index, int(labels[index]), source.place(index), file))
+        group.append(task)
         size += more
     if group:
         yield group
+
+
+def _task(source: Source, labels: Tensor, index: int) -> Task | Failed:
+    try:
+        return Task(index, int(labels[index]), source.place(index), source.read(index))
+    except UNDECODABLE as error:
+        return Failed(f"{source.place(index)} ({reason(error)})")
 
 
 def _pixels(file: ImageFile) -> int:

@@ -217,6 +217,21 @@ def test_room_is_estimated_for_the_format(photos: Path, tmp_path: Path, monkeypa
     assert command(photos, tmp_path / "out", "--format", "jpeg").exit_code == 0
 
 
+def test_a_row_without_an_image_says_so(tmp_path: Path, hf_cache: None):  # noqa: F811
+    """It would be called damaged, or stop the run, and nobody would find the row."""
+    import datasets
+
+    picture = encoded(90)
+    rows = {"image": [picture, None, picture], "label": [0, 1, 1]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "rows.parquet"))
+    outcome = run(tmp_path / "rows.parquet", tmp_path / "out")
+    assert outcome.written == 2
+    (failed,) = outcome.failed
+    assert failed.startswith("image 1 of ")
+    assert "no image in this row" in failed
+
+
 def processes(mark: str) -> list[psutil.Process]:
     """Processes that were started under an environment variable of a test."""
     found = []
