@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,12 +11,16 @@ from semtransforms.cli.errors import one_line_errors
 from semtransforms.cli.options import Device, Generator, ImageColumn, LabelColumn, Source, Split
 
 if TYPE_CHECKING:
+    from semtransforms.data.sources import Source as LabelledSource
     from semtransforms.protect.publish import Outcome
 
 FORMAT_HELP = (
-    "png: image folder. parquet, datasets: one Parquet file or datasets folder. noise: the noise alone, "
-    "to be kept private. jpeg: costs protection."
+    "png: image folder, exact. jpeg: image folder for photographs, a fifth as large. parquet, datasets: one Parquet "
+    "file or datasets folder. noise: the noise alone, to be kept private."
 )
+QUALITY_HELP = "Of JPEG, 75 to 100. Default: 90."
+WORKERS_HELP = "Processes that share the images; 0: this one alone. The files are the same."
+MEGAPIXELS_HELP = "Larger images are refused before they are decoded."
 
 NOISE_SIZE_HELP = (
     "Shorter side in pixels at which the noise of larger images is made, before it is enlarged. Default: the "
@@ -31,6 +34,9 @@ VISIBILITY_HELP = (
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or empty.", show_default=False)]
 Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
+Quality = Annotated[int | None, typer.Option(help=QUALITY_HELP)]
+Workers = Annotated[int, typer.Option(help=WORKERS_HELP)]
+MaxMegapixels = Annotated[float, typer.Option(help=MEGAPIXELS_HELP)]
 Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")]
 NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
 Visibility = Annotated[float, typer.Option(help=VISIBILITY_HELP)]
@@ -42,6 +48,7 @@ def protect_command(
     out: Out,
     generator: Generator,
     format: Format = "png",
+    quality: Quality = None,
     seed: Seed = None,
     cache_dir: CacheDir = None,
     split: Split = None,
@@ -50,20 +57,23 @@ def protect_command(
     noise_size: NoiseSize = None,
     visibility: Visibility = 1.0,
     device: Device = None,
+    workers: Workers = 0,
+    max_megapixels: MaxMegapixels = 178.9,
 ) -> None:
     """Write a protected copy of a labelled image collection, ready to be published.
 
-    Every image becomes upright 8-bit RGB (transparency is kept). An interrupted run goes on when started again.
+    Every image becomes upright 8-bit sRGB (PNG keeps transparency). An interrupted run goes on when started again.
     """
     with one_line_errors("interrupted: the same command goes on from here"):
         from semtransforms.data.sources import open_source
         from semtransforms.data.store import default_cache_dir
         from semtransforms.generators.generator import NoiseGenerator
-        from semtransforms.protect.publish import FORMATS, protect_source
+        from semtransforms.protect.formats import FORMATS
+        from semtransforms.protect.publish import protect_source
 
         if format not in FORMATS:
-            jpeg = " JPEG costs protection; if you must have it, write --format jpeg." if format.startswith("j") else ""
-            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{jpeg}")
+            hint = " For JPEG write --format jpeg." if format.startswith("j") else ""
+            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{hint}")
         made_at = parse_noise_size(noise_size)
         noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
         images = open_source(source, split=split, image_column=image_column, label_column=label_column)
@@ -73,18 +83,21 @@ def protect_command(
             out,
             noise_maker,
             format=format,
+            quality=quality,
             seed=seed,
             private=private,
             noise_size=made_at,
             visibility=visibility,
             device=device,
+            workers=workers,
+            max_megapixels=max_megapixels,
         )
-        _tell(outcome, out, format, images.other_columns)
+        _tell(outcome, out, format, images)
         if outcome.failed:
             raise typer.Exit(1)
 
 
-def _tell(outcome: Outcome, out: Path, format: str, other_columns: Sequence[str]) -> None:
+def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> None:
     """What was done, and what must stay private."""
     for place in outcome.failed:
         typer.echo(f"error: not protected: {place}", err=True)
@@ -96,18 +109,27 @@ def _tell(outcome: Outcome, out: Path, format: str, other_columns: Sequence[str]
         "Metadata (EXIF, GPS, ICC profiles, comments, text) is not copied; "
         f"{outcome.with_metadata} of these images had some."
     )
+    if outcome.converted:
+        typer.echo(f"{outcome.converted} images had another colour profile and were converted to sRGB.")
+    if outcome.profile_ignored:
+        typer.echo(f"{outcome.profile_ignored} images have a colour profile that cannot be used; it was ignored.")
     if outcome.without_alpha:
         typer.echo(f"{outcome.without_alpha} images lost their transparency: JPEG has none.")
-    if other_columns:
-        typer.echo(f"Columns not copied: {', '.join(other_columns)}.")
-    if format == "jpeg":
-        typer.echo(
-            "JPEG changes pixels: part of the noise is lost, and the bound rho_u no longer holds. "
-            "Publish PNG where you can."
-        )
+    if source.other_columns:
+        typer.echo(f"Columns not copied: {', '.join(source.other_columns)}.")
+    if source.other_files:
+        typer.echo(f"{len(source.other_files)} files were not read, {source.other_files[0]} first: no image's suffix.")
     if format == "noise":
         typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
     typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")
+    apart = f"by up to {outcome.difference.largest} grey levels, {outcome.difference.rms:.1f} root mean square"
+    if format == "jpeg":
+        typer.echo(
+            f"The decoded files differ from the decoded originals {apart}, as measured: JPEG adds its own "
+            "changes to the noise, whose bound rho_u no longer holds."
+        )
+    else:
+        typer.echo(f"The protected images differ from the originals {apart}.")
 
 
 def parse_noise_size(text: str | None) -> int | Literal["full"] | None:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+_PART = 1 << 22  # values that are computed in 16 bits at a time: a photograph's would fill memory, and miss the caches
+
 
 def levels(rho: float) -> int:
     """Whole grey levels inside a radius.
@@ -44,7 +46,12 @@ def add_noise(images: Tensor, noise: Tensor) -> Tensor:
     Returns:
         uint8, clamped to 0..255.
     """
-    return (images.to(torch.int16) + noise).clamp_(0, 255).to(torch.uint8)
+    added = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
+    target, image, level = (each.reshape(-1) for each in (added, images, noise))
+    for start in range(0, len(target), _PART):
+        part = slice(start, start + _PART)
+        target[part] = image[part].to(torch.int16).add_(level[part]).clamp_(0, 255)
+    return added
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
+
+from semtransforms.data.colour import to_srgb
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 # What PIL raises on bytes that are no image, on a truncated or damaged one, and on one that would fill the memory.
@@ -25,6 +27,16 @@ UNDECODABLE = (
     Image.DecompressionBombError,
 )
 LABEL_REMEDY = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
+# how an image is turned upright, by its EXIF orientation
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # one of these stands in a PNG that has an orientation
 _ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
@@ -37,10 +49,11 @@ class RGBImage(NamedTuple):
 
 
 def rgb_array(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Convert a PIL image of any colour mode to 8-bit RGB, upright.
+    """Convert a PIL image of any colour mode to 8-bit sRGB, upright.
 
-    Grey is repeated over the channels, a palette is looked up, CMYK goes the way PIL takes it, 16 bits are
-    scaled by 255/65535 and rounded (PIL itself would clip at 255), the EXIF orientation is applied.
+    An ICC profile is applied. Without one grey is repeated over the channels and CMYK goes the way PIL takes it. A
+    palette is looked up, 16 bits are scaled by 255/65535 and rounded (PIL itself would clip at 255), the EXIF
+    orientation is applied.
 
     Args:
         image: a PIL image.
@@ -52,9 +65,10 @@ def rgb_array(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] 
         TypeError: the image is of mode F, whose range is not known.
         ValueError: the image is of mode I with values outside 0..65535.
     """
-    # only a file's image, or one with info, has an orientation; transposing copies even where there is none
-    if (type(image) is not Image.Image or image.info) and _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
+    if type(image) is not Image.Image or image.info:  # only a file's image, or one with info, has more than pixels
+        # not ImageOps.exif_transpose, which writes the EXIF anew and fails at one damaged field of it
+        turn = _UPRIGHT.get(_orientation(image))
+        image = to_srgb(image if turn is None else image.transpose(turn))
     if image.mode == "RGB" and "transparency" not in image.info:
         # half the time of np.asarray
         return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3), None
@@ -207,7 +221,8 @@ def encode_png(pixels: Tensor, alpha: Tensor | None = None) -> bytes:
         The bytes of the file.
     """
     buffer = io.BytesIO()
-    to_pil(pixels, alpha).save(buffer, format="PNG")
+    # Runs alone: of noisy photographs the files get 4 to 9 % larger than by Pillow's default, in a quarter of the time.
+    to_pil(pixels, alpha).save(buffer, format="PNG", compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

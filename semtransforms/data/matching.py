@@ -48,7 +48,6 @@ def in_order_of(source: Source, published: Source) -> Source:
         labels=published.labels[order],
         names=[published.names[index] for index in order],
         files=tuple(published.files[index] for index in order),
-        open=lambda index: published.open(order[index]),
+        read=lambda index: published.read(order[index]),
         place=lambda index: published.place(order[index]),
-        stamp=lambda index: published.stamp(order[index]),
     )

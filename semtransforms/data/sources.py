@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
+from semtransforms.data.opening import ImageFile, open_image
 
 FORMS = """an image folder with one sub-folder per class (photos/cat/1.jpg), \
 a folder written by datasets' save_to_disk, a Parquet file, a folder or a 'pattern*.parquet' of them, \
@@ -24,7 +23,8 @@ a dataset on the Hugging Face Hub (uoft-cs/cifar10), \
 or torchvision:NAME:ROOT (torchvision:CIFAR10:./data)"""
 
 IMAGE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 
 # How people call the parts of a data set: a folder of such a name that holds folders only is no class.
@@ -41,13 +41,13 @@ class Source:
         classes: label names in the order of the labels, or ``None`` where they are not known.
         folders: one folder name per class, whose sorted order is the order of the labels.
         names: for each image, where its protected copy goes: folder and stem, without suffix; unique.
-        open: opens image ``i`` with PIL.
+        read: what image ``i`` is opened from, which any process can do.
         place: how a message names image ``i``.
-        stamp: a word that changes when image ``i`` does; may tell its content, so it must stay private.
         folder: the folder on disk that holds the images and must not be written into, if there is one.
         columns: names of the image and the label column.
         other_columns: what else is there, and is not read.
         files: for each image its file relative to ``folder``, where it is one.
+        other_files: files among the images whose suffix is no image's; they are not read.
     """
 
     identity: str
@@ -55,13 +55,13 @@ class Source:
     classes: tuple[str, ...] | None
     folders: tuple[str, ...]
     names: Sequence[str]
-    open: Callable[[int], Image.Image]
+    read: Callable[[int], ImageFile]
     place: Callable[[int], str]
-    stamp: Callable[[int], str]
     folder: Path | None = None
     columns: tuple[str, str] = ("image", "label")
     other_columns: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    other_files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,6 +73,10 @@ class Source:
             return as_pixels(self.open(index)), int(self.labels[index])
         except UNDECODABLE as error:  # whoever reads a data set adds the index, and the place from `samples`
             raise ValueError(reason(error)) from error
+
+    def open(self, index: int) -> Image.Image:
+        """Open image ``index`` with PIL, as :func:`semtransforms.data.opening.open_image` does."""
+        return open_image(self.read(index))
 
     @property
     def samples(self) -> list[tuple[str, int]]:
@@ -179,9 +183,12 @@ def _image_folder(root: Path) -> Source:
             f"Give one part: {str(root / part)!r}."
         )
     files: list[Path] = []
+    others: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        found = sorted(p for p in (root / folder).rglob("*") if _is_image(p))
+        inside = sorted(p for p in (root / folder).rglob("*") if _is_visible(p, root) and p.is_file())
+        found = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+        others += sorted(str(path) for path in set(inside).difference(found))
         if not found:
             raise ValueError(
                 f"SOURCE: class folder {str(root / folder)!r} holds no images ({', '.join(IMAGE_SUFFIXES)}). "
@@ -191,22 +198,17 @@ def _image_folder(root: Path) -> Source:
         labels += [label] * len(found)
 
     relative = tuple(file.relative_to(root) for file in files)
-
-    def stamp(index: int) -> str:
-        status = files[index].stat()
-        return f"{status.st_size}-{status.st_mtime_ns}"
-
     return Source(
         identity=str(root.resolve()),
         labels=check_labels(labels, None),
         classes=tuple(folders),
         folders=tuple(folders),
         names=unique_names(relative),
-        open=lambda index: Image.open(files[index]),
+        read=lambda index: files[index],
         place=lambda index: str(files[index]),
-        stamp=stamp,
         folder=root,
         files=relative,
+        other_files=tuple(others),
     )
 
 
@@ -217,6 +219,11 @@ def _holds_folders_only(folder: Path) -> bool:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _is_visible(path: Path, root: Path) -> bool:
+    """Whether neither a file nor a folder of ``root`` that it lies in is hidden: trash, thumbnails, older versions."""
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _is_tabular(folder: Path) -> bool:
@@ -257,15 +264,16 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
     if isinstance(features[image_column], ImageFeature):
         images = images.cast_column(image_column, ImageFeature(decode=False))
 
-    def open_row(index: int) -> Image.Image:
+    def read_row(index: int) -> ImageFile:
         value = images[index][image_column]
-        data = value["bytes"] if isinstance(value, dict) else value
-        return Image.open(io.BytesIO(data) if data is not None else value["path"])
+        if value is None:
+            raise ValueError("there is no image in this row")
+        data: bytes | None = value["bytes"] if isinstance(value, dict) else value
+        return Path(value["path"]) if data is None else data
 
     return _numbered(
-        f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, open_row,
+        f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, read_row,
         place=lambda index: f"image {index} of {spec!r}",
-        stamp=lambda index: "",  # the fingerprint is in the identity: one image cannot change alone
         folder=path if path.is_dir() else None,
         columns=(image_column, label_column),
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
@@ -362,9 +370,8 @@ def _torchvision(spec: str, split: str | None) -> Source:
         f"torchvision:{name}:{Path(root).expanduser().resolve()} ({split or 'train'})",
         check_labels(labels, None),
         None if classes is None else tuple(map(str, classes)),
-        open_image=lambda index: _pil(dataset[index][0]),
+        lambda index: _pil(dataset[index][0]),
         place=lambda index: f"image {index} of {spec!r}",
-        stamp=lambda index: _hash(_pil(dataset[index][0])),
         folder=None,  # ROOT is often the working folder, and what lies beside the data set is not read
     )
 
@@ -375,18 +382,13 @@ def _pil(image: Any) -> Image.Image:
     return image
 
 
-def _hash(image: Image.Image) -> str:
-    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
-
-
 def _numbered(
     identity: str,
     labels: Tensor,
     classes: tuple[str, ...] | None,
-    open_image: Callable[[int], Image.Image],
+    read: Callable[[int], ImageFile],
     *,
     place: Callable[[int], str],
-    stamp: Callable[[int], str],
     folder: Path | None,
     columns: tuple[str, str] = ("image", "label"),
     other_columns: tuple[str, ...] = (),
@@ -395,4 +397,4 @@ def _numbered(
     folders = class_folders(classes, len(classes) if classes else int(labels.max()) + 1 if len(labels) else 0)
     digits = len(str(max(len(labels) - 1, 0)))
     names = [f"{folders[label]}/{index:0{digits}d}" for index, label in enumerate(labels.tolist())]
-    return Source(identity, labels, classes, folders, names, open_image, place, stamp, folder, columns, other_columns)
+    return Source(identity, labels, classes, folders, names, read, place, folder, columns, other_columns)

@@ -8,9 +8,13 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import reduce
 from pathlib import Path
 
 from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically
+from semtransforms.protect.formats import Difference
+
+_NOTHING = Difference()
 
 
 class Journal:
@@ -24,13 +28,14 @@ class Journal:
         self._files = files
         self.seed: int = read_json(folder / "secret.json")["seed"]
         self._path = folder / "finished.jsonl"
-        self._finished: dict[str, tuple[str, str]] = {}  # file: (stamp of the clean image, SHA-256 of the protected)
+        # file: (stamp of the clean image, SHA-256 of the protected, how far they are apart)
+        self._finished: dict[str, tuple[str, str, Difference]] = {}
         self._folders: set[str] = set()  # those that we made
-        for name, stamp, sha256 in _lines(self._path):
+        for name, stamp, sha256, *apart in _lines(self._path):
             if name.endswith("/") and (files / name).is_dir():
                 self._folders.add(name)
             elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
-                self._finished[name] = (stamp, sha256)
+                self._finished[name] = (stamp, sha256, Difference(*map(int, apart)))
         # written anew: a line that a kill cut short must not swallow the next one
         lines = [_line(name) for name in self._folders]
         lines += [_line(name, *entry) for name, entry in self._finished.items()]
@@ -91,11 +96,15 @@ class Journal:
 
     def stamp(self, name: str) -> str | None:
         """The stamp a file was finished with; ``None`` where it is not there, or not whole."""
-        return self._finished.get(name, (None, ""))[0]
+        return self._finished[name][0] if name in self._finished else None
 
     def sha256(self, name: str) -> str:
         """SHA-256 of a finished file."""
         return self._finished[name][1]
+
+    def difference(self) -> Difference:
+        """How far all finished files are from their originals."""
+        return reduce(Difference.and_of, (apart for _, _, apart in self._finished.values()), _NOTHING)
 
     def make_folder(self, name: str) -> None:
         """Make a folder, and remember that it is ours."""
@@ -107,13 +116,13 @@ class Journal:
             with explained("OUT", self._files):
                 (self._files / name).mkdir()
 
-    def finish(self, name: str, stamp: str, data: bytes, *, mode: int) -> None:
+    def finish(self, name: str, stamp: str, data: bytes, difference: Difference, *, mode: int) -> None:
         """Write a file, and remember it: first, so that after a kill no file of ours is taken for another's."""
         self.make_folder(name.rpartition("/")[0])
-        self._append(_line(name, stamp, sha256 := hashlib.sha256(data).hexdigest()))
+        self._append(_line(name, stamp, sha256 := hashlib.sha256(data).hexdigest(), difference))
         with explained("OUT", self._files):
             write_atomically(self._files / name, data, mode=mode)
-        self._finished[name] = (stamp, sha256)
+        self._finished[name] = (stamp, sha256, difference)
 
     def keep_only(self, names: Iterable[str], folders: Iterable[str]) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.
@@ -146,8 +155,8 @@ class Journal:
             file.write(line)
 
 
-def _line(name: str, stamp: str = "", sha256: str = "") -> str:
-    return json.dumps([name, stamp, sha256]) + "\n"
+def _line(name: str, stamp: str = "", sha256: str = "", difference: Difference = _NOTHING) -> str:
+    return json.dumps([name, stamp, sha256, *difference]) + "\n"
 
 
 def _lines(path: Path) -> Iterator[list[str]]:

@@ -7,28 +7,30 @@ the clean file but its pixels' shape.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from semtransforms import __version__
+from semtransforms.core.checks import check_integer, check_number
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
-from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_pil, to_rgb
+from semtransforms.data.images import UNDECODABLE
+from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.sources import Source, reason
-from semtransforms.protect.batch import check_class_count, generator_labels, protect_batch
+from semtransforms.protect.batch import check_class_count, generator_labels
+from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
+from semtransforms.protect.making import Failed, Maker, Task, make, stamp
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
@@ -37,51 +39,9 @@ MANIFEST = "protection.json"
 
 # One batch of reading, noise and writing: what an interruption costs at most, and what lies in memory at once.
 BATCH_IMAGES = 128
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 32 << 20  # of pixels; a photograph of 12 megapixels has 36 MB, so it is alone
 
-# (index, stamp, image) of one image to protect
-Decoded = tuple[int, str, RGBImage]
-
-
-def _png(image: RGBImage, noise: Tensor) -> bytes:
-    return encode_png(*image)
-
-
-def _jpeg(image: RGBImage, noise: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    # the mildest JPEG there is short of lossless: no colour subsampling
-    to_pil(image.pixels).save(buffer, format="JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
-
-
-def _noise(image: RGBImage, noise: Tensor) -> bytes:
-    data: bytes = save({"noise": noise.contiguous()})
-    return data
-
-
-@dataclass(frozen=True)
-class Format:
-    """How one protected image becomes a file, and what the files are packed into.
-
-    ``encode`` takes the protected image and its noise. ``room`` is what a file takes at least, in bytes per byte of
-    pixels: noise does not compress as images do.
-    """
-
-    suffix: str
-    encode: Callable[[RGBImage, Tensor], bytes]
-    room: float
-    packed: bool = False
-    published: bool = True
-    lossless: bool = True
-
-
-FORMATS = {
-    "png": Format(".png", _png, room=0.4),
-    "parquet": Format(".png", _png, room=0.4, packed=True),
-    "datasets": Format(".png", _png, room=0.4, packed=True),
-    "noise": Format(".safetensors", _noise, room=1, published=False),
-    "jpeg": Format(".jpg", _jpeg, room=0.2, lossless=False),
-}
+HALF_BLOCK = 2048  # bytes: disks give room in blocks of 4096
 
 
 @dataclass
@@ -94,7 +54,10 @@ class Outcome:
         removed: files of an earlier call whose images are gone, no longer decode, or have another name now.
         with_metadata: of those written, how many had EXIF, GPS, ICC profiles or text.
         without_alpha: of those written, how many lost their alpha channel (JPEG has none).
+        converted: of those written, how many had a colour profile by which they were brought to sRGB.
+        profile_ignored: of those written, how many had a colour profile that could not be used.
         failed: images that do not decode, or are too small for the generator's network: where they are and why.
+        difference: how far all files, those found too, are from the originals.
         private: the folder with the seed.
     """
 
@@ -104,7 +67,10 @@ class Outcome:
     removed: int = 0
     with_metadata: int = 0
     without_alpha: int = 0
+    converted: int = 0
+    profile_ignored: int = 0
     failed: list[str] = field(default_factory=list)
+    difference: Difference = field(default_factory=Difference)
 
 
 def protect_source(
@@ -113,11 +79,14 @@ def protect_source(
     generator: NoiseGenerator,
     *,
     format: str = "png",
+    quality: int | None = None,
     seed: int | None = None,
     private: Path,
     noise_size: NoiseSize = None,
     visibility: float = 1.0,
     device: str | None = None,
+    workers: int = 0,
+    max_megapixels: float = MOST_PIXELS / 1e6,
 ) -> Outcome:
     """Write a protected copy of every image of a source; called again after an interruption, go on.
 
@@ -129,10 +98,13 @@ def protect_source(
         out: folder to write (a file ending in ``.parquet`` for that format); must be empty, or begun by this call.
         generator: makes the noise; fitted for the source's classes.
         format: ``"png"``, ``"parquet"``, ``"datasets"``, ``"noise"`` or ``"jpeg"``.
+        quality: of JPEG, 75 to 100; ``None`` for 90.
         seed: of the noise; ``None`` for a fresh one that nobody can guess.
         private: folder for what must not be published.
         noise_size, visibility: at which size noise is made, and how much is seen of it; see ``NoiseGenerator.scale``.
         device: where to compute the noise.
+        workers: processes that share the images; 0 works in this one. The files are the same.
+        max_megapixels: larger images are refused before they are decoded.
 
     Returns:
         What was done, with the images that could not be.
@@ -141,27 +113,43 @@ def protect_source(
         ValueError: an argument does not fit, or another process writes ``out``; nothing has been written then.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
-    kind = FORMATS[format]
+    check_integer("workers", workers, low=0, advice="0 works in this process.")
+    check_number("max_megapixels", max_megapixels, low=0.001)
     labels = check_classes(source, generator)
     check_places(source, out, private)
     if format == "parquet" and out.suffix != ".parquet":
         raise ValueError(f"OUT must end in .parquet for --format parquet, got {str(out)!r}.")
+    chosen = pick_quality(format, quality)
+    maker = Maker(
+        generator, format, chosen, 0 if seed is None else seed, noise_size, visibility, device,
+        round(max_megapixels * 1e6),
+    )  # fmt: skip
+    return _protect(source, labels, out, maker, seed, private, workers)
+
+
+def _protect(
+    source: Source, labels: Tensor, out: Path, maker: Maker, seed: int | None, private: Path, workers: int
+) -> Outcome:
+    """What is left of ``protect_source`` when its arguments are known to be right."""
+    kind, generator = maker.kind, maker.generator
     files = out.with_name(f"{out.name}.unfinished") if kind.packed else out
-    scale = generator.scale(noise_size, visibility).identity
-    identity = [source.identity, str(out.resolve()), generator.fingerprint, format, *scale]
-    how = {"noise_size": noise_size, "visibility": visibility, "device": device}
+    form = maker.format if maker.quality is None else f"{maker.format} {maker.quality}"
+    scale = generator.scale(maker.noise_size, maker.visibility).identity
+    identity = [source.identity, str(out.resolve()), generator.fingerprint, form, *scale]
     with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_folder(private, "--cache-dir"):
-        if kind.packed and os.path.exists(out) and (format == "parquet" or any(out.iterdir())):
+        if kind.packed and os.path.exists(out) and (maker.format == "parquet" or any(out.iterdir())):
             raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
         with Journal.begin(private, identity, files, seed, alone=alone) as journal:
             if not kind.published:
                 files.chmod(0o700)
             outcome = Outcome(private=journal.folder)
-            finished = _finish(source, labels, generator, kind, journal, files, outcome, how)
-            manifest = _manifest(source, generator, visibility, format, len(finished))
+            maker = replace(maker, seed=journal.seed)
+            finished = _finish(source, labels, maker, journal, files, outcome, workers)
+            outcome.difference = journal.difference()
+            manifest = _manifest(source, maker, len(finished), outcome.difference)
             with explained("OUT", out):
                 if kind.packed:
-                    _pack(source, files, finished, out, format, manifest)
+                    _pack(source, files, finished, out, maker.format, manifest)
                 elif kind.published:
                     names = (source.names[i] + kind.suffix for i in finished)
                     manifest["files"] = {name: journal.sha256(name) for name in names}
@@ -170,38 +158,35 @@ def protect_source(
 
 
 def _finish(
-    source: Source,
-    labels: Tensor,
-    generator: NoiseGenerator,
-    kind: Format,
-    journal: Journal,
-    files: Path,
-    outcome: Outcome,
-    how: Mapping[str, Any],
+    source: Source, labels: Tensor, maker: Maker, journal: Journal, files: Path, outcome: Outcome, workers: int
 ) -> list[int]:
     """Make what is not finished, remove what is no longer wanted; returns the images whose copies are there."""
+    kind = maker.kind
     found = [
         i for i, name in enumerate(source.names)
-        # the stamp may cost as much as decoding: asked for only where it decides
-        if (stamp := journal.stamp(name + kind.suffix)) is not None and stamp == _stamp(source, i)
+        # the stamp costs as much as reading: asked for only where it decides
+        if (known := journal.stamp(name + kind.suffix)) is not None and known == _stamp(source, i)
     ]  # fmt: skip
     outcome.found = len(found)
     todo = sorted(set(range(len(source))).difference(found))
-    _check_room(source, files, len(todo), kind)
+    check_room(source, files, len(todo), kind, maker.quality)
     for folder in source.folders:  # also of a class without images: readers count folders to number the labels
         journal.make_folder(folder)
     written = []
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
-        for group in _groups(_decode(source, todo, outcome, generator.smallest)):
-            rows = [i for i, _, _ in group]
-            pixels = [image.pixels for _, _, image in group]
-            batch = protect_batch(pixels, labels[rows], generator, seed=journal.seed, **how)
-            for (i, stamp, image), protected, noise in zip(group, batch.protected, batch.noise, strict=True):
-                data = kind.encode(RGBImage(protected, image.alpha), noise)
-                journal.finish(source.names[i] + kind.suffix, stamp, data, mode=0o666 if kind.published else 0o600)
-                outcome.without_alpha += image.alpha is not None and not kind.lossless
-            written += rows
-            outcome.written += len(group)
+        for group in make(maker, _groups(source, labels, todo), workers):
+            for made in group:
+                if isinstance(made, Failed):
+                    outcome.failed.append(made.place)
+                    continue
+                name = source.names[made.row] + kind.suffix
+                journal.finish(name, made.stamp, made.data, made.difference, mode=0o666 if kind.published else 0o600)
+                written.append(made.row)
+                outcome.with_metadata += made.with_metadata
+                outcome.without_alpha += made.without_alpha
+                outcome.converted += made.profile == "converted"
+                outcome.profile_ignored += made.profile == "ignored"
+            outcome.written = len(written)
             bar.update(len(group))
     if not found and not written:
         raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
@@ -211,21 +196,63 @@ def _finish(
 
 
 def _stamp(source: Source, index: int) -> str | None:
-    """A word that changes when an image or its label does, for noise is made for both; ``None``: it does not decode."""
+    """What the journal knows a finished image by; ``None``: it cannot be read."""
     try:
-        return f"{int(source.labels[index])}-{source.stamp(index)}"
+        return stamp(int(source.labels[index]), source.read(index))
     except UNDECODABLE:
         return None
 
 
-def _check_room(source: Source, files: Path, todo: int, kind: Format) -> None:
-    """Find out before the work that the disk is too small, from the sizes of a few images."""
+def _groups(source: Source, labels: Tensor, indices: list[int]) -> Iterator[list[Task | Failed]]:
+    """Images that go through the network together, the same for every number of workers."""
+    group: list[Task | Failed] = []
+    size = 0
+    for index in indices:
+        more, task = 0, _task(source, labels, index)
+        if isinstance(task, Task):
+            more = 3 * _pixels(task.file)
+        if group and (len(group) == BATCH_IMAGES or size + more > BATCH_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(task)
+        size += more
+    if group:
+        yield group
+
+
+def _task(source: Source, labels: Tensor, index: int) -> Task | Failed:
+    try:
+        return Task(index, int(labels[index]), source.place(index), source.read(index))
+    except UNDECODABLE as error:
+        return Failed(f"{source.place(index)} ({reason(error)})")
+
+
+def _pixels(file: ImageFile) -> int:
+    """How many pixels an image has by its header; 0 where only the maker will say what is wrong with it."""
+    with suppress(*UNDECODABLE), open_image(file, sys.maxsize) as image:
+        return image.width * image.height
+    return 0
+
+
+def check_room(source: Source, files: Path, todo: int, kind: Format, quality: int | None = None) -> None:
+    """Find out before the work that the disk is too small, from the pixels of up to 1,024 images and the format.
+
+    Args:
+        source: the clean images.
+        files: folder on the disk that is asked for room.
+        todo: how many images are to be written.
+        kind: their format.
+        quality: of that format.
+
+    Raises:
+        OSError: the disk has not enough room; the message has both numbers.
+    """
     copies = todo + (2 * len(source) if kind.packed else 0)  # `datasets` makes a copy of its own, and the packed one
-    pixels = []
-    for index in range(0, len(source) if copies else 0, len(source) // 32 + 1):
+    sizes = []
+    for index in range(0, len(source) if copies else 0, (len(source) - 1) // 1024 + 1):
         with suppress(*UNDECODABLE), source.open(index) as image:
-            pixels.append(image.width * image.height)
-    needed = int(3 * kind.room * copies * sum(pixels) / max(len(pixels), 1))
+            sizes.append(kind.room(image.width * image.height, quality) + HALF_BLOCK)
+    needed = int(copies * sum(sizes) / max(len(sizes), 1))
     free = shutil.disk_usage(files).free
     if needed > free:
         raise OSError(
@@ -266,6 +293,11 @@ def check_places(source: Source, out: Path, private: Path) -> None:
     target = out.resolve()
     if source.folder is not None:
         origin = source.folder.resolve()
+        if (origin / MANIFEST).exists():
+            raise ValueError(
+                f"SOURCE {str(source.folder)!r} holds {MANIFEST}: it is protected already, and noise on noise is "
+                "beyond rho_u. Give the original images."
+            )
         if target == origin or origin in target.parents:
             raise ValueError(f"OUT {str(out)!r} lies inside SOURCE {str(source.folder)!r}. Choose a folder outside it.")
         if target in origin.parents:
@@ -279,53 +311,23 @@ def check_places(source: Source, out: Path, private: Path) -> None:
         raise ValueError(f"OUT {str(out)!r} is a file. Choose another name, or remove it.")
 
 
-def _decode(source: Source, indices: list[int], outcome: Outcome, smallest: int) -> Iterator[Decoded]:
-    """Decode images one by one, noting those that cannot be protected and those with metadata."""
-    for index in indices:
-        try:
-            stamp = _stamp(source, index)  # first: an image that changes from now on is done again the next time
-            with source.open(index) as image:
-                decoded = to_rgb(image)
-                if min(decoded.pixels.shape[1:]) < smallest:
-                    raise ValueError(f"{image.width}x{image.height} pixels; the generator takes {smallest} and more")
-                outcome.with_metadata += carries_metadata(image)
-        except UNDECODABLE as error:
-            outcome.failed.append(f"{source.place(index)} ({reason(error)})")
-        else:
-            yield index, stamp or "", decoded
-
-
-def _groups(images: Iterator[Decoded]) -> Iterator[list[Decoded]]:
-    group: list[Decoded] = []
-    size = 0
-    for decoded in images:
-        group.append(decoded)
-        size += decoded[2].pixels.numel()
-        if len(group) == BATCH_IMAGES or size >= BATCH_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def carries_metadata(image: Image.Image) -> bool:
-    """Whether an open image file says more than its pixels: EXIF (with GPS), XMP, an ICC profile, a comment, text."""
-    named = {"exif", "xmp", "icc_profile", "comment", "photoshop", "XML:com.adobe.xmp"}
-    return bool(named & image.info.keys() or image.getexif() or getattr(image, "text", None))
-
-
-def _manifest(source: Source, generator: NoiseGenerator, visibility: float, format: str, images: int) -> dict[str, Any]:
+def _manifest(source: Source, maker: Maker, images: int, difference: Difference) -> dict[str, Any]:
+    generator, exact = maker.generator, maker.kind.lossless
     return {
-        "what": "Images protected by semtransforms: each pixel differs from the original by at most rho_u.",
+        "what": "Images protected by semtransforms: each pixel differs from the original by at most "
+        + ("rho_u." if exact else "largest_difference, as measured in these files; the noise alone by rho_u."),
         "generator": {
             "name": generator.name and Path(generator.name).name,  # a folder's path would tell about its owner
             "method": generator.config.method,
             "fingerprint": generator.fingerprint,
         },
         "rho_u": f"{levels(generator.config.rho_u)}/255",
-        "visibility": visibility,
-        "bound_holds": FORMATS[format].lossless,
-        "format": format,
+        "visibility": maker.visibility,
+        "bound_holds": exact,
+        "format": maker.format,
+        "quality": maker.quality,
+        "largest_difference": f"{difference.largest}/255",
+        "rms_difference": f"{difference.rms:.2f}/255",
         "images": images,
         "classes": None if source.classes is None else list(source.classes),
         "version": __version__,

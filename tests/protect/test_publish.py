@@ -276,7 +276,7 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(photos: Path, tmp_path: Pa
             run(broken, tmp_path / "new" / "out", format=format)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 500}))
-        with pytest.raises(OSError, match=r"OUT '.*out' needs about \d+ bytes .* 500 free"):
+        with pytest.raises(OSError, match=r"OUT '.*out' needs about [\d,]+ bytes .* 500 free"):
             run(photos, tmp_path / "out", private=tmp_path / "private")
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -1,0 +1,198 @@
+"""From groups of images to the bytes of their protected files, in this process or in several."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from semtransforms.data.colour import ProfileEffect, profile_effect
+from semtransforms.data.images import UNDECODABLE, RGBImage, to_rgb
+from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
+from semtransforms.data.sources import reason
+from semtransforms.protect.batch import protect_batch
+from semtransforms.protect.formats import FORMATS, Difference, Format, published_difference
+
+if TYPE_CHECKING:
+    from semtransforms.generators.generator import NoiseGenerator, NoiseSize
+
+
+class Task(NamedTuple):
+    """One image to protect: its row in the source, its label, how messages call it, and what it is opened from."""
+
+    row: int
+    label: int
+    place: str
+    file: ImageFile
+
+
+class Made(NamedTuple):
+    """One protected file: what it was made from (``stamp``), its bytes, and what there is to tell about it."""
+
+    row: int
+    stamp: str
+    data: bytes
+    difference: Difference
+    with_metadata: bool
+    profile: ProfileEffect
+    without_alpha: bool
+
+
+class Failed(NamedTuple):
+    """An image that was not protected: where it is, and why."""
+
+    place: str
+
+
+class _Read(NamedTuple):
+    task: Task
+    stamp: str
+    image: RGBImage
+    with_metadata: bool
+    profile: ProfileEffect
+
+
+@dataclass(frozen=True)
+class Maker(Dataset[Any]):
+    """What makes files: pickled into every process. As a data set its rows are groups of tasks.
+
+    Args:
+        generator: makes the noise.
+        format: one of ``FORMATS``.
+        quality: of :func:`semtransforms.protect.formats.pick_quality`.
+        seed: of the noise.
+        noise_size, visibility, device: as for :func:`semtransforms.protect.batch.protect_batch`.
+        most_pixels: larger images are refused before they are decoded.
+    """
+
+    generator: NoiseGenerator
+    format: str = "png"
+    quality: int | None = None
+    seed: int = 0
+    noise_size: NoiseSize = None
+    visibility: float = 1.0
+    device: str | None = None
+    most_pixels: int = MOST_PIXELS
+
+    @property
+    def kind(self) -> Format:
+        """The format."""
+        return FORMATS[self.format]
+
+    def __getitem__(self, tasks: Sequence[Task | Failed]) -> list[Made | Failed]:
+        read = [task if isinstance(task, Failed) else self._read(task) for task in tasks]
+        good = [each for each in read if isinstance(each, _Read)]
+        batch = protect_batch(
+            [each.image.pixels for each in good],
+            torch.tensor([each.task.label for each in good], dtype=torch.int64),
+            self.generator,
+            seed=self.seed,
+            noise_size=self.noise_size,
+            visibility=self.visibility,
+            device=self.device,
+        )
+        made = (self._encode(*each) for each in zip(good, batch.protected, batch.noise, strict=True))
+        return [each if isinstance(each, Failed) else next(made) for each in read]
+
+    def _read(self, task: Task) -> _Read | Failed:
+        try:
+            # read once: what is decoded is what the stamp is of, even where someone writes the file meanwhile
+            file = task.file.read_bytes() if isinstance(task.file, Path) else task.file
+            with open_image(file, self.most_pixels) as opened:
+                image = to_rgb(opened)
+                smallest, (height, width) = self.generator.smallest, image.pixels.shape[1:]
+                if min(height, width) < smallest:
+                    raise ValueError(f"{width}x{height} pixels; the generator takes {smallest} and more")
+                return _Read(task, stamp(task.label, file), image, carries_metadata(opened), profile_effect(opened))
+        except UNDECODABLE as error:
+            return Failed(f"{task.place} ({reason(error)})")
+
+    def _encode(self, read: _Read, protected: torch.Tensor, noise: torch.Tensor) -> Made:
+        data = self.kind.encode(RGBImage(protected, read.image.alpha), noise, self.quality)
+        difference = published_difference(self.kind, read.image.pixels, protected, data)
+        lost = read.image.alpha is not None and not self.kind.lossless
+        return Made(read.task.row, read.stamp, data, difference, read.with_metadata, read.profile, lost)
+
+
+def make(maker: Maker, groups: Iterable[Sequence[Task | Failed]], workers: int) -> Iterator[list[Made | Failed]]:
+    """Make the files of groups of images, in order.
+
+    Args:
+        maker: how.
+        groups: asked for as the work goes on, a few ahead.
+        workers: so many processes of one thread, started anew and not forked; 0 works in this one. The files are the
+            same.
+
+    Yields:
+        What became of each group.
+
+    Raises:
+        OSError: a process was ended from outside, for want of memory as a rule.
+    """
+    loader = DataLoader(
+        maker,
+        sampler=groups,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_end_with_parent,
+        generator=torch.Generator(),  # it would else draw from the user's
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"--workers {workers}: a process was ended from outside ({error}), as a rule for want of memory. What is "
+            "finished is kept: the same command with fewer workers goes on from here."
+        ) from error
+
+
+def _as_it_is(made: list[Made | Failed]) -> list[Made | Failed]:
+    return made
+
+
+def _end_with_parent(number: int) -> None:
+    """Let a worker end at once when its parent is killed: one that waits to read or write would stay forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # it is a worker
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def stamp(label: int, file: ImageFile) -> str:
+    """A word that changes when an image or its label does, for noise is made for both. It tells the content: private.
+
+    Args:
+        label: of the image.
+        file: what it is opened from.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if isinstance(file, Image.Image):
+        data = f"{file.mode} {file.size} ".encode() + file.tobytes()
+    else:
+        data = file if isinstance(file, bytes) else file.read_bytes()
+    return f"{label}-{hashlib.sha256(data).hexdigest()}"
+
+
+def carries_metadata(image: Image.Image) -> bool:
+    """Whether an open image file says more than its pixels: EXIF (with GPS), XMP, an ICC profile, a comment, text."""
+    named = {"exif", "xmp", "icc_profile", "comment", "photoshop", "XML:com.adobe.xmp"}
+    return bool(named & image.info.keys() or image.getexif() or getattr(image, "text", None))
