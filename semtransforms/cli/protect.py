@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from semtransforms.cli.errors import one_line_errors
-from semtransforms.cli.options import Device, Generator, ImageColumn, LabelColumn, Source, Split
+from semtransforms.cli.options import GENERATOR_HELP, Device, ImageColumn, LabelColumn, Source, Split
 
 if TYPE_CHECKING:
+    from semtransforms.photographs.check import Checked
     from semtransforms.protect.publish import Outcome
+
+MINUTES = 20  # of a fit on two cores
 
 FORMAT_HELP = (
     "png: image folder. parquet, datasets: one Parquet file or datasets folder. noise: the noise alone, "
@@ -28,13 +31,16 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or 
 Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
 Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")]
 NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
-CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the seed.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Private folder for seed, generator and report.")]
+MaybeGenerator = Annotated[str | None, typer.Option(help=f"{GENERATOR_HELP} Default: one is fitted, and kept private.")]
+Minutes = Annotated[float | None, typer.Option(help=f"For that fit. Default: {MINUTES}.")]
 
 
 def protect_command(
     source: Source,
     out: Out,
-    generator: Generator,
+    generator: MaybeGenerator = None,
+    minutes: Minutes = None,
     format: Format = "png",
     seed: Seed = None,
     cache_dir: CacheDir = None,
@@ -46,34 +52,51 @@ def protect_command(
 ) -> None:
     """Write a protected copy of a labelled image collection, ready to be published.
 
-    Every image becomes upright 8-bit RGB (transparency is kept). An interrupted run goes on when started again.
+    Without --generator one is fitted for these images first, and a quick trainer checks the copy in the end. Every
+    image becomes upright 8-bit RGB (transparency is kept). An interrupted run goes on when started again.
     """
     with one_line_errors("interrupted: the same command goes on from here"):
         from semtransforms.data.sources import open_source
         from semtransforms.data.store import default_cache_dir
         from semtransforms.generators.generator import NoiseGenerator
+        from semtransforms.photographs.journey import protect_photographs
         from semtransforms.protect.publish import FORMATS, protect_source
 
         if format not in FORMATS:
             jpeg = " JPEG costs protection; if you must have it, write --format jpeg." if format.startswith("j") else ""
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{jpeg}")
+        columns: dict[str, Any] = {"split": split, "image_column": image_column, "label_column": label_column}
+        common: dict[str, Any] = {"format": format, "seed": seed, "device": device}
         made_at = parse_noise_size(noise_size)
-        noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
-        images = open_source(source, split=split, image_column=image_column, label_column=label_column)
-        private = (cache_dir or default_cache_dir()) / "protections"
-        outcome = protect_source(
-            images,
-            out,
-            noise_maker,
-            format=format,
-            seed=seed,
-            private=private,
-            noise_size=made_at,
-            device=device,
-        )
-        _tell(outcome, out, format, images.other_columns)
-        if outcome.failed:
+        if generator is None:
+            if made_at is not None:
+                raise ValueError(
+                    "--noise-size is for a generator that is given (--generator); the plan chooses it else."
+                )
+            limit = MINUTES if minutes is None else minutes
+            done = protect_photographs(source, out, minutes=limit, private=cache_dir, **columns, **common)
+            _tell(done.outcome, out, format, done.found.source.other_columns)
+            _tell_verdict(done.checked, done.generator)
+            failed = done.outcome.failed
+        else:
+            if minutes is not None:
+                raise ValueError("--minutes is for a fit, and --generator is fitted already. Leave one of them out.")
+            noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
+            images = open_source(source, **columns)
+            private = (cache_dir or default_cache_dir()) / "protections"
+            outcome = protect_source(images, out, noise_maker, private=private, noise_size=made_at, **common)
+            _tell(outcome, out, format, images.other_columns)
+            failed = outcome.failed
+        if failed:
             raise typer.Exit(1)
+
+
+def _tell_verdict(checked: Checked, generator: Path) -> None:
+    """What a trainer learns from the copy, and what else must stay private."""
+    typer.echo(f"The generator is in {generator}. Keep it private: who has it can undo the protection.")
+    if checked.report is not None:
+        typer.echo(f"Report: {checked.report} (private: it shows originals and noise)")
+    typer.echo("\n".join(checked.verdict))
 
 
 def _tell(outcome: Outcome, out: Path, format: str, other_columns: Sequence[str]) -> None:

@@ -186,7 +186,7 @@ def _finish(
     ]  # fmt: skip
     outcome.found = len(found)
     todo = sorted(set(range(len(source))).difference(found))
-    _check_room(source, files, len(todo), kind)
+    check_room(source, files, len(todo), kind)
     for folder in source.folders:  # also of a class without images: readers count folders to number the labels
         journal.make_folder(folder)
     written = []
@@ -219,8 +219,18 @@ def _stamp(source: Source, index: int) -> str | None:
         return None
 
 
-def _check_room(source: Source, files: Path, todo: int, kind: Format) -> None:
-    """Find out before the work that the disk is too small, from the sizes of a few images."""
+def check_room(source: Source, files: Path, todo: int, kind: Format) -> None:
+    """Find out before the work that the disk is too small, from the sizes of a few images.
+
+    Args:
+        source: the clean images.
+        files: a folder on that disk.
+        todo: how many copies are to be written.
+        kind: their format.
+
+    Raises:
+        OSError: it is.
+    """
     copies = todo + (2 * len(source) if kind.packed else 0)  # `datasets` makes a copy of its own, and the packed one
     pixels = []
     for index in range(0, len(source) if copies else 0, len(source) // 32 + 1):

@@ -1,0 +1,276 @@
+"""One call for an owner: look, plan, fit a private generator, protect, check.
+
+What is private lies in ``<private>/generators/<name of the folder>-<hash>/``: the plan, the checkpoint of an unfinished
+fit, the generator, the reports. Each step goes on where a kill has left it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.files import alone_in, explained, making_folder, read_json, to_json, write_atomically
+from semtransforms.core.models import MODELS
+from semtransforms.data.images import UNDECODABLE, to_rgb
+from semtransforms.data.loading import Labelled
+from semtransforms.data.sources import open_source, reason
+from semtransforms.data.store import default_cache_dir
+from semtransforms.generators.fitting import fit_generator
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.photographs.check import SAMPLE, Checked, check_copy
+from semtransforms.photographs.look import Found, check_enough, look
+from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
+from semtransforms.protect.publish import FORMATS, Outcome, check_places, check_room, protect_source
+from semtransforms.views.resize import NOISE_SIZE, centre_square
+
+SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
+
+Say = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What one call did.
+
+    Args:
+        found: the photographs, and what was left out.
+        outcome: what was written, and where the seed is.
+        checked: the verdict and its report.
+        generator: the folder of the private generator.
+    """
+
+    found: Found
+    outcome: Outcome
+    checked: Checked
+    generator: Path
+
+
+def protect_photographs(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    minutes: float = 20,
+    private: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    format: str = "png",
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Protection:
+    """Protect photographs with a generator that is fitted for them, and check what a trainer still learns.
+
+    Called again after an interruption, even by ``kill -9``, it goes on. Called again when photographs of the same
+    classes were added, it uses the same generator.
+
+    Args:
+        source: an image folder, or what else :func:`semtransforms.data.sources.open_source` takes.
+        out: folder to write the protected copies to; must be empty, or begun by this call.
+        minutes: for the fit; protecting and checking take as long as they take, and the plan says how long.
+        private: folder for what must not be published: generator, seed, reports. Default: where noise is kept.
+        seed: of the fit and the noise; ``None`` for fresh ones that nobody can guess.
+        format: ``"png"`` or ``"jpeg"``.
+        split, image_column, label_column: as for ``open_source``.
+        device: where to compute; default: CUDA if present.
+        progress: show bars, and say what was found and is done.
+
+    Returns:
+        What was found and done, with the verdict.
+
+    Raises:
+        ValueError: too few photographs or classes, too few minutes, an argument that does not fit, a generator that was
+            fitted for other classes; before any long work.
+        OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
+    """
+    say: Say = tqdm.write if progress else lambda line: None
+    if format not in ("png", "jpeg"):
+        raise ValueError(
+            f"format (--format) must be png or jpeg, got {format!r}: the check reads the published files. For others "
+            "fit a generator (semtransforms fit), and give it with --generator."
+        )
+    images = open_source(os.fspath(source), split=split, image_column=image_column, label_column=label_column)
+    target = Path(out).expanduser()
+    hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
+    check_places(images, target, hidden)
+    found = look(images, SMALLEST)
+    for line in found.describe():
+        say(line)
+    check_enough(found)
+    place = json.dumps([str(_place(os.fspath(source))), split, image_column, label_column])
+    folder = (
+        hidden / "generators" / f"{_place(os.fspath(source)).name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+    )
+    with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
+        for each in (folder.parent, folder):
+            each.chmod(0o700)
+        maker = _Maker(folder, device, progress, say)
+        generator = maker.find(found) or maker.make(found, minutes, seed, target, format)
+        outcome = protect_source(
+            images, target, generator, format=format, seed=seed, private=hidden / "protections", device=device
+        )
+        suffix, side = FORMATS[format].suffix, min(generator.config.image_size or (0,))
+        copies = {row: file for row in found.rows if (file := target / f"{images.names[row]}{suffix}").is_file()}
+        report = hashlib.sha256(json.dumps([found.digest, str(target.resolve()), format]).encode()).hexdigest()[:12]
+        checked = check_copy(found, copies, side, folder / f"report-{report}", device=device, progress=progress)
+    return Protection(found, outcome, checked, maker.generator)
+
+
+def _place(source: str) -> Path:
+    """The folder, where it is one, however it was spelled; else the name as a path."""
+    path = Path(source).expanduser()
+    return path.resolve() if path.exists() else Path(source)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Finds the private generator of a folder of photographs, or fits it."""
+
+    folder: Path
+    device: str | None
+    progress: bool
+    say: Say
+
+    @property
+    def generator(self) -> Path:
+        """Where it lies once it is finished."""
+        return self.folder / "generator"
+
+    def find(self, found: Found) -> NoiseGenerator | None:
+        """The finished generator, if there is one.
+
+        Raises:
+            ValueError: it was fitted for other classes.
+        """
+        if not self.generator.is_dir():
+            return None
+        generator = NoiseGenerator.from_pretrained(self.generator, device=self.device)
+        before, now = generator.classes or tuple(map(str, range(generator.num_classes))), found.classes
+        if before != now:
+            differing = [f"new: {name}" for name in now if name not in before]
+            differing += [f"gone: {name}" for name in before if name not in now]
+            raise ValueError(
+                f"SOURCE has other classes than those that its generator {str(self.generator)!r} was fitted for "
+                f"({', '.join(differing) or 'in another order'}). Noise is made for a class, so a new generator is "
+                "needed: give another --cache-dir and an empty OUT, and it is fitted there."
+            )
+        self.say(f"The generator of these classes is used again: {self.generator}")
+        read, write = measure_files(found, min(generator.config.image_size or (0,)))
+        self._expect(found, generator.config, measure_passes(generator.config, self.device), read, write, fit=0)
+        return generator
+
+    def make(self, found: Found, minutes: float, seed: int | None, out: Path, format: str) -> NoiseGenerator:
+        """Plan a fit or take up the one that was begun, and carry it through.
+
+        Raises:
+            ValueError: ``out`` holds something, or the minutes are too few.
+            OSError: the disk has not enough room for the copies.
+        """
+        if out.is_dir() and any(out.iterdir()):  # found out now, not behind the fit
+            raise ValueError(f"OUT {str(out)!r} is not empty. Choose an empty folder.")
+        check_room(found.source, next(p for p in (out, *out.parents) if p.exists()), len(found.rows), FORMATS[format])
+        read, write = measure_files(found, NOISE_SIZE)
+        plan = self._plan(found, minutes, seed, read)
+        self.say(plan.describe())
+        self._expect(found, plan.config, plan.passes, read, write, fit=plan.fit_seconds + found.pixels * read)
+        side = min(plan.config.image_size or (0,))
+        photographs = read_squares(found, side, self.progress, self.say)
+        generator = fit_generator(
+            photographs,
+            plan.config,
+            checkpoint_dir=self.folder,
+            resume=True,
+            checkpoint_every=plan.checkpoint_every,
+            device=self.device,
+            progress=self.progress,
+        )
+        with explained("--cache-dir", self.folder):
+            unfinished = self.folder / "generator.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            generator.save_pretrained(unfinished)
+            for file in unfinished.iterdir():
+                file.chmod(0o600)
+            os.replace(unfinished, self.generator)
+            self._checkpoint.unlink(missing_ok=True)
+        return NoiseGenerator.from_pretrained(self.generator, device=self.device)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def _plan(self, found: Found, minutes: float, seed: int | None, read: float) -> Plan:
+        """The plan of an unfinished fit of these photographs, or a new one."""
+        path = self.folder / "plan.json"
+        if path.exists():
+            plan = Plan.from_dict(read_json(path))
+            if plan.photographs == found.digest:
+                self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")
+                return plan
+            self.say("The photographs have changed since a fit was begun: it begins anew.")
+        plan = make_plan(
+            found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed, device=self.device
+        )
+        with explained("--cache-dir", self.folder):
+            self._checkpoint.unlink(missing_ok=True)
+            write_atomically(path, to_json(plan.to_dict()), mode=0o600)
+        return plan
+
+    def _expect(
+        self, found: Found, config: GeneratorConfig, passes: float, read: float, write: float, *, fit: float
+    ) -> None:
+        """Say how long each step will take."""
+        stretched = float(
+            (found.sizes.max(axis=1) / found.sizes.min(axis=1)).sum()
+        )  # squares that the noise is made of
+        protect = stretched * config.steps_u * config.num_samples / passes + found.pixels * write
+        sample = min(SAMPLE, len(found.rows))
+        # two trainings of 20 epochs, or of 100 updates of 128; originals and copies are decoded
+        check = 2 * max(20 * sample, 12_800) / passes + 2 * read * found.pixels * sample / len(found.rows)
+        steps = {"fit": fit, "protect": protect, "check": check}
+        text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)
+        self.say(f"Expected: {text}.")
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
+def read_squares(found: Found, side: int, progress: bool, say: Say) -> Labelled:
+    """The middle of each photograph at the noise's size, decoded one at a time.
+
+    Args:
+        found: the photographs.
+        side: S.
+        progress: show a bar.
+        say: told of photographs that do not decode.
+
+    Returns:
+        Squares uint8 (N, 3, S, S) and labels, of those that decode.
+
+    Raises:
+        ValueError: too few are left.
+    """
+    squares, labels, failed = [], [], {}
+    for row in tqdm(found.rows, desc="read", unit="image", disable=not progress):
+        try:
+            with found.source.open(row) as image:
+                squares.append(centre_square(to_rgb(image).pixels, side))
+        except UNDECODABLE as error:
+            failed[row] = reason(error)
+            say(f"Skipped: {found.source.place(row)} ({failed[row]})")
+        else:
+            labels.append(int(found.source.labels[row]))
+    if failed:
+        check_enough(found.without(failed))
+    return Labelled(torch.stack(squares), torch.tensor(labels), found.source.classes)
