@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from semtransforms.cli.errors import one_line_errors
 from semtransforms.cli.options import GENERATOR_HELP, Device, ImageColumn, LabelColumn, Source, Split
 
 if TYPE_CHECKING:
+    from semtransforms.data.sources import Source as Images
     from semtransforms.photographs.check import Checked
     from semtransforms.protect.publish import Outcome
 
@@ -33,6 +34,7 @@ Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a 
 NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for seed, generator and report.")]
 MaybeGenerator = Annotated[str | None, typer.Option(help=f"{GENERATOR_HELP} Default: one is fitted, and kept private.")]
+Label = Annotated[str | None, typer.Option(help="A class of --generator: the label of all images of SOURCE.")]
 Minutes = Annotated[float | None, typer.Option(help=f"For that fit. Default: {MINUTES}.")]
 
 
@@ -41,6 +43,7 @@ def protect_command(
     out: Out,
     generator: MaybeGenerator = None,
     minutes: Minutes = None,
+    label: Label = None,
     format: Format = "png",
     seed: Seed = None,
     cache_dir: CacheDir = None,
@@ -56,39 +59,61 @@ def protect_command(
     image becomes upright 8-bit RGB (transparency is kept). An interrupted run goes on when started again.
     """
     with one_line_errors("interrupted: the same command goes on from here"):
-        from semtransforms.data.sources import open_source
-        from semtransforms.data.store import default_cache_dir
-        from semtransforms.generators.generator import NoiseGenerator
         from semtransforms.photographs.journey import protect_photographs
-        from semtransforms.protect.publish import FORMATS, protect_source
+        from semtransforms.protect.publish import FORMATS
 
         if format not in FORMATS:
             jpeg = " JPEG costs protection; if you must have it, write --format jpeg." if format.startswith("j") else ""
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{jpeg}")
         columns: dict[str, Any] = {"split": split, "image_column": image_column, "label_column": label_column}
         common: dict[str, Any] = {"format": format, "seed": seed, "device": device}
-        made_at = parse_noise_size(noise_size)
-        if generator is None:
-            if made_at is not None:
-                raise ValueError(
-                    "--noise-size is for a generator that is given (--generator); the plan chooses it else."
-                )
-            limit = MINUTES if minutes is None else minutes
-            done = protect_photographs(source, out, minutes=limit, private=cache_dir, **columns, **common)
-            _tell(done.outcome, out, format, done.found.source.other_columns)
-            _tell_verdict(done.checked, done.generator)
-            failed = done.outcome.failed
-        else:
+        if generator is not None:
             if minutes is not None:
                 raise ValueError("--minutes is for a fit, and --generator is fitted already. Leave one of them out.")
-            noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
-            images = open_source(source, **columns)
-            private = (cache_dir or default_cache_dir()) / "protections"
-            outcome = protect_source(images, out, noise_maker, private=private, noise_size=made_at, **common)
+            common["noise_size"] = parse_noise_size(noise_size)
+            outcome, images = _protect_with(generator, source, out, label, cache_dir, columns, common)
             _tell(outcome, out, format, images.other_columns)
-            failed = outcome.failed
-        if failed:
+        else:
+            for option, value in (("--noise-size", noise_size), ("--label", label)):
+                if value is not None:
+                    raise ValueError(
+                        f"{option} {value!r} needs a generator that is there. Give --generator, or leave it out."
+                    )
+            limit = MINUTES if minutes is None else minutes
+            done = protect_photographs(source, out, minutes=limit, private=cache_dir, **columns, **common)
+            outcome = done.outcome
+            _tell(outcome, out, format, done.found.source.other_columns)
+            _tell_verdict(done.checked, done.generator)
+        if outcome.failed:
             raise typer.Exit(1)
+
+
+def _protect_with(
+    generator: str,
+    source: str,
+    out: Path,
+    label: str | None,
+    cache_dir: Path | None,
+    columns: Mapping[str, Any],
+    common: Mapping[str, Any],
+) -> tuple[Outcome, Images]:
+    """Protect with a generator that is there."""
+    from semtransforms.core.names import unknown
+    from semtransforms.data.sources import open_source, open_with_one_label
+    from semtransforms.data.store import default_cache_dir
+    from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.protect.publish import protect_source
+
+    maker = NoiseGenerator.from_pretrained(generator, device=common["device"])
+    if label is None:
+        images = open_source(source, **columns)
+    else:
+        names = maker.classes or tuple(map(str, range(maker.num_classes)))
+        if label not in names:
+            raise ValueError(f"--label: {unknown('class of the generator', label, names)}")
+        images = open_with_one_label(Path(source).expanduser(), names.index(label), maker.classes)
+    private = (cache_dir or default_cache_dir()) / "protections"
+    return protect_source(images, out, maker, private=private, **common), images
 
 
 def _tell_verdict(checked: Checked, generator: Path) -> None:

@@ -59,12 +59,10 @@ def fit_generator(
 
     Args:
         dataset: any map-style dataset of (PIL image or uint8 tensor, int label); or a pair of tensors, uint8
-            (N, 3, H, W) and int64 (N,). Of images of mixed sizes the fit sees the middle, a square of 64 px, unless
-            ``config.image_size`` says otherwise; they are decoded one at a time.
+            (N, 3, H, W) and int64 (N,). Of mixed sizes the fit sees the middle at 64 px, or at ``config.image_size``.
         config: a preset of :mod:`semtransforms.noise.methods`, changed as you like: radii, steps and length by
             :func:`semtransforms.with_effort`, the rest by ``dataclasses.replace``.
-        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none
-            to keep.
+        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none.
         resume: continue from the checkpoint there, if there is one.
         checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
         device: where to fit; default: CUDA if present.

@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from semtransforms.protect.publish import FORMATS, Outcome, check_places, check_
 from semtransforms.views.resize import NOISE_SIZE, centre_square
 
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
+
+CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
 
 Say = Callable[[str], Any]
 
@@ -72,8 +75,8 @@ def protect_photographs(
 ) -> Protection:
     """Protect photographs with a generator that is fitted for them, and check what a trainer still learns.
 
-    Called again after an interruption, even by ``kill -9``, it goes on. Called again when photographs of the same
-    classes were added, it uses the same generator.
+    Called again after an interruption, even by ``kill -9``, it goes on. With more photographs of the same classes it
+    uses the same generator.
 
     Args:
         source: an image folder, or what else :func:`semtransforms.data.sources.open_source` takes.
@@ -90,17 +93,14 @@ def protect_photographs(
         What was found and done, with the verdict.
 
     Raises:
-        ValueError: too few photographs or classes, too few minutes, an argument that does not fit, a generator that was
-            fitted for other classes; before any long work.
+        ValueError: before any long work: too few photographs, classes or minutes, an argument that does not fit, a
+            private generator that was fitted for other classes.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
     say: Say = tqdm.write if progress else lambda line: None
-    if format not in ("png", "jpeg"):
-        raise ValueError(
-            f"format (--format) must be png or jpeg, got {format!r}: the check reads the published files. For others "
-            "fit a generator (semtransforms fit), and give it with --generator."
-        )
-    images = open_source(os.fspath(source), split=split, image_column=image_column, label_column=label_column)
+    _check_format(format)
+    columns = {"split": split, "image_column": image_column, "label_column": label_column}
+    images = open_source(os.fspath(source), **columns)
     target = Path(out).expanduser()
     hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
     check_places(images, target, hidden)
@@ -108,34 +108,49 @@ def protect_photographs(
     for line in found.describe():
         say(line)
     check_enough(found)
-    place = json.dumps([str(_place(os.fspath(source))), split, image_column, label_column])
-    folder = (
-        hidden / "generators" / f"{_place(os.fspath(source)).name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
-    )
-    with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
-        for each in (folder.parent, folder):
-            each.chmod(0o700)
+    with _private_folder(hidden / "generators", os.fspath(source), columns) as folder:
         maker = _Maker(folder, device, progress, say)
         generator = maker.find(found) or maker.make(found, minutes, seed, target, format)
         outcome = protect_source(
             images, target, generator, format=format, seed=seed, private=hidden / "protections", device=device
         )
-        suffix, side = FORMATS[format].suffix, min(generator.config.image_size or (0,))
-        copies = {row: file for row in found.rows if (file := target / f"{images.names[row]}{suffix}").is_file()}
-        report = hashlib.sha256(json.dumps([found.digest, str(target.resolve()), format]).encode()).hexdigest()[:12]
-        checked = check_copy(found, copies, side, folder / f"report-{report}", device=device, progress=progress)
+        checked = maker.check(found, _side(generator.config), target, format)
     return Protection(found, outcome, checked, maker.generator)
 
 
-def _place(source: str) -> Path:
-    """The folder, where it is one, however it was spelled; else the name as a path."""
-    path = Path(source).expanduser()
-    return path.resolve() if path.exists() else Path(source)
+def _check_format(format: str) -> None:
+    if format not in CHECKED_FORMATS:
+        raise ValueError(
+            f"format (--format) must be one of {', '.join(CHECKED_FORMATS)}, got {format!r}: the check reads them. "
+            "For others fit a generator (semtransforms fit), and give it with --generator."
+        )
+
+
+@contextmanager
+def _private_folder(generators: Path, source: str, columns: Mapping[str, str | None]) -> Iterator[Path]:
+    """The private folder of these photographs, however their folder is spelled; readable by its owner only."""
+    place = Path(source).expanduser()
+    place = place.resolve() if place.exists() else Path(source)
+    folder = generators / f"{place.name}-{_digest([str(place), columns])}"
+    with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
+        for each in (generators, folder):
+            each.chmod(0o700)
+        yield folder
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def _side(config: GeneratorConfig) -> int:
+    """S."""
+    assert config.image_size is not None  # a plan has it, and so has a generator
+    return min(config.image_size)
 
 
 @dataclass(frozen=True)
 class _Maker:
-    """Finds the private generator of a folder of photographs, or fits it."""
+    """What is done in the private folder: the generator is found or fitted, and the copies are checked."""
 
     folder: Path
     device: str | None
@@ -166,7 +181,7 @@ class _Maker:
                 "needed: give another --cache-dir and an empty OUT, and it is fitted there."
             )
         self.say(f"The generator of these classes is used again: {self.generator}")
-        read, write = measure_files(found, min(generator.config.image_size or (0,)))
+        read, write = measure_files(found, _side(generator.config))
         self._expect(found, generator.config, measure_passes(generator.config, self.device), read, write, fit=0)
         return generator
 
@@ -184,8 +199,7 @@ class _Maker:
         plan = self._plan(found, minutes, seed, read)
         self.say(plan.describe())
         self._expect(found, plan.config, plan.passes, read, write, fit=plan.fit_seconds + found.pixels * read)
-        side = min(plan.config.image_size or (0,))
-        photographs = read_squares(found, side, self.progress, self.say)
+        photographs = read_squares(found, _side(plan.config), self.progress, self.say)
         generator = fit_generator(
             photographs,
             plan.config,
@@ -204,6 +218,13 @@ class _Maker:
             os.replace(unfinished, self.generator)
             self._checkpoint.unlink(missing_ok=True)
         return NoiseGenerator.from_pretrained(self.generator, device=self.device)
+
+    def check(self, found: Found, side: int, out: Path, format: str) -> Checked:
+        """Check the copies of a format that lie in ``out``, for a trainer at S = ``side``."""
+        files = {row: out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows}
+        copies = {row: file for row, file in files.items() if file.is_file()}
+        folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), format])}"
+        return check_copy(found, copies, side, folder, device=self.device, progress=self.progress)
 
     @property
     def _checkpoint(self) -> Path:
@@ -235,8 +256,8 @@ class _Maker:
         )  # squares that the noise is made of
         protect = stretched * config.steps_u * config.num_samples / passes + found.pixels * write
         sample = min(SAMPLE, len(found.rows))
-        # two trainings of 20 epochs, or of 100 updates of 128; originals and copies are decoded
-        check = 2 * max(20 * sample, 12_800) / passes + 2 * read * found.pixels * sample / len(found.rows)
+        # two trainings of 20 epochs, or of 100 updates of 128; originals are decoded twice, copies once
+        check = 2 * max(20 * sample, 12_800) / passes + 3 * read * found.pixels * sample / len(found.rows)
         steps = {"fit": fit, "protect": protect, "check": check}
         text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)
         self.say(f"Expected: {text}.")

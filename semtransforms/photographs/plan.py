@@ -108,7 +108,7 @@ class Plan:
 
     def describe(self) -> str:
         """A line for the owner."""
-        c, side = self.config, min(self.config.image_size or (0,))
+        c, side = self.config, max(self.config.image_size or (0,))
         return (
             f"Plan: a {c.surrogate} of width {c.width} is fitted on the middle of each photograph at {side} px: "
             f"{c.train_steps:,} updates of {c.batch_size} photographs with {c.steps_u} noise steps each "
