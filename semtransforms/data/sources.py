@@ -237,7 +237,7 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
     if isinstance(kind, Value) and kind.dtype in ("string", "large_string"):
         raise ValueError(
             f"SOURCE {spec!r}: label column {label_column!r} holds text. "
-            f"Turn it into numbers first: dataset.class_encodefind_column({label_column!r})."
+            f"Turn it into numbers first: dataset.class_encode_column({label_column!r})."
         )
     classes = tuple(kind.names) if isinstance(kind, ClassLabel) else None
     labels = check_labels(list(table.with_format(None)[label_column]), len(classes) if classes else None)

@@ -24,6 +24,7 @@ SAMPLE = 600  # photographs that are looked at, those to test with included
 HELD_OUT = 5  # every which one is to test with
 COPY = "published"  # its name in the report
 TRAINER = "convnet"
+TRAINER_WIDTH = 32
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def _train(
         protected=published,
         test=tests,
         network=TRAINER,
+        width=TRAINER_WIDTH,
         image_size=(side, side),
         seeds=(0,),
         name="photographs",
