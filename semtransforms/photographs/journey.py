@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.core.files import alone_in, explained, making_folder, read_json, to_json, write_atomically
+from semtransforms.core.files import alone_in, explained, making_folder, read_json, sweep, to_json, write_atomically
 from semtransforms.core.models import MODELS
 from semtransforms.data.images import UNDECODABLE, to_rgb
 from semtransforms.data.loading import Labelled
@@ -29,7 +29,7 @@ from semtransforms.data.sources import open_source, reason
 from semtransforms.data.store import default_cache_dir
 from semtransforms.generators.fitting import fit_generator
 from semtransforms.generators.generator import NoiseGenerator
-from semtransforms.photographs.check import SAMPLE, Checked, check_copy
+from semtransforms.photographs.check import SAMPLE, TRAINER_WIDTH, Checked, check_copy
 from semtransforms.photographs.look import Found, check_enough, look
 from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
 from semtransforms.protect.publish import FORMATS, Outcome, check_places, check_room, protect_source
@@ -104,7 +104,7 @@ def protect_photographs(
     target = Path(out).expanduser()
     hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
     check_places(images, target, hidden)
-    found = look(images, SMALLEST)
+    found = look(images, SMALLEST, progress=progress)
     for line in found.describe():
         say(line)
     check_enough(found)
@@ -135,6 +135,7 @@ def _private_folder(generators: Path, source: str, columns: Mapping[str, str | N
     with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
         for each in (generators, folder):
             each.chmod(0o700)
+        sweep(folder)
         yield folder
 
 
@@ -180,6 +181,7 @@ class _Maker:
                 f"({', '.join(differing) or 'in another order'}). Noise is made for a class, so a new generator is "
                 "needed: give another --cache-dir and an empty OUT, and it is fitted there."
             )
+        self._checkpoint.unlink(missing_ok=True)  # a kill behind the fit leaves it
         self.say(f"The generator of these classes is used again: {self.generator}")
         read, write = measure_files(found, _side(generator.config))
         self._expect(found, generator.config, measure_passes(generator.config, self.device), read, write, fit=0)
@@ -250,14 +252,16 @@ class _Maker:
     def _expect(
         self, found: Found, config: GeneratorConfig, passes: float, read: float, write: float, *, fit: float
     ) -> None:
-        """Say how long each step will take."""
-        stretched = float(
-            (found.sizes.max(axis=1) / found.sizes.min(axis=1)).sum()
-        )  # squares that the noise is made of
-        protect = stretched * config.steps_u * config.num_samples / passes + found.pixels * write
+        """Say how long each step will take, and which photographs are too small for noise of the usual size."""
+        small = int((found.sizes.min(axis=1) < _side(config)).sum())
+        if small:
+            self.say(f"Smaller than {_side(config)} px, with noise that is made at their own size: {small}.")
+        squares = float((found.sizes.max(axis=1) / found.sizes.min(axis=1)).sum())  # of S px, covering all of them
+        protect = squares * config.steps_u * config.num_samples / passes + found.pixels * write
         sample = min(SAMPLE, len(found.rows))
         # two trainings of 20 epochs, or of 100 updates of 128; originals are decoded twice, copies once
-        check = 2 * max(20 * sample, 12_800) / passes + 3 * read * found.pixels * sample / len(found.rows)
+        trained = passes * ((config.width or TRAINER_WIDTH) / TRAINER_WIDTH) ** 2
+        check = 2 * max(20 * sample, 12_800) / trained + 3 * read * found.pixels * sample / len(found.rows)
         steps = {"fit": fit, "protect": protect, "check": check}
         text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)
         self.say(f"Expected: {text}.")

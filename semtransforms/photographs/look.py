@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.sources import IMAGE_SUFFIXES, Source, reason
@@ -90,12 +91,13 @@ class Found:
         return lines + [f"Left out: {each}" for each in self.left_out] + [f"Skipped: {each}" for each in self.skipped]
 
 
-def look(source: Source, smallest: int) -> Found:
+def look(source: Source, smallest: int, *, progress: bool = False) -> Found:
     """Look at every photograph's header, and at the files beside them.
 
     Args:
         source: labelled photographs.
         smallest: shorter side in pixels of the smallest photograph that can get noise.
+        progress: show a bar.
 
     Returns:
         What is there. A photograph that is cut behind its header is found only when it is decoded.
@@ -105,7 +107,7 @@ def look(source: Source, smallest: int) -> Found:
     """
     rows, sizes, skipped, animated = [], [], [], []
     formats: Counter[str] = Counter()
-    for row in range(len(source)):
+    for row in tqdm(range(len(source)), desc="look", unit="image", disable=not progress, leave=False):
         try:
             with source.open(row) as image:
                 if min(image.size) < smallest:
