@@ -161,7 +161,7 @@ def _beside(source: Source) -> list[str]:
         return []  # a table: its folder's other files are its own
     others = [
         path for path in sorted(source.folder.rglob("*"))
-        if path not in places and path.is_file() and not any(part.startswith(".") for part in path.parts[1:])
+        if path not in places and path.is_file() and "/." not in f"/{path.relative_to(source.folder).as_posix()}"
     ]  # fmt: skip
     stray = [str(path) for path in others if path.suffix.lower() in IMAGE_SUFFIXES]
     strange = Counter(path.suffix.lower() or path.name for path in others if path.suffix.lower() not in IMAGE_SUFFIXES)

@@ -12,7 +12,7 @@ from semtransforms.photographs.look import check_enough, look
 
 def test_everything_in_the_folder_is_accounted_for(tmp_path: Path):
     """A photograph left out without a word is published nowhere, or worse: the owner thinks it is protected."""
-    root = write_photographs(tmp_path / "photos", each=3, sizes=((40, 30), (30, 50), (60, 20)))
+    root = write_photographs(tmp_path / ".mine" / "photos", each=3, sizes=((40, 30), (30, 50), (60, 20)))
     Image.new("RGB", (9, 7)).save(root / "cat" / "small.png")
     (root / "cat" / "empty.jpg").touch()
     (root / "cat" / "text.jpg").write_text("no photograph")
