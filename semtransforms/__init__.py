@@ -26,6 +26,7 @@ __all__ = [
     "VictimConfig",
     "evaluate",
     "fit_generator",
+    "protect_photographs",
     "train_victim",
     "with_effort",
 ]
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from semtransforms.generators.fitting import fit_generator
     from semtransforms.generators.generator import NoiseGenerator
     from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_PLUS, TAP, with_effort
+    from semtransforms.photographs.journey import protect_photographs
     from semtransforms.protect.transform import SEMProtect
     from semtransforms.protect.wrapper import ProtectedDataset
 else:  # hidden from type checkers, for which it would turn every misspelt import into an object
@@ -61,6 +63,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "VictimConfig": "evaluation.victims",
         "evaluate": "evaluation.protocol",
         "fit_generator": "generators.fitting",
+        "protect_photographs": "photographs.journey",
         "train_victim": "evaluation.victims",
         "with_effort": "noise.methods",
     }

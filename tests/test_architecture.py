@@ -14,7 +14,17 @@ import semtransforms
 
 PACKAGE = Path(semtransforms.__file__).parent
 
-FLOORS = ("core", "data", "views", "noise", "generators", "protect", "evaluation", "cli")  # from the ground up
+FLOORS = (
+    "core",
+    "data",
+    "views",
+    "noise",
+    "generators",
+    "protect",
+    "evaluation",
+    "photographs",
+    "cli",
+)  # from the ground up
 
 # names that scripts outside of the project import a module by; each is the module itself
 OLD_PLACES = {"hub": "generators.names", "images": "data.images", "methods": "noise.methods"}
@@ -38,6 +48,7 @@ PUBLIC = {
     "VictimConfig": "evaluation.victims",
     "train_victim": "evaluation.victims",
     "evaluate": "evaluation.protocol",
+    "protect_photographs": "photographs.journey",
     "Purifier": "evaluation.countermeasures.stored",
     "EvaluationReport": "evaluation.report",
 }

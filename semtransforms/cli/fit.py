@@ -54,7 +54,10 @@ def fit_command(
     label_column: LabelColumn = None,
     device: Device = None,
 ) -> None:
-    """Fit a noise generator on your own images; what is not given is the method's."""
+    """Fit a noise generator on your own images; what is not given is the method's.
+
+    Of images of mixed sizes the fit sees the middle, a square of 64 px, unless --size says otherwise.
+    """
     effort = {"rho_u": rho_u, "rho_a": rho_a, "steps_u": steps_u, "steps_a": steps_a, "train_steps": train_steps}
     others = {"num_samples": num_samples, "surrogate": surrogate, "width": width, "batch_size": batch_size,
               "precision": precision, "seed": seed}  # fmt: skip
@@ -72,6 +75,8 @@ def fit_command(
             images = open_source(source, split=split, image_column=image_column, label_column=label_column)
             generator = fit_generator(images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device)
             folder = generator.save_pretrained(out)
+        height, width = generator.config.image_size or (0, 0)
+        typer.echo(f"Fitted on images of {width}x{height} px.")
         typer.echo(f"Generator written to {folder}. Next: semtransforms protect SOURCE OUT --generator {folder}")
 
 

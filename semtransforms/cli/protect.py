@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from semtransforms.cli.errors import one_line_errors
-from semtransforms.cli.options import Device, Generator, ImageColumn, LabelColumn, Source, Split
+from semtransforms.cli.options import GENERATOR_HELP, Device, ImageColumn, LabelColumn, Source, Split
 
 if TYPE_CHECKING:
     from semtransforms.data.sources import Source as LabelledSource
+    from semtransforms.photographs.check import Checked
     from semtransforms.protect.publish import Outcome
+
+MINUTES = 20  # of a fit on two cores
 
 FORMAT_HELP = (
     "png: image folder, exact. jpeg: image folder for photographs, a fifth as large. parquet, datasets: one Parquet "
@@ -40,13 +44,18 @@ MaxMegapixels = Annotated[float, typer.Option(help=MEGAPIXELS_HELP)]
 Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")]
 NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
 Visibility = Annotated[float, typer.Option(help=VISIBILITY_HELP)]
-CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the seed.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Private folder for seed, generator and report.")]
+MaybeGenerator = Annotated[str | None, typer.Option(help=f"{GENERATOR_HELP} Default: one is fitted, and kept private.")]
+Label = Annotated[str | None, typer.Option(help="A class of --generator: the label of all images of SOURCE.")]
+Minutes = Annotated[float | None, typer.Option(help=f"For that fit. Default: {MINUTES}.")]
 
 
 def protect_command(
     source: Source,
     out: Out,
-    generator: Generator,
+    generator: MaybeGenerator = None,
+    minutes: Minutes = None,
+    label: Label = None,
     format: Format = "png",
     quality: Quality = None,
     seed: Seed = None,
@@ -62,39 +71,76 @@ def protect_command(
 ) -> None:
     """Write a protected copy of a labelled image collection, ready to be published.
 
-    Every image becomes upright 8-bit sRGB (PNG keeps transparency). An interrupted run goes on when started again.
+    Without --generator one is fitted for these images first, and a quick trainer checks the copy in the end. Every
+    image becomes upright 8-bit sRGB (PNG keeps transparency). An interrupted run goes on when started again.
     """
     with one_line_errors("interrupted: the same command goes on from here"):
-        from semtransforms.data.sources import open_source
-        from semtransforms.data.store import default_cache_dir
-        from semtransforms.generators.generator import NoiseGenerator
+        from semtransforms.photographs.journey import protect_photographs
         from semtransforms.protect.formats import FORMATS
-        from semtransforms.protect.publish import protect_source
 
         if format not in FORMATS:
             hint = " For JPEG write --format jpeg." if format.startswith("j") else ""
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{hint}")
-        made_at = parse_noise_size(noise_size)
-        noise_maker = NoiseGenerator.from_pretrained(generator, device=device)
-        images = open_source(source, split=split, image_column=image_column, label_column=label_column)
-        private = (cache_dir or default_cache_dir()) / "protections"
-        outcome = protect_source(
-            images,
-            out,
-            noise_maker,
-            format=format,
-            quality=quality,
-            seed=seed,
-            private=private,
-            noise_size=made_at,
-            visibility=visibility,
-            device=device,
-            workers=workers,
-            max_megapixels=max_megapixels,
-        )
-        _tell(outcome, out, format, images)
+        columns: dict[str, Any] = {"split": split, "image_column": image_column, "label_column": label_column}
+        common: dict[str, Any] = {
+            "format": format, "quality": quality, "seed": seed, "visibility": visibility, "device": device,
+            "workers": workers, "max_megapixels": max_megapixels,
+        }  # fmt: skip
+        if generator is not None:
+            if minutes is not None:
+                raise ValueError("--minutes is for a fit, and --generator is fitted already. Leave one of them out.")
+            common["noise_size"] = parse_noise_size(noise_size)
+            outcome, images = _protect_with(generator, source, out, label, cache_dir, columns, common)
+            _tell(outcome, out, format, images)
+        else:
+            for option, value in (("--noise-size", noise_size), ("--label", label)):
+                if value is not None:
+                    raise ValueError(
+                        f"{option} {value!r} needs a generator that is there. Give --generator, or leave it out."
+                    )
+            limit = MINUTES if minutes is None else minutes
+            done = protect_photographs(source, out, minutes=limit, private=cache_dir, **columns, **common)
+            outcome = done.outcome
+            _tell(outcome, out, format, done.found.source)
+            _tell_verdict(done.checked, done.generator)
         if outcome.failed:
             raise typer.Exit(1)
+
+
+def _protect_with(
+    generator: str,
+    source: str,
+    out: Path,
+    label: str | None,
+    cache_dir: Path | None,
+    columns: Mapping[str, Any],
+    common: Mapping[str, Any],
+) -> tuple[Outcome, LabelledSource]:
+    """Protect with a generator that is there."""
+    from semtransforms.core.names import unknown
+    from semtransforms.data.sources import open_source, open_with_one_label
+    from semtransforms.data.store import default_cache_dir
+    from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.protect.publish import protect_source
+
+    maker = NoiseGenerator.from_pretrained(generator, device=common["device"])
+    if label is None:
+        images = open_source(source, **columns)
+    else:
+        names = maker.classes or tuple(map(str, range(maker.num_classes)))
+        if label not in names:
+            raise ValueError(f"--label: {unknown('class of the generator', label, names)}")
+        images = open_with_one_label(Path(source).expanduser(), names.index(label), maker.classes)
+    private = (cache_dir or default_cache_dir()) / "protections"
+    return protect_source(images, out, maker, private=private, **common), images
+
+
+def _tell_verdict(checked: Checked, generator: Path) -> None:
+    """What a trainer learns from the copy, and what else must stay private."""
+    typer.echo(f"The generator is in {generator}. Keep it private: who has it can undo the protection.")
+    if checked.report is not None:
+        typer.echo(f"Report: {checked.report} (private: it shows originals and noise)")
+    typer.echo("\n".join(checked.verdict))
 
 
 def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> None:

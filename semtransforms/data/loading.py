@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from semtransforms.data.images import check_labels
 from semtransforms.data.raw import read_samples
+
+FEW = 16  # images that tell whether a data set has one size, most of the time
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def load_labelled(
     image_size: tuple[int, int] | None = None,
     *,
     exact: bool = False,
+    to_one_size: Callable[[Tensor], Tensor] | None = None,
 ) -> Labelled:
     """Bring a labelled data set into memory, checked.
 
@@ -54,6 +57,8 @@ def load_labelled(
         num_classes: C, where it is fixed beforehand.
         image_size: height and width to resize (the shorter side) and centre-crop to; ``None`` leaves images alone.
         exact: an image that would be resized is an error: the noise will be for these images and no others.
+        to_one_size: brings images of mixed sizes to one, uint8 (3, H, W) to uint8 (3, h, w); not called where all have
+            one size. ``None`` refuses mixed sizes.
 
     Returns:
         Its images, labels and label names.
@@ -63,24 +68,15 @@ def load_labelled(
         ValueError: no images, images of several sizes, labels outside 0..C-1, fewer than two classes; ``exact``, and
             images to be resized.
     """
+    labels: Any
     classes = class_names(dataset)
-    if is_pair(dataset):
+    if isinstance(dataset, Labelled):
+        images, labels = resized(dataset.images, image_size, exact), dataset.labels
+    elif is_pair(dataset):
         images, labels = dataset
         images = resized(images, image_size, exact)
     else:
-        pixels: list[Tensor] = []
-        labels = []
-        for index, (image, label) in enumerate(read_samples(dataset)):
-            image = resized(image, image_size, exact)
-            if pixels and image.shape != pixels[0].shape:
-                raise ValueError(
-                    f"images must have one size to fit on: index 0 is {tuple(pixels[0].shape[1:])}, index {index} is "
-                    f"{tuple(image.shape[1:])}. Set image_size=(height, width) in the config (--size on the command "
-                    "line) to resize and crop them for the fit; a fitted generator protects images of any size."
-                )
-            pixels.append(image)
-            labels.append(label)
-        images = torch.stack(pixels) if pixels else torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+        images, labels = _read_all(dataset, image_size, exact, to_one_size)
     labels = checked_labels(labels, len(images), classes, num_classes)
     if classes is not None and num_classes is not None and len(classes) != num_classes:
         classes = None
@@ -131,6 +127,30 @@ def checked_labels(labels: Any, count: int, classes: tuple[str, ...] | None, num
     if num_classes is None and classes is None and int(checked.max()) == 0:
         raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
     return checked
+
+
+def _read_all(
+    dataset: Any, image_size: tuple[int, int] | None, exact: bool, to_one_size: Callable[[Tensor], Tensor] | None
+) -> tuple[Tensor, Any]:
+    """All samples of a map-style dataset, decoded one at a time: images (N, 3, H, W) and labels."""
+    # asked of a few first: photographs of mixed sizes would else lie in memory at full size until two differ
+    few = range(0, len(dataset), -(-len(dataset) // FEW) or 1) if to_one_size and image_size is None else ()
+    mixed = len({image.shape for image, _ in read_samples(dataset, few)}) > 1
+    pixels: list[Tensor] = []
+    labels: list[int] = []
+    for index, (image, label) in enumerate(read_samples(dataset)):
+        image = resized(image, image_size, exact)
+        if pixels and not mixed and image.shape != pixels[0].shape:
+            if to_one_size is None:
+                raise ValueError(
+                    f"images must have one size, but index 0 is {tuple(pixels[0].shape[1:])}, index {index} is "
+                    f"{tuple(image.shape[1:])}. Set image_size=(height, width) (--size on the command line) to resize "
+                    "and crop them; a fitted generator protects images of any size."
+                )
+            mixed, pixels = True, [to_one_size(each) for each in pixels]
+        pixels.append(to_one_size(image) if mixed and to_one_size else image)
+        labels.append(label)
+    return torch.stack(pixels) if pixels else torch.zeros(0, 3, 1, 1, dtype=torch.uint8), labels
 
 
 def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,11 +170,12 @@ def _pair(sample: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def read_samples(dataset: Any) -> Iterator[tuple[Tensor, int]]:
+def read_samples(dataset: Any, rows: Iterable[int] | None = None) -> Iterator[tuple[Tensor, int]]:
     """Read the raw samples of a map-style dataset one by one, without its transforms.
 
     Args:
         dataset: any map-style dataset of (PIL image or uint8 tensor, int label), or of such rows.
+        rows: positions of those to read; default: all.
 
     Yields:
         Pixels, uint8 (3, H, W), and the label.
@@ -184,7 +185,7 @@ def read_samples(dataset: Any) -> Iterator[tuple[Tensor, int]]:
         TypeError: an image is float or a label is not a whole number; the message names the index.
     """
     raw, _ = take_off_transforms(dataset)
-    for index in range(len(raw)):
+    for index in range(len(raw)) if rows is None else rows:
         yield read_pixels(raw, index)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,10 @@ from torch import Tensor
 
 from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
+from semtransforms.data.metadata import METADATA, class_names, read_metadata
+from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.opening import ImageFile, open_image
-
-FORMS = """an image folder with one sub-folder per class (photos/cat/1.jpg), \
-a folder written by datasets' save_to_disk, a Parquet file, a folder or a 'pattern*.parquet' of them, \
-a dataset on the Hugging Face Hub (uoft-cs/cifar10), \
-or torchvision:NAME:ROOT (torchvision:CIFAR10:./data)"""
+from semtransforms.data.tables import FORMS, find_column, is_tabular, load_table
 
 IMAGE_SUFFIXES = (
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
@@ -118,13 +114,13 @@ def open_source(
     path = Path(spec).expanduser()
     if spec.startswith("torchvision:"):
         source = _torchvision(spec, split)
-    elif path.is_dir() and not _is_tabular(path):
+    elif path.is_dir() and not is_tabular(path):
         if split is not None:
             raise ValueError(
                 f"--split {split!r} was given, but SOURCE {spec!r} is an image folder, which has no parts. "
                 "Leave --split out, and give the folder of the part as SOURCE."
             )
-        source = _image_folder(path)
+        source = _listed_folder(path, label_column) if (path / METADATA).is_file() else _image_folder(path)
     else:
         source = _tabular(spec, path, split, image_column, label_column)
     if len(source) == 0:
@@ -132,49 +128,15 @@ def open_source(
     return source
 
 
-def unique_names(paths: Iterable[Path]) -> list[str]:
-    """Name each file by its stem, or by more where another file has that stem already.
-
-    Args:
-        paths: relative paths.
-
-    Returns:
-        Posix paths without suffix, no two equal even where upper and lower case are (macOS, Windows): of
-        ``a.jpg`` and ``a.png`` the first becomes ``a``, the second ``a.png``.
-    """
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        candidates = chain([path.stem, path.name], (f"{path.name}-{k}" for k in count(2)))
-        name = next(n for c in candidates if (n := path.with_name(c).as_posix()).lower() not in taken)
-        taken.add(name.lower())
-        names.append(name)
-    return names
-
-
-def class_folders(classes: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
-    """Name one folder per class so that sorting the names gives the labels back, as ImageFolder does.
-
-    Args:
-        classes: label names, or ``None``.
-        num_classes: number of labels.
-
-    Returns:
-        The names, cleaned of what a file system refuses; with the label in front where their order needs it.
-    """
-    digits = len(str(max(num_classes - 1, 0)))
-    if classes is None:
-        return tuple(f"{label:0{digits}d}" for label in range(num_classes))
-    clean = [re.sub(r"[^\w .,+()&'-]", "_", name).strip(" .") or "_" for name in classes]
-    if clean == sorted(clean) and len({name.lower() for name in clean}) == len(clean):
-        return tuple(clean)
-    return tuple(f"{label:0{digits}d}-{name}" for label, name in enumerate(clean))
-
-
 def _image_folder(root: Path) -> Source:
     folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise ValueError(f"SOURCE {str(root)!r} has no class sub-folders. SOURCE is {FORMS}.")
+        raise ValueError(
+            f"SOURCE {str(root)!r} has no class sub-folders. Say what is on each image: put them into one sub-folder "
+            f"per class; or write {METADATA} there, with columns file_name and label; or give all of them one label, a "
+            "class of a generator that is there: semtransforms protect SOURCE OUT --generator NAME --label CLASS. Else "
+            f"SOURCE is {FORMS}."
+        )
     parts = [name for name in folders if name.lower() in PARTS and _holds_folders_only(root / name)]
     if parts:
         part = "train" if "train" in parts else parts[0]
@@ -186,9 +148,8 @@ def _image_folder(root: Path) -> Source:
     others: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        inside = sorted(p for p in (root / folder).rglob("*") if _is_visible(p, root) and p.is_file())
-        found = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-        others += sorted(str(path) for path in set(inside).difference(found))
+        found, more = _files_below(root / folder, root)
+        others += more
         if not found:
             raise ValueError(
                 f"SOURCE: class folder {str(root / folder)!r} holds no images ({', '.join(IMAGE_SUFFIXES)}). "
@@ -196,18 +157,70 @@ def _image_folder(root: Path) -> Source:
             )
         files += found
         labels += [label] * len(found)
+    return _of_files(root, files, check_labels(labels, None), tuple(folders), tuple(folders), others)
 
-    relative = tuple(file.relative_to(root) for file in files)
+
+def _listed_folder(root: Path, label_column: str | None) -> Source:
+    """An image folder whose labels stand in ``metadata.csv``."""
+    listed = read_metadata(root, label_column)
+    found, others = _files_below(root, root)
+    unlisted = [path for path in found if path not in listed]
+    if unlisted:
+        raise ValueError(
+            f"SOURCE: {root / METADATA} has no row for {len(unlisted)} images, the first: {str(unlisted[0])!r}. Add "
+            "their rows, or move the images elsewhere."
+        )
+    classes = class_names(listed.values())
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = check_labels([numbers[name] for name in listed.values()], None)
+    others.remove(str(root / METADATA))
+    return _of_files(root, list(listed), labels, classes, class_folders(classes, len(classes)), others)
+
+
+def open_with_one_label(folder: Path, label: int, classes: tuple[str, ...] | None) -> Source:
+    """The images of a folder and its sub-folders, all with one label; their copies keep their places.
+
+    Args:
+        folder: on this disk.
+        label: of all images.
+        classes: label names, where known.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: it is no folder, or holds no images.
+    """
+    files, others = _files_below(folder, folder)
+    if not files:
+        raise ValueError(f"SOURCE {str(folder)!r} must be a folder of images ({', '.join(IMAGE_SUFFIXES)}).")
+    return _of_files(folder, files, check_labels([label] * len(files), None), classes, (), others)
+
+
+def _of_files(
+    root: Path,
+    files: list[Path],
+    labels: Tensor,
+    classes: tuple[str, ...] | None,
+    folders: tuple[str, ...],
+    others: list[str],
+) -> Source:
+    """A source of image files. Copies go to their classes' folders; without ``folders``, to where the files lie."""
+    relative = [file.relative_to(root) for file in files]
+    places = relative
+    if folders:
+        homes = [folders[label] for label in labels.tolist()]
+        places = [place if place.parts[0] == home else home / place for home, place in zip(homes, places, strict=True)]
     return Source(
         identity=str(root.resolve()),
-        labels=check_labels(labels, None),
-        classes=tuple(folders),
-        folders=tuple(folders),
-        names=unique_names(relative),
+        labels=labels,
+        classes=classes,
+        folders=folders,
+        names=unique_names(places),
         read=lambda index: files[index],
         place=lambda index: str(files[index]),
         folder=root,
-        files=relative,
+        files=tuple(relative),
         other_files=tuple(others),
     )
 
@@ -221,36 +234,28 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _is_visible(path: Path, root: Path) -> bool:
-    """Whether neither a file nor a folder of ``root`` that it lies in is hidden: trash, thumbnails, older versions."""
-    return not any(part.startswith(".") for part in path.relative_to(root).parts)
+def _files_below(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
+    """The images in a folder and its sub-folders, and the files of other suffixes.
 
-
-def _is_tabular(folder: Path) -> bool:
-    return _is_saved(folder) or _holds_parquet(folder)
-
-
-def _is_saved(folder: Path) -> bool:
-    """Whether ``save_to_disk`` wrote it."""
-    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
-
-
-def _holds_parquet(folder: Path) -> bool:
-    """Whether Parquet lies there, or in ``data``, as in a clone of a dataset on the Hub."""
-    return any(any(folder.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
+    What is hidden, or lies in a folder below ``root`` that is, is left out: trash, thumbnails, older versions.
+    """
+    visible = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(root).parts))
+    inside = sorted(path for path in visible if path.is_file())
+    images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+    return images, [str(path) for path in inside if path.suffix.lower() not in IMAGE_SUFFIXES]
 
 
 def _tabular(spec: str, path: Path, split: str | None, image_column: str | None, label_column: str | None) -> Source:
     from datasets import ClassLabel, Value
     from datasets import Image as ImageFeature
 
-    split, table = _load_table(spec, path, split)
+    split, table = load_table(spec, path, split)
     features = table.features
-    image_column = _column(
+    image_column = find_column(
         spec, "image", image_column, features, [n for n, f in features.items() if isinstance(f, ImageFeature)]
     )
     named = [n for n, f in features.items() if isinstance(f, ClassLabel)]
-    label_column = _column(spec, "label", label_column, features, named)
+    label_column = find_column(spec, "label", label_column, features, named)
     kind = features[label_column]
     if isinstance(kind, Value) and kind.dtype in ("string", "large_string"):
         raise ValueError(
@@ -278,64 +283,6 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
         columns=(image_column, label_column),
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
     )  # fmt: skip
-
-
-def _load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
-    """The part asked for, and its name."""
-    import datasets
-
-    if path.is_dir() and _is_saved(path):
-        table = datasets.load_from_disk(str(path))
-    elif path.is_dir():
-        try:
-            table = datasets.load_dataset(str(path))  # finds the parts by the names of the files, as on the Hub
-        except (datasets.exceptions.DatasetsError, ValueError) as error:
-            raise ValueError(
-                f"SOURCE {spec!r}: its Parquet files cannot be loaded together ({_first_line(error)}). "
-                "Give one of them, or a 'pattern*.parquet'."
-            ) from error
-    elif path.exists() or (any(c in spec for c in "*?[") and list(path.parent.glob(path.name))):
-        files = [str(path)] if path.exists() else sorted(map(str, path.parent.glob(path.name)))
-        if not all(file.endswith(".parquet") for file in files):
-            raise ValueError(f"SOURCE {spec!r} is a file that is not Parquet. SOURCE is {FORMS}.")
-        try:
-            table = datasets.load_dataset("parquet", data_files=files)  # files that were named are one part
-        except datasets.exceptions.DatasetsError as error:
-            raise ValueError(f"SOURCE {spec!r} is not readable as Parquet ({_first_line(error)}).") from error
-    elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", spec):
-        try:
-            table = datasets.load_dataset(spec)
-        except Exception as error:  # the Hub's client raises its own, requests' and httpx's families of errors
-            raise ValueError(
-                f"SOURCE {spec!r} is nothing on this disk, and as a dataset on the Hub it cannot be loaded "
-                f"({_first_line(error)}). SOURCE is {FORMS}."
-            ) from error
-    else:
-        raise ValueError(f"SOURCE {spec!r} does not exist. SOURCE is {FORMS}.")
-    parts = table if isinstance(table, dict) else {str(table.split or "train"): table}
-    if split is None:
-        split = next(iter(parts)) if len(parts) == 1 else "train"
-    if split not in parts:
-        raise ValueError(f"SOURCE {spec!r} has no split {split!r}. Give --split, one of: {', '.join(parts)}.")
-    return split, parts[split]
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong in the beginning: `datasets` says at the top only that something did."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).partition("\n")[0]
-
-
-def _column(spec: str, kind: str, given: str | None, features: Any, typed: list[str]) -> str:
-    """The column given, or the one of the right type, or the one of the usual name."""
-    remedy = f"Give --{kind}-column, one of: {', '.join(features)}."
-    if given is not None and given not in features:
-        raise ValueError(f"SOURCE {spec!r} has no column {given!r}. {remedy}")
-    found = given or (typed[0] if len(typed) == 1 else kind if kind in features else None)
-    if found is None:
-        raise ValueError(f"SOURCE {spec!r} does not say which of its columns is the {kind}. {remedy}")
-    return found
 
 
 def _torchvision(spec: str, split: str | None) -> Source:

@@ -36,6 +36,7 @@ from semtransforms.noise.methods import DEFAULT, check_surrogate
 from semtransforms.noise.pgd import forward, perturb_view, pgd, update_weights
 from semtransforms.noise.recording import record_noise
 from semtransforms.views.eot import EOT, build_eot
+from semtransforms.views.resize import centre_square
 
 # what a batch's keys are folded with
 _DEFENSE, _VIEW, _ATTACK = range(3)
@@ -59,12 +60,11 @@ def fit_generator(
     randomness is keyed by (seed, step, row), so a checkpoint holds the weights, the momentum and the step.
 
     Args:
-        dataset: any map-style dataset of (PIL image or uint8 tensor, int label), of one image size; or a pair of
-            tensors, uint8 (N, 3, H, W) and int64 (N,).
+        dataset: any map-style dataset of (PIL image or uint8 tensor, int label); or a pair of tensors, uint8
+            (N, 3, H, W) and int64 (N,). Of mixed sizes the fit sees the middle at 64 px, or at ``config.image_size``.
         config: a preset of :mod:`semtransforms.noise.methods`, changed as you like: radii, steps and length by
             :func:`semtransforms.with_effort`, the rest by ``dataclasses.replace``.
-        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none
-            to keep.
+        checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none.
         resume: continue from the checkpoint there, if there is one.
         checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
         device: where to fit; default: CUDA if present.
@@ -74,9 +74,9 @@ def fit_generator(
         The generator, on ``device``.
 
     Raises:
-        ValueError: empty or mixed-size data, bad labels, a surrogate that is not of the method's kind, a checkpoint
-            that belongs to another fit, a surrogate that learned nothing from clean data where the method needs one
-            that did.
+        ValueError: empty data, bad labels, mixed sizes for a method whose noise is for exactly these images, a
+            surrogate that is not of the method's kind, a checkpoint that belongs to another fit, a surrogate that
+            learned nothing from clean data where the method needs one that did.
         FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
         FloatingPointError: the surrogate diverged.
     """
@@ -97,7 +97,8 @@ def fit_generator(
                 f"checkpoint_dir already holds {checkpoint}. Pass resume=True (--resume on the command line) to go "
                 "on with it, or another folder."
             )
-    data = load_labelled(dataset, config.num_classes, config.image_size, exact=engine.exact)
+    to_one_size = None if engine.exact else centre_square
+    data = load_labelled(dataset, config.num_classes, config.image_size, exact=engine.exact, to_one_size=to_one_size)
     height, width = data.images.shape[2:]
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))

@@ -60,7 +60,7 @@ SEM_CLASSWISE = replace(
     SEM_PLUS,
     method="sem-classwise",
     surrogate_sees=None,
-    classwise=1,
+    classwise=4,
     eot=(Transformation("resized-crop"), *SEM_PLUS.eot[1:]),
     alpha_u=1 / 255,
     steps_u=2,

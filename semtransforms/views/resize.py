@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from semtransforms.core.grid import add_noise
 from semtransforms.views.visibility import FINER, tolerated
 
+NOISE_SIZE = 64  # S in pixels, for a generator that is fitted on photographs of mixed sizes
+
 
 @dataclass(frozen=True)
 class NoiseScale:
@@ -57,12 +59,7 @@ class NoiseScale:
         Returns:
             uint8 (3, h, w), bilinear with antialiasing; the same bytes on every machine.
         """
-        height, width = self.made_at(*image.shape[1:])
-        if (height, width) == tuple(image.shape[1:]):
-            return image
-        # PIL computes in whole numbers; torch's result depends on the processor
-        small = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize((width, height), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+        return _resampled(image, *self.made_at(*image.shape[1:]))
 
     def enlarge(self, noise: Tensor, image: Tensor) -> Tensor:
         """Noise at the size of its image.
@@ -106,3 +103,30 @@ def _fitted(height: int, width: int, side: int | None) -> tuple[int, int]:
     if side is None or shorter <= side:
         return height, width
     return round(height * side / shorter), round(width * side / shorter)
+
+
+def centre_square(image: Tensor, side: int = NOISE_SIZE) -> Tensor:
+    """The middle of an image as a square: what a fit sees of a photograph.
+
+    Args:
+        image: uint8 (3, H, W).
+        side: of the square, in pixels.
+
+    Returns:
+        uint8 (3, side, side): the image with its shorter side brought to ``side``, as where noise is made, and the ends
+        of its longer side cut off. A smaller image is enlarged, though its noise will be made at its own size.
+    """
+    height, width = image.shape[1:]
+    shorter = min(height, width)
+    whole = _resampled(image, round(height * side / shorter), round(width * side / shorter))
+    top, left = (whole.shape[1] - side) // 2, (whole.shape[2] - side) // 2
+    return whole[:, top : top + side, left : left + side].contiguous()
+
+
+def _resampled(image: Tensor, height: int, width: int) -> Tensor:
+    """An image at another size, bilinear with antialiasing; the same bytes on every machine."""
+    if (height, width) == tuple(image.shape[1:]):
+        return image
+    # PIL computes in whole numbers; torch's result depends on the processor
+    small = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from owner import quicken
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from semtransforms.core.config import GeneratorConfig, parse_radius
 from semtransforms.core.models import build_model
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise.methods import METHODS, with_effort
+from semtransforms.photographs import look
 from semtransforms.protect.figures import NOISE_GAIN, PANEL, side_by_side
 
 
@@ -168,6 +170,43 @@ def test_fit_then_protect(photos: Path, tmp_path: Path):
     assert json.loads((tmp_path / "out" / "protection.json").read_text())["rho_u"] == "16/255"
 
 
+def test_protect_without_a_generator_ends_with_a_verdict(photos: Path, tmp_path: Path, monkeypatch):
+    """The first command of an owner: what they get, how well it is protected, and what to keep to themselves."""
+    quicken(monkeypatch.setattr)
+    monkeypatch.setattr(look, "FEWEST_MEASURED", 0)
+    common = ("protect", photos, tmp_path / "out", "--cache-dir", tmp_path / "cache", "--device", "cpu")
+    result = run(*common, "--minutes", 0)
+    assert result.exit_code == 2
+    assert "got 0. Here about" in result.stderr
+    fails(run(*common, "--noise-size", 8), "--noise-size", "--generator")
+    fails(run(*common, "--label", "cat"), "--label", "--generator")
+    assert not (tmp_path / "out").exists()
+    result = run(*common, "--minutes", 1)
+    assert result.exit_code == 0, result.output
+    generator = next((tmp_path / "cache" / "generators").rglob("model.safetensors")).parent
+    report = next((tmp_path / "cache" / "generators").rglob("report.html"))
+    for word in ("4 photographs of 2 classes", "4 images protected", str(generator), str(report)):
+        assert word in result.stdout
+    verdict = result.stdout.strip().splitlines()[-2:]
+    assert "2 of the published photographs" in verdict[0]
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 4
+    fails(run(*common, "--minutes", 1, "--generator", generator), "--minutes", "--generator")
+
+
+def test_one_label_for_all_images(photos: Path, generator: Path, tmp_path: Path):
+    """A flat folder of one thing: its copies carry the noise of the class that was named."""
+    common = ("--generator", generator, "--cache-dir", tmp_path / "cache", "--seed", 3)
+    fails(run("protect", photos / "cat", tmp_path / "out", *common), "no class sub-folders", "--label")
+    fails(run("protect", photos / "cat", tmp_path / "out", *common, "--label", "2"), "--label", "'2'", "known: 0, 1")
+    assert run("protect", photos / "cat", tmp_path / "out", *common, "--label", "1").exit_code == 0
+    files = sorted((photos / "cat").iterdir())
+    pixels = np.stack([np.asarray(Image.open(path)) for path in files]).transpose(0, 3, 1, 2).copy()
+    images = torch.from_numpy(pixels)
+    expected = NoiseGenerator.from_pretrained(generator, device="cpu").protect(images, torch.ones(2).long(), seed=3)
+    found = np.stack([np.asarray(Image.open(tmp_path / "out" / path.name)) for path in files]).transpose(0, 3, 1, 2)
+    assert (found == expected.numpy()).all()
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -230,15 +269,15 @@ FIT_QUICKLY = ("--steps-u", 1, "--steps-a", 1, "--num-samples", 1, "--surrogate"
                "--train-steps", 1, "--batch-size", 2)  # fmt: skip
 
 
-def test_fit_on_mixed_sizes_needs_a_size(photos: Path, tmp_path: Path):
-    """People's photographs have many sizes; the remedy named must be one that a command line has."""
+def test_fit_on_mixed_sizes(photos: Path, tmp_path: Path):
+    """People's photographs have many sizes; whoever needs another square than the usual one can have it."""
     Image.new("RGB", (12, 9)).save(photos / "cat" / "3.png")
-    fails(run("fit", photos, tmp_path / "mine", *FIT_QUICKLY), "8, 8", "9, 12", "--size")
-    assert not (tmp_path / "mine").exists()
     fails(run("fit", photos, tmp_path / "mine", *FIT_QUICKLY, "--size", 0), "--size", "0")
-    result = run("fit", photos, tmp_path / "mine", *FIT_QUICKLY, "--size", 8)
-    assert result.exit_code == 0, result.output
-    assert NoiseGenerator.from_pretrained(tmp_path / "mine").config.image_size == (8, 8)
+    for size, options in ((64, ()), (8, ("--size", 8))):
+        result = run("fit", photos, tmp_path / str(size), *FIT_QUICKLY, *options)
+        assert result.exit_code == 0, result.output
+        assert f"{size}x{size} px" in result.stdout
+        assert NoiseGenerator.from_pretrained(tmp_path / str(size)).config.image_size == (size, size)
 
 
 def test_fit_names_an_undecodable_image_once(photos: Path, tmp_path: Path):

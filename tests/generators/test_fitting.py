@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from killing import run_killed
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.data import TensorDataset
 
@@ -19,8 +20,9 @@ from semtransforms.generators.fitting import fit_generator, load_labelled, train
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.generators.weights import round_to_half
 from semtransforms.noise.engine import build_surrogate
-from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_CLASSWISE
+from semtransforms.noise.methods import EM, NTGA, REM, REM_DELTA_U, REM_THETA, SEM, SEM_CLASSWISE
 from semtransforms.views.eot import build_eot
+from semtransforms.views.resize import centre_square
 
 SMALL = {
     "surrogate": "convnet", "width": 4, "steps_u": 2, "steps_a": 2, "num_samples": 2, "train_steps": 12,
@@ -518,8 +520,6 @@ def test_fits_on_a_map_style_dataset():
         ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, -1, 0])), ValueError, "index 2"),
         ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])), ValueError, "labels"),
         ((torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long()), ValueError, "two classes"),
-        ([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0), (torch.zeros(3, 9, 8, dtype=torch.uint8), 1)],
-         ValueError, "one size"),
     ],
 )  # fmt: skip
 def test_bad_data_is_refused_before_fitting(data, error, words):
@@ -540,6 +540,47 @@ def test_image_size_resizes_and_crops():
     assert found[2].unique().tolist() == [100]
     generator = fit(small(train_steps=2, image_size=(10, 10)), data=data)
     assert generator.config.image_size == (10, 10)
+
+
+def photographs(sizes):
+    """Noise of these sizes, (height, width), with labels 0 and 1 in turns."""
+    rng = np.random.default_rng(0)
+    pixels = [torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8)) for size in sizes]
+    return [(each, index % 2) for index, each in enumerate(pixels)]
+
+
+# the sizes are asked of every second image first: they tell, they do not, and there are too few to ask
+@pytest.mark.parametrize("differing", [20, 21, None])
+def test_mixed_sizes_become_squares_of_64_px(differing):
+    """Owners' photographs have all shapes; a fit that stops at the second one, or squeezes them, is none for them."""
+    sizes = [(96, 130)] * 32 if differing else [(96, 130), (70, 64), (40, 50)]
+    if differing:
+        sizes[differing] = (150, 75)
+    data = photographs(sizes)
+    found = load_labelled(data, to_one_size=centre_square)
+    assert found.labels.tolist() == [index % 2 for index in range(len(sizes))]
+    for (image, _), square in zip(data, found.images, strict=True):
+        # PIL's own: the shorter side to 64 px, then the middle
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        scale = 64 / min(picture.size)
+        whole = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BILINEAR)
+        left, top = ((side - 64) // 2 for side in whole.size)
+        assert (np.asarray(whole.crop((left, top, left + 64, top + 64))) == square.permute(1, 2, 0).numpy()).all()
+
+
+def test_a_fit_on_mixed_sizes():
+    """Its noise is made at the size of the squares, so the generator must know it."""
+    generator = fit(small(train_steps=1), data=photographs([(80, 70), (64, 90)]))
+    assert generator.config.image_size == (64, 64)
+    with pytest.raises(ValueError, match="one size"):  # noise for exactly these images cannot be made for their middles
+        fit(replace(NTGA, steps_u=1), data=photographs([(80, 70), (64, 90)]))
+
+
+def test_images_of_one_size_stay_as_they_are():
+    """Whoever has fitted before would get another generator from the same images."""
+    images, labels = shapes(side=70)
+    found = load_labelled(list(zip(images, labels.tolist(), strict=True)), to_one_size=centre_square)
+    assert torch.equal(found.images, images)
 
 
 @pytest.mark.parametrize(

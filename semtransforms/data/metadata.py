@@ -1,0 +1,66 @@
+"""Labels in ``metadata.csv``, a table beside the images, as `datasets` reads it too."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+METADATA = "metadata.csv"
+FILE_COLUMN = "file_name"
+
+
+def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str]:
+    """Read which label each image of a folder has.
+
+    Args:
+        root: the folder with ``metadata.csv``: UTF-8, with a head, and the path of each image in ``file_name``.
+        label_column: column of the labels; ``None`` for ``label``, or for the only other column.
+
+    Returns:
+        The images' paths, below ``root``, to their labels, in the order of the paths.
+
+    Raises:
+        ValueError: a column or a label is missing, a file is missing, named twice, or not in the folder; the message
+            names the line.
+    """
+    table = root / METADATA
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} is no CSV in UTF-8 ({error}). Save it as one.") from error
+    label_column = _label_column(table, columns, label_column)
+    labels: dict[Path, str] = {}
+    for line, row in rows:
+        name, label = ((row[column] or "").strip() for column in (FILE_COLUMN, label_column))
+        where = f"{table}, line {line}:"
+        if not name or not label:
+            raise ValueError(f"{where} {label_column if name else FILE_COLUMN} is empty. Every image needs a label.")
+        path = root / name
+        if ".." in Path(name).parts or not path.is_relative_to(root) or not path.is_file():
+            raise ValueError(f"{where} there is no file {name!r} in the folder. Correct the name, or remove the line.")
+        if path in labels:
+            raise ValueError(f"{where} {name!r} stands there twice. An image has one label: remove a line.")
+        labels[path] = label
+    return dict(sorted(labels.items()))
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """The labels in order, each once: numbers by their value, other names by the alphabet."""
+    names = set(labels)
+    return tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
+
+
+def _label_column(table: Path, columns: list[str], given: str | None) -> str:
+    if FILE_COLUMN not in columns:
+        raise ValueError(f"{table} must have a column {FILE_COLUMN!r} in its first line, got {', '.join(columns)}.")
+    others = [column for column in columns if column != FILE_COLUMN]
+    found = given or ("label" if "label" in others or len(others) != 1 else others[0])
+    if found not in others:
+        raise ValueError(
+            f"{table} has no column {found!r}. Give --label-column, one of: {', '.join(others) or 'none'}."
+        )
+    return found

@@ -1,0 +1,113 @@
+"""Tables of images: what `datasets` has saved, Parquet, and data sets on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from semtransforms.data.metadata import METADATA
+
+FORMS = f"""an image folder with one sub-folder per class (photos/cat/1.jpg) or with labels in {METADATA}, \
+a folder written by datasets' save_to_disk, a Parquet file, a folder or a 'pattern*.parquet' of them, \
+a dataset on the Hugging Face Hub (uoft-cs/cifar10), \
+or torchvision:NAME:ROOT (torchvision:CIFAR10:./data)"""
+
+
+def is_tabular(folder: Path) -> bool:
+    """Whether a folder holds a table of images instead of image files."""
+    return _is_saved(folder) or _holds_parquet(folder)
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote it."""
+    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+
+
+def _holds_parquet(folder: Path) -> bool:
+    """Whether Parquet lies there, or in ``data``, as in a clone of a dataset on the Hub."""
+    return any(any(folder.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
+
+
+def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
+    """Load one part of a table of images.
+
+    Args:
+        spec: as it was given, for messages.
+        path: the same as a path; nothing there for a name on the Hub.
+        split: the part; ``None`` for the only one, or ``"train"``.
+
+    Returns:
+        The part's name, and the part, a ``datasets.Dataset``.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    import datasets
+
+    if path.is_dir() and _is_saved(path):
+        table = datasets.load_from_disk(str(path))
+    elif path.is_dir():
+        try:
+            table = datasets.load_dataset(str(path))  # finds the parts by the names of the files, as on the Hub
+        except (datasets.exceptions.DatasetsError, ValueError) as error:
+            raise ValueError(
+                f"SOURCE {spec!r}: its Parquet files cannot be loaded together ({_first_line(error)}). "
+                "Give one of them, or a 'pattern*.parquet'."
+            ) from error
+    elif path.exists() or (any(c in spec for c in "*?[") and list(path.parent.glob(path.name))):
+        files = [str(path)] if path.exists() else sorted(map(str, path.parent.glob(path.name)))
+        if not all(file.endswith(".parquet") for file in files):
+            raise ValueError(f"SOURCE {spec!r} is a file that is not Parquet. SOURCE is {FORMS}.")
+        try:
+            table = datasets.load_dataset("parquet", data_files=files)  # files that were named are one part
+        except datasets.exceptions.DatasetsError as error:
+            raise ValueError(f"SOURCE {spec!r} is not readable as Parquet ({_first_line(error)}).") from error
+    elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", spec):
+        try:
+            table = datasets.load_dataset(spec)
+        except Exception as error:  # the Hub's client raises its own, requests' and httpx's families of errors
+            raise ValueError(
+                f"SOURCE {spec!r} is nothing on this disk, and as a dataset on the Hub it cannot be loaded "
+                f"({_first_line(error)}). SOURCE is {FORMS}."
+            ) from error
+    else:
+        raise ValueError(f"SOURCE {spec!r} does not exist. SOURCE is {FORMS}.")
+    parts = table if isinstance(table, dict) else {str(table.split or "train"): table}
+    if split is None:
+        split = next(iter(parts)) if len(parts) == 1 else "train"
+    if split not in parts:
+        raise ValueError(f"SOURCE {spec!r} has no split {split!r}. Give --split, one of: {', '.join(parts)}.")
+    return split, parts[split]
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong in the beginning: `datasets` says at the top only that something did."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0]
+
+
+def find_column(spec: str, kind: str, given: str | None, features: Any, typed: list[str]) -> str:
+    """The column given, or the one of the right type, or the one of the usual name.
+
+    Args:
+        spec: the table as it was given, for messages.
+        kind: ``"image"`` or ``"label"``.
+        given: a column's name, or ``None``.
+        features: the table's columns by name.
+        typed: those of the right type.
+
+    Returns:
+        Its name.
+
+    Raises:
+        ValueError: there is no such column, or no telling which.
+    """
+    remedy = f"Give --{kind}-column, one of: {', '.join(features)}."
+    if given is not None and given not in features:
+        raise ValueError(f"SOURCE {spec!r} has no column {given!r}. {remedy}")
+    found = given or (typed[0] if len(typed) == 1 else kind if kind in features else None)
+    if found is None:
+        raise ValueError(f"SOURCE {spec!r} does not say which of its columns is the {kind}. {remedy}")
+    return found

@@ -1,0 +1,169 @@
+"""A quick trainer on a sample of what was published, and on the originals: the verdict an owner gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from semtransforms.data.images import as_pixels
+from semtransforms.data.loading import resized
+from semtransforms.evaluation.protocol import evaluate
+from semtransforms.evaluation.records import CLEAN
+from semtransforms.evaluation.report import EvaluationReport
+from semtransforms.evaluation.report.summary import percent, summarise
+from semtransforms.evaluation.report.verdict import judge
+from semtransforms.photographs.look import Found
+
+SAMPLE = 600  # photographs that are looked at, those to test with included
+HELD_OUT = 5  # every which one is to test with
+COPY = "published"  # its name in the report
+TRAINER = "convnet"
+TRAINER_WIDTH = 32
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the check found.
+
+    Args:
+        verdict: two sentences.
+        report: the page; it shows originals and noise, so it must stay private. ``None`` where nothing was measured.
+        learned: share of what the originals teach beyond guessing that the trainer still learned, where known.
+    """
+
+    verdict: tuple[str, str]
+    report: Path | None
+    learned: float | None
+
+
+class Sample:
+    """Some of an owner's photographs as a map-style dataset, as they are or as they were published.
+
+    Args:
+        found: the photographs.
+        rows: which of them.
+        copies: the files that were published, row by row; ``None`` for the originals.
+    """
+
+    def __init__(self, found: Found, rows: Sequence[int], copies: Sequence[Path] | None = None) -> None:
+        self.source, self.rows, self.copies = found.source, rows, copies
+        self.classes = found.source.classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if self.copies is None:
+            return self.source[self.rows[index]]
+        with Image.open(self.copies[index]) as image:
+            return as_pixels(image), int(self.source.labels[self.rows[index]])
+
+
+def check_copy(
+    found: Found, copies: dict[int, Path], side: int, folder: Path, *, device: str | None, progress: bool
+) -> Checked:
+    """Train a small network on a sample of the published photographs, and on their originals.
+
+    A fifth of the sample is kept from both trainings. Its originals are what is tested with: the trainer never had
+    them, in no form.
+
+    Args:
+        found: the photographs.
+        copies: row to published file.
+        side: S, the size that the trainer trains at.
+        folder: for the report, in the private folder; a check that was killed goes on in it.
+        device: where to train; default: CUDA if present.
+        progress: show bars.
+
+    Returns:
+        The verdict.
+    """
+    train, held_out = draw(found, sorted(copies))
+    held_out = _unseen(found, train, held_out, side, progress)
+    if not held_out:
+        lesson = "Nothing was checked: the photographs held out for it are all copies of others."
+        return Checked((lesson, "Take the copies out of SOURCE, and give the same command again."), None, None)
+    published = Sample(found, train, [copies[row] for row in train])
+    report = _train(Sample(found, train), published, Sample(found, held_out), side, folder, device, progress)
+    return Checked(*_verdict(report, folder))
+
+
+def _train(
+    clean: Sample, published: Sample, tests: Sample, side: int, folder: Path, device: str | None, progress: bool
+) -> EvaluationReport:
+    """The trainers: at the noise's own size and at half of it, with random crops, who do nothing else."""
+    return evaluate(
+        clean,
+        protected=published,
+        test=tests,
+        network=TRAINER,
+        width=TRAINER_WIDTH,
+        train_sizes=(side // 2, side),
+        crops=("random-resized",),
+        seeds=(0,),
+        name="photographs",
+        copy_name=COPY,
+        out=folder,
+        device=device,
+        progress=progress,
+    )
+
+
+def draw(found: Found, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Draw a sample, class by class, and hold out a fifth of each class, one photograph at least.
+
+    Args:
+        found: the photographs.
+        rows: those to draw from.
+
+    Returns:
+        Rows to train on and rows to test with, ascending; the same each time.
+    """
+    labels = found.source.labels[list(rows)].numpy()
+    train: list[int] = []
+    held_out: list[int] = []
+    for label in np.unique(labels):
+        members = np.asarray(rows)[labels == label]
+        drawn = np.random.default_rng(0).permutation(members)[: max(2, SAMPLE * len(members) // len(rows))].tolist()
+        cut = min(max(1, len(drawn) // HELD_OUT), len(drawn) - 1)
+        held_out += drawn[:cut]
+        train += drawn[cut:]
+    return sorted(train), sorted(held_out)
+
+
+def _unseen(found: Found, train: list[int], held_out: list[int], side: int, progress: bool) -> list[int]:
+    """The held-out photographs that the trainer does not have under another name: as squares, which they train on."""
+
+    rows = tqdm(train + held_out, desc="compare", unit="image", disable=not progress)
+    squares = {row: resized(found.source[row][0], (side, side)).numpy() for row in rows}
+    known = {squares[row].tobytes() for row in train}
+    return [row for row in held_out if squares[row].tobytes() not in known]
+
+
+def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], Path, float | None]:
+    """What the owner is told, in two sentences."""
+    summary = summarise(report.records)
+    found = judge(summary, COPY)
+    best = {
+        name: max(cell.best or 0 for (of, _), cell in summary.cells.items() if of == name) for name in (COPY, CLEAN)
+    }
+    record = report.records[0]
+    published, clean, guess = (percent(share) for share in (best[COPY], best[CLEAN], summary.guess))
+    first = (
+        f"A small network that trained on {record.train_images} of the published photographs names {published} of "
+        f"{record.test_images} other, clean ones rightly; trained on the originals, {clean}; guessing gives {guess}."
+    )
+    if found.learned is None:
+        second = "The originals taught it next to nothing, so this says nothing about the protection."
+    else:
+        second = (
+            f"So it learned {percent(found.learned)} of what the originals teach: {found.word} against this trainer; "
+            "others may learn more."
+        )
+    return (first, second), folder / "report.html", found.learned

@@ -1,0 +1,310 @@
+"""One call for an owner: look, plan, fit a private generator, protect, check.
+
+What is private lies in ``<private>/generators/<name of the folder>-<hash>/``: the plan, the checkpoint of an unfinished
+fit, the generator, the reports. Each step goes on where a kill has left it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.files import alone_in, explained, making_folder, read_json, sweep, to_json, write_atomically
+from semtransforms.core.models import MODELS
+from semtransforms.data.images import UNDECODABLE, to_rgb
+from semtransforms.data.loading import Labelled
+from semtransforms.data.opening import MOST_PIXELS
+from semtransforms.data.sources import open_source, reason
+from semtransforms.data.store import default_cache_dir
+from semtransforms.generators.fitting import fit_generator
+from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.photographs.check import SAMPLE, TRAINER_WIDTH, Checked, check_copy
+from semtransforms.photographs.look import Found, check_enough, look
+from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
+from semtransforms.protect.formats import FORMATS, pick_quality
+from semtransforms.protect.publish import Outcome, check_places, check_room, protect_source
+from semtransforms.views.resize import NOISE_SIZE, centre_square
+
+SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
+
+CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
+
+Say = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What one call did.
+
+    Args:
+        found: the photographs, and what was left out.
+        outcome: what was written, and where the seed is.
+        checked: the verdict and its report.
+        generator: the folder of the private generator.
+    """
+
+    found: Found
+    outcome: Outcome
+    checked: Checked
+    generator: Path
+
+
+def protect_photographs(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    minutes: float = 20,
+    private: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    format: str = "png",
+    quality: int | None = None,
+    visibility: float = 1.0,
+    workers: int = 0,
+    max_megapixels: float = MOST_PIXELS / 1e6,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Protection:
+    """Protect photographs with a generator that is fitted for them, and check what a trainer still learns.
+
+    Called again after an interruption, even by ``kill -9``, it goes on. With more photographs of the same classes it
+    uses the same generator.
+
+    Args:
+        source: an image folder, or what else :func:`semtransforms.data.sources.open_source` takes.
+        out: folder to write the protected copies to; must be empty, or begun by this call.
+        minutes: for the fit; protecting and checking take as long as they take, and the plan says how long.
+        private: folder for what must not be published: generator, seed, reports. Default: where noise is kept.
+        seed: of the fit and the noise; ``None`` for fresh ones that nobody can guess.
+        format: ``"png"`` or ``"jpeg"``.
+        quality, visibility, workers, max_megapixels: as for
+            :func:`~semtransforms.protect.publish.protect_source`.
+        split, image_column, label_column: as for ``open_source``.
+        device: where to compute; default: CUDA if present.
+        progress: show bars, and say what was found and is done.
+
+    Returns:
+        What was found and done, with the verdict.
+
+    Raises:
+        ValueError: before any long work: too few photographs, classes or minutes, an argument that does not fit, a
+            private generator that was fitted for other classes.
+        OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
+    """
+    say: Say = tqdm.write if progress else lambda line: None
+    _check_format(format, quality)
+    columns = {"split": split, "image_column": image_column, "label_column": label_column}
+    images = open_source(os.fspath(source), **columns)
+    target = Path(out).expanduser()
+    hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
+    check_places(images, target, hidden)
+    found = look(images, SMALLEST, progress=progress)
+    for line in found.describe():
+        say(line)
+    check_enough(found)
+    with _private_folder(hidden / "generators", os.fspath(source), columns) as folder:
+        maker = _Maker(folder, device, progress, say)
+        generator = maker.find(found) or maker.make(found, minutes, seed, target, format)
+        outcome = protect_source(
+            images, target, generator, format=format, quality=quality, seed=seed, private=hidden / "protections",
+            visibility=visibility, device=device, workers=workers, max_megapixels=max_megapixels,
+        )  # fmt: skip
+        checked = maker.check(found, _side(generator.config), target, format)
+    return Protection(found, outcome, checked, maker.generator)
+
+
+def _check_format(format: str, quality: int | None) -> None:
+    if format not in CHECKED_FORMATS:
+        raise ValueError(
+            f"format (--format) must be one of {', '.join(CHECKED_FORMATS)}, got {format!r}: the check reads them. "
+            "For others fit a generator (semtransforms fit), and give it with --generator."
+        )
+    pick_quality(format, quality)
+
+
+@contextmanager
+def _private_folder(generators: Path, source: str, columns: Mapping[str, str | None]) -> Iterator[Path]:
+    """The private folder of these photographs, however their folder is spelled; readable by its owner only."""
+    place = Path(source).expanduser()
+    place = place.resolve() if place.exists() else Path(source)
+    folder = generators / f"{place.name}-{_digest([str(place), columns])}"
+    with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
+        for each in (generators, folder):
+            each.chmod(0o700)
+        sweep(folder)
+        yield folder
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def _side(config: GeneratorConfig) -> int:
+    """S."""
+    assert config.image_size is not None  # a plan has it, and so has a generator
+    return min(config.image_size)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What is done in the private folder: the generator is found or fitted, and the copies are checked."""
+
+    folder: Path
+    device: str | None
+    progress: bool
+    say: Say
+
+    @property
+    def generator(self) -> Path:
+        """Where it lies once it is finished."""
+        return self.folder / "generator"
+
+    def find(self, found: Found) -> NoiseGenerator | None:
+        """The finished generator, if there is one.
+
+        Raises:
+            ValueError: it was fitted for other classes.
+        """
+        if not self.generator.is_dir():
+            return None
+        generator = NoiseGenerator.from_pretrained(self.generator, device=self.device)
+        before, now = generator.classes or tuple(map(str, range(generator.num_classes))), found.classes
+        if before != now:
+            differing = [f"new: {name}" for name in now if name not in before]
+            differing += [f"gone: {name}" for name in before if name not in now]
+            raise ValueError(
+                f"SOURCE has other classes than those that its generator {str(self.generator)!r} was fitted for "
+                f"({', '.join(differing) or 'in another order'}). Noise is made for a class, so a new generator is "
+                "needed: give another --cache-dir and an empty OUT, and it is fitted there."
+            )
+        self._checkpoint.unlink(missing_ok=True)  # a kill behind the fit leaves it
+        self.say(f"The generator of these classes is used again: {self.generator}")
+        read, write = measure_files(found, _side(generator.config))
+        self._expect(found, generator.config, measure_passes(generator.config, self.device), read, write, fit=0)
+        return generator
+
+    def make(self, found: Found, minutes: float, seed: int | None, out: Path, format: str) -> NoiseGenerator:
+        """Plan a fit or take up the one that was begun, and carry it through.
+
+        Raises:
+            ValueError: ``out`` holds something, or the minutes are too few.
+            OSError: the disk has not enough room for the copies.
+        """
+        if out.is_dir() and any(out.iterdir()):  # found out now, not behind the fit
+            raise ValueError(f"OUT {str(out)!r} is not empty. Choose an empty folder.")
+        check_room(found.source, next(p for p in (out, *out.parents) if p.exists()), len(found.rows), FORMATS[format])
+        read, write = measure_files(found, NOISE_SIZE)
+        plan = self._plan(found, minutes, seed, read)
+        self.say(plan.describe())
+        self._expect(found, plan.config, plan.passes, read, write, fit=plan.fit_seconds + found.pixels * read)
+        photographs = read_squares(found, _side(plan.config), self.progress, self.say)
+        generator = fit_generator(
+            photographs,
+            plan.config,
+            checkpoint_dir=self.folder,
+            resume=True,
+            checkpoint_every=plan.checkpoint_every,
+            device=self.device,
+            progress=self.progress,
+        )
+        with explained("--cache-dir", self.folder):
+            unfinished = self.folder / "generator.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            generator.save_pretrained(unfinished)
+            for file in unfinished.iterdir():
+                file.chmod(0o600)
+            os.replace(unfinished, self.generator)
+            self._checkpoint.unlink(missing_ok=True)
+        return NoiseGenerator.from_pretrained(self.generator, device=self.device)
+
+    def check(self, found: Found, side: int, out: Path, format: str) -> Checked:
+        """Check the copies of a format that lie in ``out``, for a trainer at S = ``side``."""
+        files = {row: out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows}
+        copies = {row: file for row, file in files.items() if file.is_file()}
+        folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), format])}"
+        return check_copy(found, copies, side, folder, device=self.device, progress=self.progress)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def _plan(self, found: Found, minutes: float, seed: int | None, read: float) -> Plan:
+        """The plan of an unfinished fit of these photographs, or a new one."""
+        path = self.folder / "plan.json"
+        if path.exists():
+            plan = Plan.from_dict(read_json(path))
+            if plan.photographs == found.digest:
+                self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")
+                return plan
+            self.say("The photographs have changed since a fit was begun: it begins anew.")
+        plan = make_plan(
+            found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed, device=self.device
+        )
+        with explained("--cache-dir", self.folder):
+            self._checkpoint.unlink(missing_ok=True)
+            write_atomically(path, to_json(plan.to_dict()), mode=0o600)
+        return plan
+
+    def _expect(
+        self, found: Found, config: GeneratorConfig, passes: float, read: float, write: float, *, fit: float
+    ) -> None:
+        """Say how long each step will take, and which photographs are too small for noise of the usual size."""
+        small = int((found.sizes.min(axis=1) < _side(config)).sum())
+        if small:
+            self.say(f"Smaller than {_side(config)} px, with noise that is made at their own size: {small}.")
+        protect = found.pixels * write  # class-wise noise is there: no pass
+        sample = min(SAMPLE, len(found.rows))
+        # two trainings of 20 epochs, or of 100 updates of 128; originals are decoded twice, copies once
+        trained = passes * ((config.width or TRAINER_WIDTH) / TRAINER_WIDTH) ** 2
+        check = 2 * max(20 * sample, 12_800) / trained + 3 * read * found.pixels * sample / len(found.rows)
+        steps = {"fit": fit, "protect": protect, "check": check}
+        text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)
+        self.say(f"Expected: {text}.")
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
+def read_squares(found: Found, side: int, progress: bool, say: Say) -> Labelled:
+    """The middle of each photograph at the noise's size, decoded one at a time.
+
+    Args:
+        found: the photographs.
+        side: S.
+        progress: show a bar.
+        say: told of photographs that do not decode.
+
+    Returns:
+        Squares uint8 (N, 3, S, S) and labels, of those that decode.
+
+    Raises:
+        ValueError: too few are left.
+    """
+    squares, labels, failed = [], [], {}
+    for row in tqdm(found.rows, desc="read", unit="image", disable=not progress):
+        try:
+            with found.source.open(row) as image:
+                squares.append(centre_square(to_rgb(image).pixels, side))
+        except UNDECODABLE as error:
+            failed[row] = reason(error)
+            say(f"Skipped: {found.source.place(row)} ({failed[row]})")
+        else:
+            labels.append(int(found.source.labels[row]))
+    if failed:
+        check_enough(found.without(failed))
+    return Labelled(torch.stack(squares), torch.tensor(labels), found.source.classes)

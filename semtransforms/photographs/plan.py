@@ -1,0 +1,234 @@
+"""What to do in the minutes that there are: speed measured here, and the fit that follows from it."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semtransforms.core.checks import check_number
+from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.grid import add_noise
+from semtransforms.core.hardware import keep_freed_memory, pick_device
+from semtransforms.core.keys import index_keys
+from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
+from semtransforms.generators.fitting import train_step
+from semtransforms.noise.engine import build_surrogate
+from semtransforms.noise.methods import SEM_CLASSWISE, with_effort
+from semtransforms.photographs.look import Found
+from semtransforms.views.eot import build_eot
+from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
+
+BATCH = 64  # photographs an update
+MOST_UPDATES = 2_000  # more have not been measured
+MEASURED_SECONDS = 0.7  # of updates, after one to warm up
+CHECKPOINT_SECONDS = 30  # of the fit, what a kill may cost
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One of the fits that there is to choose from.
+
+    Args:
+        side: S, the square in pixels that the surrogate sees, and the shorter side at which noise is made.
+        width: of the surrogate, a convnet.
+        enough: updates (M) from which on this fit is preferred to the next one.
+    """
+
+    side: int
+    width: int
+    enough: int
+
+
+# the better ones first; the last is taken where nothing else fits into the minutes
+EFFORTS = (
+    Effort(NOISE_SIZE, 32, 400),
+    Effort(NOISE_SIZE, 16, 200),
+)
+
+
+def config_for(
+    effort: Effort, *, num_classes: int, photographs: int, train_steps: int = 1, seed: int = 0
+) -> GeneratorConfig:
+    """The fit that an effort stands for.
+
+    Args:
+        effort: size and width.
+        num_classes: C.
+        photographs: N, how many there are to fit on.
+        train_steps: M.
+        seed: of the fit.
+    """
+    return replace(
+        with_effort(SEM_CLASSWISE, train_steps=train_steps),
+        width=effort.width,
+        num_classes=num_classes,
+        image_size=(effort.side, effort.side),
+        batch_size=min(BATCH, photographs),
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The fit that was decided on. It is kept, so that a fit that goes on later stays the same fit.
+
+    Args:
+        config: everything that decides the generator.
+        minutes: what it was to take.
+        passes: a second, as measured when it was made.
+        photographs: digest of what is fitted on.
+    """
+
+    config: GeneratorConfig
+    minutes: float
+    passes: float
+    photographs: str
+
+    @property
+    def fit_seconds(self) -> float:
+        """How long the updates take."""
+        return self.config.train_steps * passes_of_update(self.config) / self.passes
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Updates between checkpoints."""
+        return max(1, int(CHECKPOINT_SECONDS * self.passes / passes_of_update(self.config)))
+
+    def describe(self) -> str:
+        """A line for the owner."""
+        c, side = self.config, max(self.config.image_size or (0,))
+        return (
+            f"Plan: a {c.surrogate} of width {c.width} is fitted on the middle of each photograph at {side} px: "
+            f"{c.train_steps:,} updates of {c.batch_size} photographs with {c.steps_u} noise steps each "
+            f"({self.passes:,.0f} passes a second here). It makes noise of {side} px, which is enlarged."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "config": self.config.to_dict(), "minutes": self.minutes, "passes": self.passes,
+            "photographs": self.photographs,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**values, "config": GeneratorConfig.from_dict(values["config"])})
+
+
+def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: str | None = None) -> Plan:
+    """Choose the best fit that the minutes allow on this machine.
+
+    Args:
+        found: the photographs.
+        minutes: for reading the photographs and for the fit.
+        read: seconds to read one pixel of them.
+        seed: of the fit.
+        device: where to fit; default: CUDA if present.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: the minutes do not suffice for one update; the message says which do.
+    """
+    check_number("minutes", minutes, low=-math.inf)
+    left = 60 * minutes - found.pixels * read
+    facts: dict[str, Any] = {"num_classes": len(found.classes), "photographs": len(found.rows)}
+    measured: dict[tuple[int, int], float] = {}
+    updates = 0
+    for effort in EFFORTS:
+        config, network = config_for(effort, **facts), (effort.side, effort.width)
+        if network not in measured:
+            measured[network] = measure_passes(config, device)
+        passes = measured[network]
+        updates = min(MOST_UPDATES, int(left * passes / passes_of_update(config)))
+        if updates >= effort.enough:
+            break
+    least = (found.pixels * read + effort.enough * passes_of_update(config) / passes) / 60
+    if updates < 1:
+        raise ValueError(
+            f"minutes (--minutes) must suffice for one update at least, got {minutes:g}. Here about "
+            f"{math.ceil(10 * least) / 10:g} minutes are the least that makes sense: {effort.enough} updates at "
+            f"{effort.side} px."
+        )
+    if updates < effort.enough:
+        warnings.warn(
+            f"{minutes:g} minutes are {updates} updates here; fewer than {effort.enough} were not measured. Give "
+            f"--minutes {math.ceil(10 * least) / 10:g} or more.",
+            stacklevel=3,
+        )
+    return Plan(config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest)
+
+
+def passes_of_update(config: GeneratorConfig) -> int:
+    """Images that one update sends forward and backward."""
+    attacked = config.steps_a if config.surrogate_sees == "adversary" else 0
+    return config.batch_size * (config.steps_u * config.num_samples + attacked + 1)
+
+
+def measure_passes(config: GeneratorConfig, device: str | None = None) -> float:
+    """How many images a second an update sends forward and backward, on images of noise.
+
+    Args:
+        config: the fit's; its updates are made with few noise steps.
+        device: where to fit; default: CUDA if present.
+    """
+    target = pick_device(device)
+    keep_freed_memory()
+    config = with_effort(config, steps_u=3)
+    surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(surrogate.parameters(), lr=config.learning_rate)
+    assert config.image_size is not None
+    assert config.num_classes is not None
+    eot, rows = build_eot(config.eot), torch.arange(config.batch_size, device=target)
+    labels = rows % config.num_classes
+    images = torch.rand(config.batch_size, 3, *config.image_size, generator=torch.Generator().manual_seed(0)).to(target)
+
+    def update(number: int) -> Tensor:
+        keys = index_keys(rows, number)
+        return train_step(surrogate, optimizer, images, labels, keys=keys, config=config, eot=eot)[0]
+
+    float(update(0))  # reading a loss waits for the device
+    started, done = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - started) < MEASURED_SECONDS or done == 0:
+        done += 1
+        float(update(done))
+    return done * passes_of_update(config) / seconds
+
+
+def measure_files(found: Found, side: int) -> tuple[float, float]:
+    """How long it takes to decode and shrink a photograph, and to write its copy too; one of median size is tried.
+
+    Args:
+        found: the photographs.
+        side: S.
+
+    Returns:
+        Seconds for each pixel: to read it, and to read it and write its copy.
+
+    Raises:
+        ValueError: not one photograph decodes.
+    """
+    scale, middle = NoiseScale(side, 8), len(found.rows) // 2
+    for row in sorted(found.by_size, key=lambda row: abs(found.by_size.index(row) - middle)):
+        started = time.perf_counter()
+        try:
+            with found.source.open(row) as image:
+                pixels = to_rgb(image).pixels
+        except UNDECODABLE:  # it is named when all are read
+            continue
+        centre_square(pixels, side)
+        read = time.perf_counter() - started
+        noise = torch.ones((3, *scale.made_at(*pixels.shape[1:])), dtype=torch.int8)
+        encode_png(add_noise(pixels, scale.enlarge(noise, pixels)))
+        write = time.perf_counter() - started
+        return read / pixels[0].numel(), write / pixels[0].numel()
+    raise ValueError(f"SOURCE: none of its {len(found.rows)} images decodes.")

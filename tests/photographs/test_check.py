@@ -1,0 +1,88 @@
+"""The check: a verdict that an owner can trust, in both directions."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from owner import COLOUR, write_photographs
+from PIL import Image
+
+from semtransforms.data.sources import open_source
+from semtransforms.photographs.check import check_copy, draw
+from semtransforms.photographs.look import Found, look
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Found:
+    return look(open_source(str(write_photographs(tmp_path / "photos", each=20))), smallest=8)
+
+
+def publish(found: Found, folder: Path, change) -> dict[int, Path]:
+    """Copies of all photographs as PNG files; ``change`` takes pixels (H, W, 3) and the label."""
+    folder.mkdir()
+    copies = {}
+    for row in found.rows:
+        with found.source.open(row) as image:
+            pixels = change(np.asarray(image), int(found.source.labels[row]))
+        copies[row] = folder / f"{row}.png"
+        Image.fromarray(pixels).save(copies[row])
+    return copies
+
+
+def test_the_sample_holds_out_a_fifth_of_each_class(found: Found):
+    """A test photograph that was trained on makes every protection look useless; a class without one, untested."""
+    train, held_out = draw(found, found.rows)
+    assert sorted(train + held_out) == list(found.rows)
+    labels = found.source.labels
+    assert [labels[held_out].tolist().count(label) for label in (0, 1)] == [4, 4]
+    assert draw(found, found.rows) == (train, held_out)
+
+
+def test_a_large_folder_is_sampled_class_by_class(found: Found, monkeypatch: pytest.MonkeyPatch):
+    """The check of ten thousand photographs must not take longer than their protection."""
+    monkeypatch.setattr("semtransforms.photographs.check.SAMPLE", 10)
+    train, held_out = draw(found, found.rows)
+    labels = found.source.labels
+    assert [labels[train + held_out].tolist().count(label) for label in (0, 1)] == [5, 5]
+    assert not set(train) & set(held_out)
+
+
+def recoloured(pixels: np.ndarray, label: int) -> np.ndarray:
+    """The colour of a class taken off, and that of the other one added."""
+    change = np.zeros(3, int)
+    change[label], change[1 - label] = -COLOUR, COLOUR
+    return np.clip(pixels + change, 0, 255).astype(np.uint8)
+
+
+def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A check that always says protected, or never, is worth nothing: originals are learned, others' colours not."""
+    monkeypatch.setattr("semtransforms.photographs.check.TRAINER_WIDTH", 4)
+    monkeypatch.setattr("semtransforms.evaluation.victims.config.FEWEST_STEPS", 40)
+    as_they_are = publish(found, tmp_path / "same", lambda pixels, label: pixels)
+    # what tells the classes apart says the opposite in the copy
+    swapped = publish(found, tmp_path / "swapped", recoloured)
+    checked = check_copy(found, as_they_are, 16, tmp_path / "report", device="cpu", progress=False)
+    assert checked.learned == pytest.approx(1, abs=0.1)
+    assert "not protected" in checked.verdict[1]
+    assert "32 of the published" in checked.verdict[0]
+    assert "8 other" in checked.verdict[0]
+    assert checked.report == tmp_path / "report" / "report.html"
+    assert checked.report.is_file()
+    checked = check_copy(found, swapped, 16, tmp_path / "other", device="cpu", progress=False)
+    assert checked.learned is not None
+    assert checked.learned < 0.2
+    assert "mostly protected" in checked.verdict[1]
+
+
+def test_copies_of_a_photograph_are_no_test(found: Found, tmp_path: Path):
+    """Owners keep photographs twice; one in the training and its twin in the test would end the check with an error."""
+    twin = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(twin, "PNG")
+    for place, _ in found.source.samples:
+        Path(place).write_bytes(twin.getvalue())
+    copies = publish(found, tmp_path / "same", lambda pixels, label: pixels)
+    checked = check_copy(found, copies, 16, tmp_path / "report", device="cpu", progress=False)
+    assert checked.report is None
+    assert checked.learned is None
+    assert "Nothing was checked" in checked.verdict[0]

@@ -1,0 +1,192 @@
+"""One call for an owner: what it leaves behind, what it does the second time, what a kill costs."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from killing import run_killed
+from owner import quicken, tree, write_photographs
+from PIL import Image
+
+from semtransforms import NoiseGenerator, protect_photographs
+
+SEED = 8_314_159_265
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    quicken(monkeypatch.setattr)
+    return write_photographs(tmp_path / "photos")
+
+
+def protect(photos: Path, where: Path, **options):
+    return protect_photographs(
+        photos, where / "out", private=where / "private", device="cpu", **{"progress": False, **options}
+    )
+
+
+def test_from_a_folder_to_a_verdict(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The whole promise: all photographs published within the bound, secrets where only the owner reads them."""
+    done = protect(photos, tmp_path, progress=True)
+    assert sorted(tree(tmp_path / "out")) == sorted(
+        [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(8)] + ["protection.json"]
+    )
+    for file in (photos / "cat").iterdir():
+        clean, copy = Image.open(file), Image.open(tmp_path / "out" / "cat" / f"{file.stem}.png")
+        assert clean.size == copy.size
+        differences = [abs(a - b) for a, b in zip(clean.tobytes(), copy.tobytes(), strict=True)]
+        assert 0 < max(differences) <= 8
+    assert done.outcome.written == 16
+    assert done.generator.parent.parent == tmp_path / "private" / "generators"
+    for path in (done.generator.parent.parent, done.generator.parent, done.outcome.private):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in (*done.generator.iterdir(), done.generator.parent / "plan.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not (done.generator.parent / "checkpoint.safetensors").exists()
+    assert done.checked.report is not None
+    assert done.checked.report.is_relative_to(done.generator.parent)  # it shows originals
+    said = capsys.readouterr().out
+    for word in ("16 photographs", "2 classes", "JPEG 16", "6 updates of 16", "16 px", "fit ", "protect ", "check "):
+        assert word in said
+    # fitted with a seed that nobody knows, and on squares of the planned size
+    config = NoiseGenerator.from_pretrained(done.generator).config
+    assert config.seed > 2**32
+    assert config.image_size == (16, 16)
+
+
+def test_more_photographs_get_noise_of_the_same_generator(photos: Path, tmp_path: Path, capsys, monkeypatch):
+    """A new fit for each new photograph costs twenty minutes, and another generator's noise does not add up with it."""
+    first = protect(photos, tmp_path)
+    before, copies = tree(first.generator), tree(tmp_path / "out")
+    (photos / "cat" / "new.jpg").write_bytes((photos / "cat" / "0.jpg").read_bytes()[:-2] + b"\xff\xd9")
+    Image.new("RGB", (50, 15), "green").save(photos / "dog" / "new.png")
+    monkeypatch.chdir(tmp_path)
+    second = protect(Path("photos"), tmp_path, progress=True, minutes=1)  # the same folder, spelled otherwise
+    assert second.generator == first.generator
+    assert tree(second.generator) == before
+    assert (second.outcome.written, second.outcome.found) == (2, 16)
+    after = tree(tmp_path / "out")
+    assert {name: after[name] for name in copies if name != "protection.json"} == {
+        name: data for name, data in copies.items() if name != "protection.json"
+    }
+    said = capsys.readouterr().out
+    assert "used again" in said
+    assert "Smaller than 16 px, with noise that is made at their own size: 1." in said
+
+    (photos / "eel").mkdir()
+    for number in range(2):
+        Image.new("RGB", (30 + number, 30)).save(photos / "eel" / f"{number}.png")
+    with pytest.raises(ValueError, match=r"new: eel.*new generator"):
+        protect(photos, tmp_path)
+    assert tree(tmp_path / "out") == after
+
+
+KILLED = """
+from pathlib import Path
+from killing import kill_at_rename
+from owner import quicken
+import semtransforms.protect.publish as publish
+from test_journey import SEED, protect
+quicken(setattr)
+publish.BATCH_IMAGES = 4
+kill_at_rename({number}, {pattern!r}, done={done})
+protect(Path({photos!r}), Path({where!r}), seed=SEED)
+"""
+
+
+@pytest.mark.processes
+def test_killed_anywhere_the_same_bytes_come_out(photos: Path, tmp_path: Path):
+    """kill -9 in the fit, behind it and in protecting: an owner who loses power must lose minutes and no photograph."""
+    undisturbed = protect(photos, tmp_path / "undisturbed", seed=SEED)
+    where = tmp_path / "killed"
+    folder = where / "private" / "generators" / undisturbed.generator.parent.name
+    places = [(3, "checkpoint.safetensors", False), (1, "generator", False), (6, "*.png", True)]
+    for number, pattern, done in places:
+        run_killed(
+            KILLED.format(number=number, pattern=pattern, done=done, photos=str(photos), where=str(where)), __file__
+        )
+        if pattern == "generator":  # the checkpoint has been gone on with, and is needed still
+            assert (folder / "checkpoint.safetensors").exists()
+            assert not (folder / "generator").exists()
+    assert len(list((where / "out").rglob("*.png"))) == 6
+    finished = protect(photos, where, seed=SEED)
+    assert finished.outcome.found == 6
+    assert tree(where / "out") == tree(tmp_path / "undisturbed" / "out")
+    assert tree(finished.generator) == tree(undisturbed.generator)
+    assert finished.checked.verdict == undisturbed.checked.verdict
+    assert not [path for path in where.rglob("*") if "unfinished" in path.name]
+
+
+def stop_in_the_fit(monkeypatch: pytest.MonkeyPatch, photos: Path, where: Path, **options):
+    """Ctrl-C behind the third checkpoint."""
+    import semtransforms.generators.fitting as fitting
+
+    save, left = fitting.save_checkpoint, [3]
+
+    def interrupted(*arguments):
+        save(*arguments)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "save_checkpoint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            protect(photos, where, **options)
+
+
+def test_a_fit_that_goes_on_is_the_fit_that_was_planned(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    """On a busier machine a new plan would be another one, and throw the first half of the fit away."""
+    stop_in_the_fit(monkeypatch, photos, tmp_path)
+    plan = next((tmp_path / "private").rglob("plan.json"))
+    before = plan.read_bytes()
+    monkeypatch.setattr("semtransforms.photographs.plan.measure_passes", lambda *_: 10.0)
+    done = protect(photos, tmp_path, progress=True, minutes=5)
+    assert plan.read_bytes() == before
+    assert "goes on" in capsys.readouterr().out
+    assert (
+        NoiseGenerator.from_pretrained(done.generator).config.train_steps == json.loads(before)["config"]["train_steps"]
+    )
+
+
+def test_photographs_that_changed_begin_the_fit_anew(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    """The checkpoint of other photographs is refused by the fit: the owner would be stuck with an error."""
+    stop_in_the_fit(monkeypatch, photos, tmp_path)
+    Image.new("RGB", (50, 50), "green").save(photos / "dog" / "new.png")
+    done = protect(photos, tmp_path, progress=True)
+    assert "begins anew" in capsys.readouterr().out
+    assert done.outcome.written == 17
+
+
+def test_a_damaged_photograph_is_named_and_the_others_finished(photos: Path, tmp_path: Path, capsys):
+    """One cut download among a thousand photographs must not stop the fit, nor go by unseen."""
+    damaged = photos / "dog" / "3.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:600])
+    done = protect(photos, tmp_path, progress=True)
+    assert done.outcome.written == 15
+    assert [str(damaged) in line for line in done.outcome.failed] == [True]
+    assert f"Skipped: {damaged}" in capsys.readouterr().out
+
+
+def test_mistakes_are_found_before_the_fit(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Twenty minutes later the error comes too late, and a generator made for nothing lies about."""
+    monkeypatch.setattr("semtransforms.photographs.journey.fit_generator", None)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    private = tmp_path / "private"
+    with pytest.raises(ValueError, match="not empty"):
+        protect_photographs(photos, tmp_path / "full", private=private, progress=False)
+    with pytest.raises(ValueError, match="minutes"):
+        protect(photos, tmp_path, minutes=0)
+    with pytest.raises(ValueError, match="parquet"):
+        protect(photos, tmp_path, format="parquet")
+    with pytest.raises(ValueError, match="would be published"):
+        protect_photographs(photos, tmp_path / "out", private=tmp_path / "out" / "private", progress=False)
+    with pytest.raises(ValueError, match="inside SOURCE"):
+        protect_photographs(photos, photos / "out", private=private, progress=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(OSError, match="1,000 free"):
+        protect(photos, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before

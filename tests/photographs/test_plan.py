@@ -1,0 +1,115 @@
+"""The plan: a fit that ends inside the minutes, and stays the same fit."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from owner import write_photographs
+from work_counter import counted
+
+from semtransforms.core.keys import index_keys
+from semtransforms.data.sources import open_source
+from semtransforms.generators.fitting import train_step
+from semtransforms.noise.engine import build_surrogate
+from semtransforms.noise.methods import SEM_PLUS
+from semtransforms.photographs import plan
+from semtransforms.photographs.look import Found, look
+from semtransforms.views.eot import build_eot
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Found:
+    return look(open_source(str(write_photographs(tmp_path / "photos", each=40))), smallest=8)
+
+
+def small(**changes) -> plan.Effort:
+    return plan.Effort(**{"side": 16, "width": 4, "steps_u": 2, "enough": 1, **changes})
+
+
+def test_passes_are_what_an_update_costs():
+    """Counted wrongly, a fit planned for twenty minutes takes an hour."""
+    config = plan.config_for(small(steps_u=5), num_classes=2, photographs=6)
+    surrogate = build_surrogate(config)
+    optimizer = torch.optim.SGD(surrogate.parameters(), lr=0.1)
+    images, labels = torch.rand(6, 3, 16, 16), torch.arange(6) % 2
+    keys, eot = index_keys(torch.arange(6), 0), build_eot(config.eot)
+    train_step(surrogate, optimizer, images, labels, keys=keys, config=config, eot=eot)  # measures the memory
+    with counted() as work:
+        train_step(surrogate, optimizer, images, labels, keys=keys, config=config, eot=eot)
+    assert sum(work.images_in) == plan.passes_of_update(config) == 6 * (5 + 3 + 1)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "chosen", "updates"),
+    [
+        # 1,000 passes a second; 64 images with 40, 3 and 1 passes an update are 2,816, with 15, 3 and 1 1,216
+        (40, (64, 32, 40), 2_400_000 // 2_816),
+        (20, (64, 32, 15), 1_200_000 // 1_216),
+        (1, (32, 16, 15), 240_000 // 1_216),  # four times as quick there
+        (100_000, (64, 32, 40), 5_000),
+    ],
+)
+def test_the_best_fit_that_the_minutes_allow(found: Found, monkeypatch: pytest.MonkeyPatch, minutes, chosen, updates):
+    """A plan for half of the minutes wastes protection, one for more than all of them breaks its word."""
+    speeds = {64: 1000.0, 32: 4000.0}
+    monkeypatch.setattr(plan, "measure_passes", lambda config, device: speeds[config.image_size[0]])
+    if updates < 250:
+        with pytest.warns(UserWarning, match=f"{updates} updates.*--minutes"):
+            made = plan.make_plan(found, minutes, read=0, seed=1)
+    else:
+        made = plan.make_plan(found, minutes, read=0, seed=1)
+    c = made.config
+    assert (c.image_size, c.width, c.steps_u, c.train_steps) == ((chosen[0], chosen[0]), *chosen[1:], updates)
+    assert made.fit_seconds <= 60 * minutes
+    assert (c.num_classes, c.batch_size, c.seed) == (2, 64, 1)
+    # all else is SEM_PLUS
+    changed = {"surrogate", "width", "num_classes", "image_size", "batch_size", "seed"}
+    changed |= {"steps_u", "alpha_u", "train_steps", "decay_every"}
+    others = [each.name for each in fields(c) if each.name not in changed]
+    assert [getattr(c, name) for name in others] == [getattr(SEM_PLUS, name) for name in others]
+    assert c.alpha_u * c.steps_u == pytest.approx(SEM_PLUS.alpha_u * SEM_PLUS.steps_u)
+
+
+@pytest.mark.parametrize("minutes", [0, -5, 0.001])
+def test_too_few_minutes_name_those_that_do(found: Found, monkeypatch: pytest.MonkeyPatch, minutes):
+    """'Too short' alone makes the owner guess; the figure must be one with which the same call succeeds."""
+    monkeypatch.setattr(plan, "measure_passes", lambda config, device: 1000.0)
+    read = 60 / found.pixels  # a minute for all photographs
+    with pytest.raises(ValueError, match=rf"--minutes.*got {minutes:g}\.") as error:
+        plan.make_plan(found, minutes, read=read, seed=0)
+    least = float(str(error.value).split("about ")[1].split(" minutes")[0])
+    assert 250 * 1_216 / 60_000 + 1 <= least <= 250 * 1_216 / 60_000 + 1.2
+    assert plan.make_plan(found, least, read=read, seed=0).config.train_steps >= 250
+    with pytest.raises(ValueError, match="minutes"):
+        plan.make_plan(found, float("nan"), read=read, seed=0)
+
+
+def test_a_kept_plan_is_the_same_plan(found: Found, monkeypatch: pytest.MonkeyPatch):
+    """A plan that changes on disk makes another fit, which the checkpoint does not belong to."""
+    monkeypatch.setattr(plan, "measure_passes", lambda config, device: 1000.0)
+    made = plan.make_plan(found, 10, read=0, seed=2**62 + 1)
+    assert plan.Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_measuring_draws_nothing_of_the_callers(found: Found, monkeypatch: pytest.MonkeyPatch):
+    """Research code that seeds torch once would get other figures, depending on how quick the machine is."""
+    monkeypatch.setattr(plan, "MEASURED_SECONDS", 0.05)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    assert plan.measure_passes(plan.config_for(small(), num_classes=2, photographs=8)) > 0
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_measuring_goes_round_a_damaged_photograph(found: Found):
+    """One cut file among thousands would end the journey before it began."""
+    middle = Path(found.source.place(found.by_size[len(found.rows) // 2]))
+    middle.write_bytes(middle.read_bytes()[:500])
+    read, write = plan.measure_files(found, 16)
+    assert 0 < read < write
+    for place, _ in found.source.samples:
+        Path(place).write_bytes(Path(place).read_bytes()[:500])
+    with pytest.raises(ValueError, match="none of its 80 images"):
+        plan.measure_files(found, 16)
