@@ -86,7 +86,7 @@ def check_sizes(train_sizes: Sequence[int], crops: Sequence[str]) -> None:
         check_choice("crops", crop, CUTS)
     if not train_sizes and tuple(crops) != CUTS[:1]:
         raise ValueError(
-            f"crops={tuple(crops)} needs the sizes that trainers crop to. Pass train_sizes=(64,) (--train-size 64), say."
+            f"crops={tuple(crops)} needs the sizes that trainers crop to. Pass train_sizes=(64,) (--train-size 64)."
         )
 
 

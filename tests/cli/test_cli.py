@@ -347,6 +347,30 @@ def test_evaluate_judges_what_protect_wrote(tmp_path: Path):
     assert 0 < noise["linf"] <= 8
 
 
+def test_evaluate_at_the_trainers_sizes(tmp_path: Path):
+    """Photographs of mixed sizes, published as JPEG: what an owner publishes is judged at the sizes people train at."""
+    photos, test = half_bright(tmp_path / "photos", 4, 0, side=24), half_bright(tmp_path / "test", 2, 1, side=20)
+    large = sorted(photos.rglob("*.png"))[0]
+    Image.open(large).resize((40, 30)).save(large)
+    for file in sorted(photos.rglob("*.png")):
+        copy = tmp_path / "published" / file.relative_to(photos).with_suffix(".jpg")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).convert("RGB").save(copy, quality=98, subsampling=0)
+    common = ("evaluate", photos, tmp_path / "report", "--test", test, "--protected", tmp_path / "published",
+              "--network", "convnet", "--width", 4, "--seeds", 0)  # fmt: skip
+    fails(run(*common), "images must have one size")
+    fails(run(*common, "--train-size", "8px"), "--train-size", "'8px'")
+    fails(run(*common, "--train-size", ""), "--train-size")
+    fails(run(*common, "--crop", "random-resized"), "--train-size 64")
+    result = run(*common, "--train-size", "8", "--crop", "random-resized")
+    assert result.exit_code == 0, result.output
+    assert "8 px (random-resized)" in result.stdout
+    records = json.loads((tmp_path / "report" / "report.json").read_text())["records"]
+    assert [(r["copy"], r["train_size"], r["crop"]) for r in records] == [
+        (copy, 8, "random-resized") for copy in ("clean", "protected")
+    ]
+
+
 def test_the_size_of_the_noise(tmp_path: Path):
     """Who asks for noise at full size and gets it enlarged, or the other way round, publishes something else."""
     photos = half_bright(tmp_path / "photos", 2, 0, side=36)
