@@ -32,7 +32,7 @@ def quicken(set_attribute) -> None:
     Args:
         set_attribute: ``setattr``, or that of pytest's ``monkeypatch``.
     """
-    set_attribute(plan, "EFFORTS", (plan.Effort(side=16, width=4, steps_u=2, enough=3),))
+    set_attribute(plan, "EFFORTS", (plan.Effort(side=16, width=4, enough=3),))
     set_attribute(plan, "MOST_UPDATES", 6)
     set_attribute(plan, "measure_passes", lambda *_: 1000.0)
     set_attribute(journey, "measure_passes", lambda *_: 1000.0)

@@ -305,8 +305,8 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 60  # lines; a screen
 
 # what is longer, and why
 LONGER = {
-    "evaluation.protocol.evaluate": "20 arguments, each told to the reader; 54 lines of code",
-    "evaluation.victims.training.train_victim": "10 arguments, each told to the reader; 50 lines of code",
+    "evaluation.protocol.evaluate": "21 arguments, each told to the reader; 49 lines of code",
+    "evaluation.victims.training.train_victim": "11 arguments, each told to the reader; 50 lines of code",
 }
 
 

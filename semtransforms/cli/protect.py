@@ -99,7 +99,7 @@ def protect_command(
                         f"{option} {value!r} needs a generator that is there. Give --generator, or leave it out."
                     )
             limit = MINUTES if minutes is None else minutes
-            done = protect_photographs(source, out, minutes=limit, private=cache_dir, **columns, **common)
+            done = protect_photographs(source, out, minutes=limit, private=cache_dir, columns=columns, **common)
             outcome = done.outcome
             _tell(outcome, out, format, done.found.source)
             _tell_verdict(done.checked, done.generator)

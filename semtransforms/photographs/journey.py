@@ -42,6 +42,7 @@ SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
 CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
 
 Say = Callable[[str], Any]
+Columns = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ def protect_photographs(
     visibility: float = 1.0,
     workers: int = 0,
     max_megapixels: float = MOST_PIXELS / 1e6,
-    split: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
+    columns: Columns | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> Protection:
@@ -91,9 +90,8 @@ def protect_photographs(
         private: folder for what must not be published: generator, seed, reports. Default: where noise is kept.
         seed: of the fit and the noise; ``None`` for fresh ones that nobody can guess.
         format: ``"png"`` or ``"jpeg"``.
-        quality, visibility, workers, max_megapixels: as for
-            :func:`~semtransforms.protect.publish.protect_source`.
-        split, image_column, label_column: as for ``open_source``.
+        quality, visibility, workers, max_megapixels: as for :func:`~semtransforms.protect.publish.protect_source`.
+        columns: ``split``, ``image_column`` and ``label_column``, as for ``open_source``.
         device: where to compute; default: CUDA if present.
         progress: show bars, and say what was found and is done.
 
@@ -101,20 +99,18 @@ def protect_photographs(
         What was found and done, with the verdict.
 
     Raises:
-        ValueError: before any long work: too few photographs, classes or minutes, an argument that does not fit, a
-            private generator that was fitted for other classes.
+        ValueError: before any long work: too few photographs, classes or minutes; a generator of other classes.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
     say: Say = tqdm.write if progress else lambda line: None
     _check_format(format, quality)
-    columns = {"split": split, "image_column": image_column, "label_column": label_column}
+    columns = {name: value for name, value in (columns or {}).items() if value is not None}
     images = open_source(os.fspath(source), **columns)
     target = Path(out).expanduser()
     hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
     check_places(images, target, hidden)
     found = look(images, SMALLEST, progress=progress)
-    for line in found.describe():
-        say(line)
+    say("\n".join(found.describe()))
     check_enough(found)
     with _private_folder(hidden / "generators", os.fspath(source), columns) as folder:
         maker = _Maker(folder, device, progress, say)
@@ -137,7 +133,7 @@ def _check_format(format: str, quality: int | None) -> None:
 
 
 @contextmanager
-def _private_folder(generators: Path, source: str, columns: Mapping[str, str | None]) -> Iterator[Path]:
+def _private_folder(generators: Path, source: str, columns: Columns) -> Iterator[Path]:
     """The private folder of these photographs, however their folder is spelled; readable by its owner only."""
     place = Path(source).expanduser()
     place = place.resolve() if place.exists() else Path(source)

@@ -1,7 +1,8 @@
 """The squares that a trainer takes out of photographs: their middle, or windows that are drawn.
 
-All of it goes image by image in bytes, as a trainer's own loader does: the resampling is torchvision's, with
-antialiasing. Two batched resampling matrices (64 images, 256 x 340 to 64 px, one core) take 97 ms, this takes 4.
+All of it goes image by image in bytes, as a trainer's own loader does; the resampling is that of torchvision, with
+antialiasing. For 64 images from 256 x 340 to 64 px on one core it takes 4 ms with colours last in memory and 12 with
+colours first; two batched resampling matrices take 97.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import center_crop, resize, resized_crop
+from torchvision.transforms.v2.functional import center_crop, resize
 
 from semtransforms.core.keys import keyed_uniform
 
@@ -85,10 +86,11 @@ def resized_windows(images: Images, keys: Tensor, side: int) -> Tensor:
         uint8 (N, 3, side, side).
     """
     boxes = draw_windows(keys, np.array([image.shape[1:] for image in images])).tolist()
-    size = [side, side]
-    return torch.stack(
-        [resized_crop(image, *box, size, antialias=True) for image, box in zip(images, boxes, strict=True)]
-    )
+    windows = [
+        image[None, :, top : top + h, left : left + w] for image, (top, left, h, w) in zip(images, boxes, strict=True)
+    ]
+    # what torchvision's resize comes to, without its half of the time
+    return torch.cat([F.interpolate(window, (side, side), mode="bilinear", antialias=True) for window in windows])
 
 
 def draw_windows(keys: Tensor, sizes: NDArray[np.int64]) -> NDArray[np.int64]:

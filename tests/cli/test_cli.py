@@ -394,20 +394,20 @@ def test_evaluate_at_the_trainers_sizes(tmp_path: Path):
     for file in sorted(photos.rglob("*.png")):
         copy = tmp_path / "published" / file.relative_to(photos).with_suffix(".jpg")
         copy.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(file).convert("RGB").save(copy, quality=95)
+        Image.open(file).convert("RGB").save(copy, quality=98, subsampling=0)
     common = ("evaluate", photos, tmp_path / "report", "--test", test, "--protected", tmp_path / "published",
               "--network", "convnet", "--width", 4, "--seeds", 0)  # fmt: skip
     fails(run(*common), "images must have one size")
     fails(run(*common, "--train-size", "8px"), "--train-size", "'8px'")
     fails(run(*common, "--train-size", ""), "--train-size")
     fails(run(*common, "--crop", "random-resized"), "--train-size 64")
-    result = run(*common, "--train-size", "8", "--crop", "resize,random-resized")
+    result = run(*common, "--train-size", "8", "--crop", "random-resized")
     assert result.exit_code == 0, result.output
-    assert "8 px (" in result.stdout
+    assert "8 px (random-resized)" in result.stdout
     records = json.loads((tmp_path / "report" / "report.json").read_text())["records"]
-    assert {(r["copy"], r["train_size"], r["crop"]) for r in records} == {
-        (copy, 8, crop) for copy in ("clean", "protected") for crop in ("resize", "random-resized")
-    }
+    assert [(r["copy"], r["train_size"], r["crop"]) for r in records] == [
+        (copy, 8, "random-resized") for copy in ("clean", "protected")
+    ]
 
 
 def test_the_size_of_the_noise(tmp_path: Path):

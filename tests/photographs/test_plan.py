@@ -13,7 +13,7 @@ from semtransforms.core.keys import index_keys
 from semtransforms.data.sources import open_source
 from semtransforms.generators.fitting import train_step
 from semtransforms.noise.engine import build_surrogate
-from semtransforms.noise.methods import SEM_PLUS
+from semtransforms.noise.methods import SEM_CLASSWISE
 from semtransforms.photographs import plan
 from semtransforms.photographs.look import Found, look
 from semtransforms.views.eot import build_eot
@@ -25,12 +25,12 @@ def found(tmp_path: Path) -> Found:
 
 
 def small(**changes) -> plan.Effort:
-    return plan.Effort(**{"side": 16, "width": 4, "steps_u": 2, "enough": 1, **changes})
+    return plan.Effort(**{"side": 16, "width": 4, "enough": 1, **changes})
 
 
 def test_passes_are_what_an_update_costs():
     """Counted wrongly, a fit planned for twenty minutes takes an hour."""
-    config = plan.config_for(small(steps_u=5), num_classes=2, photographs=6)
+    config = plan.config_for(small(), num_classes=2, photographs=6)
     surrogate = build_surrogate(config)
     optimizer = torch.optim.SGD(surrogate.parameters(), lr=0.1)
     images, labels = torch.rand(6, 3, 16, 16), torch.arange(6) % 2
@@ -38,38 +38,36 @@ def test_passes_are_what_an_update_costs():
     train_step(surrogate, optimizer, images, labels, keys=keys, config=config, eot=eot)  # measures the memory
     with counted() as work:
         train_step(surrogate, optimizer, images, labels, keys=keys, config=config, eot=eot)
-    assert sum(work.images_in) == plan.passes_of_update(config) == 6 * (5 + 3 + 1)
+    assert sum(work.images_in) == plan.passes_of_update(config) == 6 * (2 + 1)
 
 
 @pytest.mark.parametrize(
     ("minutes", "chosen", "updates"),
     [
-        # 1,000 passes a second; 64 images with 40, 3 and 1 passes an update are 2,816, with 15, 3 and 1 1,216
-        (40, (64, 32, 40), 2_400_000 // 2_816),
-        (20, (64, 32, 15), 1_200_000 // 1_216),
-        (1, (32, 16, 15), 240_000 // 1_216),  # four times as quick there
-        (100_000, (64, 32, 40), 5_000),
+        # 200 passes a second; 64 images with 2 and 1 passes an update are 192; at width 16 three times as quick
+        (10, 32, 120_000 // 192),
+        (3, 16, 108_000 // 192),
+        (1, 16, 36_000 // 192),
+        (100_000, 32, 2_000),
     ],
 )
 def test_the_best_fit_that_the_minutes_allow(found: Found, monkeypatch: pytest.MonkeyPatch, minutes, chosen, updates):
     """A plan for half of the minutes wastes protection, one for more than all of them breaks its word."""
-    speeds = {64: 1000.0, 32: 4000.0}
-    monkeypatch.setattr(plan, "measure_passes", lambda config, device: speeds[config.image_size[0]])
-    if updates < 250:
+    speeds = {32: 200.0, 16: 600.0}
+    monkeypatch.setattr(plan, "measure_passes", lambda config, device: speeds[config.width])
+    if updates < 200:
         with pytest.warns(UserWarning, match=f"{updates} updates.*--minutes"):
             made = plan.make_plan(found, minutes, read=0, seed=1)
     else:
         made = plan.make_plan(found, minutes, read=0, seed=1)
     c = made.config
-    assert (c.image_size, c.width, c.steps_u, c.train_steps) == ((chosen[0], chosen[0]), *chosen[1:], updates)
+    assert (c.image_size, c.width, c.train_steps) == ((64, 64), chosen, updates)
     assert made.fit_seconds <= 60 * minutes
     assert (c.num_classes, c.batch_size, c.seed) == (2, 64, 1)
-    # all else is SEM_PLUS
-    changed = {"surrogate", "width", "num_classes", "image_size", "batch_size", "seed"}
-    changed |= {"steps_u", "alpha_u", "train_steps", "decay_every"}
+    # all else is SEM_CLASSWISE
+    changed = {"width", "num_classes", "image_size", "batch_size", "seed", "train_steps", "decay_every"}
     others = [each.name for each in fields(c) if each.name not in changed]
-    assert [getattr(c, name) for name in others] == [getattr(SEM_PLUS, name) for name in others]
-    assert c.alpha_u * c.steps_u == pytest.approx(SEM_PLUS.alpha_u * SEM_PLUS.steps_u)
+    assert [getattr(c, name) for name in others] == [getattr(SEM_CLASSWISE, name) for name in others]
 
 
 @pytest.mark.parametrize("minutes", [0, -5, 0.001])
@@ -80,8 +78,8 @@ def test_too_few_minutes_name_those_that_do(found: Found, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match=rf"--minutes.*got {minutes:g}\.") as error:
         plan.make_plan(found, minutes, read=read, seed=0)
     least = float(str(error.value).split("about ")[1].split(" minutes")[0])
-    assert 250 * 1_216 / 60_000 + 1 <= least <= 250 * 1_216 / 60_000 + 1.2
-    assert plan.make_plan(found, least, read=read, seed=0).config.train_steps >= 250
+    assert 200 * 192 / 60_000 + 1 <= least <= 200 * 192 / 60_000 + 1.2
+    assert plan.make_plan(found, least, read=read, seed=0).config.train_steps >= 200
     with pytest.raises(ValueError, match="minutes"):
         plan.make_plan(found, float("nan"), read=read, seed=0)
 
