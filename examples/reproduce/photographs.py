@@ -27,7 +27,8 @@ from semtransforms import NoiseGenerator, VictimConfig, evaluate, fit_generator
 from semtransforms.core.files import read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
 from semtransforms.data.sources import open_source
-from semtransforms.noise.methods import SEM_CLASSWISE, with_effort
+from semtransforms.noise.methods import SEM_CLASSWISE
+from semtransforms.photographs.plan import EFFORTS, config_for
 from semtransforms.protect.publish import protect_source
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ FILES = {
     "tiny-imagenet-10": ("tiny-imagenet-100", "train-*", "validation"),
 }
 # convnet of width 32, 500 updates of 64
-TRAINER = VictimConfig(network="convnet", width=32, train_steps=500, batch_size=64, evaluations=1)
+TRAINER = VictimConfig(network="convnet", width=32, train_steps=500, batch_size=64)
 QUALITIES = (90, 75)
 
 
@@ -111,7 +112,8 @@ def fit(train: Part, updates: int, work: Path) -> tuple[NoiseGenerator, float]:
     folder = work / "generator"
     if not folder.exists():
         started = time.perf_counter()
-        config = replace(with_effort(SEM_CLASSWISE, train_steps=updates), width=32, num_classes=CLASSES, seed=SEED)
+        best = EFFORTS[0]
+        config = config_for(best, num_classes=CLASSES, photographs=len(train), train_steps=updates, seed=SEED)
         generator = fit_generator(train, config, checkpoint_dir=work / "fit", resume=True)
         generator.save_pretrained(folder)
         write_atomically(work / "seconds.json", to_json(round(time.perf_counter() - started)))
@@ -121,7 +123,7 @@ def fit(train: Part, updates: int, work: Path) -> tuple[NoiseGenerator, float]:
 def sizes(train: Part, test: Part, generator: NoiseGenerator, arguments: Any, work: Path) -> Iterator[dict[str, Any]]:
     """Clean and protected at each size with each crop, the noise added as it is (PNG)."""
     common = {"test": test, "victims": _victims(arguments), "seeds": arguments.seeds, "protection_seed": SEED}
-    out = work / f"sizes-{max(arguments.sizes)}"
+    out = work / f"sizes-{'-'.join(map(str, arguments.sizes))}"
     made = None if arguments.copies == ["clean"] else generator
     report = evaluate(train, made, out=out, cache_dir=work / "noise", copy_name="protected", **common)
     for record in report.records:
@@ -139,7 +141,7 @@ def jpeg(train: Part, test: Part, generator: NoiseGenerator, arguments: Any, wor
         )
         report = evaluate(
             source, protected=open_source(str(out)), copy_name="protected", test=test, victims=_victims(arguments),
-            seeds=arguments.seeds, out=work / f"jpeg-{quality}-{max(arguments.sizes)}",
+            seeds=arguments.seeds, out=work / f"jpeg-{quality}-{'-'.join(map(str, arguments.sizes))}",
         )  # fmt: skip
         for record in report.records:
             if record.copy == "protected":
@@ -169,7 +171,7 @@ def _victims(arguments: Any) -> dict[str, VictimConfig]:
 def _row(record: Any, copy: str) -> dict[str, Any]:
     return {
         "copy": copy, "trained_at": record.train_size, "crop": record.crop, "seed": record.seed,
-        "accuracy": record.test_accuracy,
+        "accuracy": record.test_accuracy, "peak": record.peak_test_accuracy,
     }  # fmt: skip
 
 
