@@ -34,7 +34,7 @@ from semtransforms.photographs.check import SAMPLE, TRAINER_WIDTH, Checked, chec
 from semtransforms.photographs.look import Found, check_enough, look
 from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
 from semtransforms.protect.formats import FORMATS, pick_quality
-from semtransforms.protect.publish import Outcome, check_places, check_room, protect_source
+from semtransforms.protect.publish import MANIFEST, Outcome, check_places, check_room, protect_source
 from semtransforms.views.resize import NOISE_SIZE, centre_square
 
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
@@ -231,7 +231,9 @@ class _Maker:
         """Check the copies of a format that lie in ``out``, for a trainer at S = ``side``."""
         files = {row: out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows}
         copies = {row: file for row, file in files.items() if file.is_file()}
-        folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), format])}"
+        # another copy gets another report: the runs of an earlier one are not of this copy
+        published = read_json(out / MANIFEST)["files"]
+        folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), published])}"
         return check_copy(found, copies, side, folder, device=self.device, progress=self.progress)
 
     @property

@@ -1,6 +1,7 @@
 """One call for an owner: what it leaves behind, what it does the second time, what a kill costs."""
 
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_more_photographs_get_noise_of_the_same_generator(photos: Path, tmp_path
     with pytest.raises(ValueError, match=r"new: eel.*new generator"):
         protect(photos, tmp_path)
     assert tree(tmp_path / "out") == after
+
+
+def test_a_copy_that_is_made_anew_gets_a_verdict_of_its_own(photos: Path, tmp_path: Path):
+    """Who deletes the copy and gives the command again would get an error behind it all, or an old verdict."""
+    first = protect(photos, tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    second = protect(photos, tmp_path)  # with a fresh seed
+    assert second.generator == first.generator
+    assert second.checked.report is not None
+    assert second.checked.report != first.checked.report
+    assert second.checked.report.is_file()
 
 
 KILLED = """
