@@ -181,6 +181,26 @@ def test_a_damaged_photograph_is_named_and_the_others_finished(photos: Path, tmp
     assert f"Skipped: {damaged}" in capsys.readouterr().out
 
 
+def test_the_limit_of_megapixels_holds_from_the_look_to_the_check(photos: Path, tmp_path: Path, monkeypatch):
+    """A panorama for which the owner lifted the limit was published, but not learned from; a lower one, not heeded."""
+    Image.effect_noise((120, 90), 50).convert("RGB").save(photos / "cat" / "large.png")
+    done = protect(photos, tmp_path / "low", max_megapixels=0.01)
+    assert len(done.found.rows) == done.outcome.written == 16
+    assert "large.png" in done.found.skipped[0]
+    monkeypatch.setattr("semtransforms.data.opening.open_image.__defaults__", (10_000,))
+    done = protect(photos, tmp_path / "lifted", max_megapixels=0.02)
+    assert len(done.found.rows) == done.outcome.written == 17
+
+
+def test_a_photograph_too_small_to_learn_from_is_protected_and_said_to_be(photos: Path, tmp_path: Path, capsys):
+    """Owners were told that it got no noise, and found it published."""
+    Image.new("RGB", (40, 1), "green").save(photos / "cat" / "line.png")
+    done = protect(photos, tmp_path, progress=True)
+    assert done.outcome.written == 17
+    assert (tmp_path / "out" / "cat" / "line.png").is_file()
+    assert "40x1 px, too small to learn from; it is protected all the same" in capsys.readouterr().out
+
+
 def test_mistakes_are_found_before_the_fit(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Twenty minutes later the error comes too late, and a generator made for nothing lies about."""
     monkeypatch.setattr("semtransforms.photographs.journey.fit_generator", None)
@@ -198,6 +218,11 @@ def test_mistakes_are_found_before_the_fit(photos: Path, tmp_path: Path, monkeyp
         protect_photographs(photos, tmp_path / "out", private=tmp_path / "out" / "private", progress=False)
     with pytest.raises(ValueError, match="inside SOURCE"):
         protect_photographs(photos, photos / "out", private=private, progress=False)
+    for wrong in ({"workers": -1}, {"visibility": 2}, {"max_megapixels": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            protect(photos, tmp_path, **wrong)
+    with pytest.raises(OSError, match=r"OUT .* cannot be written"):
+        protect_photographs(photos, tmp_path / "full" / "file" / "out", private=private, progress=False)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match="1,000 free"):
         protect(photos, tmp_path)
