@@ -41,6 +41,8 @@ SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
 
 CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
 
+NAME_LENGTH = 50  # characters; four bytes each at most
+
 Say = Callable[[str], Any]
 Columns = Mapping[str, str | None]
 
@@ -144,7 +146,8 @@ def _private_folder(generators: Path, source: str, columns: Columns) -> Iterator
     """The private folder of these photographs, however their folder is spelled; readable by its owner only."""
     place = Path(source).expanduser()
     place = place.resolve() if place.exists() else Path(source)
-    folder = generators / f"{place.name}-{_digest([str(place), columns])}"
+    # cut: a name of 255 bytes, the most that disks take, would leave no room for the rest
+    folder = generators / f"{place.name[:NAME_LENGTH]}-{_digest([str(place), columns])}"
     with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
         for each in (generators, folder):
             each.chmod(0o700)

@@ -192,6 +192,13 @@ def test_the_limit_of_megapixels_holds_from_the_look_to_the_check(photos: Path, 
     assert len(done.found.rows) == done.outcome.written == 17
 
 
+def test_a_folder_with_the_longest_name_is_protected(photos: Path, tmp_path: Path):
+    """A Japanese sentence as a name: with a hash behind it, it is longer than disks take."""
+    done = protect(photos.rename(tmp_path / ("写" * 85)), tmp_path)
+    assert done.outcome.written == 16
+    assert done.generator.parent.name.startswith("写" * 50 + "-")
+
+
 def test_a_photograph_too_small_to_learn_from_is_protected_and_said_to_be(photos: Path, tmp_path: Path, capsys):
     """Owners were told that it got no noise, and found it published."""
     Image.new("RGB", (40, 1), "green").save(photos / "cat" / "line.png")
