@@ -123,6 +123,9 @@ def _protect_with(
     from semtransforms.generators.generator import NoiseGenerator
     from semtransforms.protect.publish import protect_source
 
+    if label is not None and (given := [name for name, value in columns.items() if value is not None]):
+        option = f"--{given[0].replace('_', '-')}"
+        raise ValueError(f"{option} says where labels are read, and --label is the label. Leave one of them out.")
     maker = NoiseGenerator.from_pretrained(generator, device=common["device"])
     if label is None:
         images = open_source(source, **columns)

@@ -15,7 +15,7 @@ from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
 from semtransforms.data.metadata import METADATA, class_names, read_metadata
 from semtransforms.data.naming import class_folders, unique_names
-from semtransforms.data.opening import ImageFile, open_image
+from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.tables import FORMS, find_column, is_tabular, load_table
 
 IMAGE_SUFFIXES = (
@@ -44,6 +44,7 @@ class Source:
         other_columns: what else is there, and is not read.
         files: for each image its file relative to ``folder``, where it is one.
         other_files: files among the images whose suffix is no image's; they are not read.
+        most_pixels: larger images are refused.
     """
 
     identity: str
@@ -58,6 +59,7 @@ class Source:
     other_columns: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     other_files: tuple[str, ...] = ()
+    most_pixels: int = MOST_PIXELS
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,7 +74,7 @@ class Source:
 
     def open(self, index: int) -> Image.Image:
         """Open image ``index`` with PIL, as :func:`semtransforms.data.opening.open_image` does."""
-        return open_image(self.read(index))
+        return open_image(self.read(index), self.most_pixels)
 
     @property
     def samples(self) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from semtransforms.core.checks import check_integer, check_number
+from semtransforms.core.checks import check_integer
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import writing
 from semtransforms.core.grid import add_noise, levels
@@ -203,7 +203,6 @@ class NoiseGenerator:
         Raises:
             ValueError: S is no whole number, or smaller than the surrogate takes; visibility is not in 0..1.
         """
-        check_number("visibility", visibility, high=1, advice="1 is all of rho_u everywhere.")
         reach = min(levels(self.config.rho_u), 127)
         if noise_size is None:
             assert self.config.image_size is not None  # the constructor has checked it
@@ -214,7 +213,7 @@ class NoiseGenerator:
             )
         if noise_size == "full" or self.engine.exact:
             noise_size = None
-        return NoiseScale(noise_size, reach, float(visibility))
+        return NoiseScale(noise_size, reach, visibility)
 
     def make_noise(
         self,

@@ -74,11 +74,6 @@ class Classwise(nn.Module):
         places = (down % rows)[:, :, None] * columns + (right % columns)[:, None, :]
         return labels * self.count + (which * self.count).long(), places.flatten(1)
 
-    def windows(self, chosen: Tensor, places: Tensor, height: int, width: int) -> Tensor:
-        """The noise at these places: float32 (N, 3, height, width)."""
-        periods = self.noises.flatten(0, 1)[chosen].flatten(2)
-        return periods.gather(2, places[:, None].expand(-1, 3, -1)).view(-1, 3, height, width)
-
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         """The noise of images.
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from semtransforms.data.images import as_pixels
 from semtransforms.data.loading import resized
+from semtransforms.data.opening import open_image
 from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.records import CLEAN
 from semtransforms.evaluation.report import EvaluationReport
@@ -61,7 +61,7 @@ class Sample:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if self.copies is None:
             return self.source[self.rows[index]]
-        with Image.open(self.copies[index]) as image:
+        with open_image(self.copies[index], self.source.most_pixels) as image:
             return as_pixels(image), int(self.source.labels[self.rows[index]])
 
 

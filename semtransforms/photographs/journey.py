@@ -13,7 +13,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ from semtransforms.photographs.check import SAMPLE, TRAINER_WIDTH, Checked, chec
 from semtransforms.photographs.look import Found, check_enough, look
 from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
 from semtransforms.protect.formats import FORMATS, pick_quality
-from semtransforms.protect.publish import Outcome, check_places, check_room, protect_source
-from semtransforms.views.resize import NOISE_SIZE, centre_square
+from semtransforms.protect.publish import MANIFEST, Outcome, check_limits, check_places, check_room, protect_source
+from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
 
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
 
 CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
+
+NAME_LENGTH = 50  # characters; four bytes each at most
 
 Say = Callable[[str], Any]
 Columns = Mapping[str, str | None]
@@ -104,8 +106,9 @@ def protect_photographs(
     """
     say: Say = tqdm.write if progress else lambda line: None
     _check_format(format, quality)
+    _check_numbers(workers, max_megapixels, visibility)
     columns = {name: value for name, value in (columns or {}).items() if value is not None}
-    images = open_source(os.fspath(source), **columns)
+    images = replace(open_source(os.fspath(source), **columns), most_pixels=round(max_megapixels * 1e6))
     target = Path(out).expanduser()
     hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
     check_places(images, target, hidden)
@@ -114,7 +117,7 @@ def protect_photographs(
     check_enough(found)
     with _private_folder(hidden / "generators", os.fspath(source), columns) as folder:
         maker = _Maker(folder, device, progress, say)
-        generator = maker.find(found) or maker.make(found, minutes, seed, target, format)
+        generator = maker.find(found) or maker.make(found, minutes, seed, target, format, quality)
         outcome = protect_source(
             images, target, generator, format=format, quality=quality, seed=seed, private=hidden / "protections",
             visibility=visibility, device=device, workers=workers, max_megapixels=max_megapixels,
@@ -132,12 +135,19 @@ def _check_format(format: str, quality: int | None) -> None:
     pick_quality(format, quality)
 
 
+def _check_numbers(workers: int, max_megapixels: float, visibility: float) -> None:
+    """Find out now what protecting would refuse behind the fit."""
+    check_limits(workers, max_megapixels)
+    NoiseScale(NOISE_SIZE, 0, visibility)
+
+
 @contextmanager
 def _private_folder(generators: Path, source: str, columns: Columns) -> Iterator[Path]:
     """The private folder of these photographs, however their folder is spelled; readable by its owner only."""
     place = Path(source).expanduser()
     place = place.resolve() if place.exists() else Path(source)
-    folder = generators / f"{place.name}-{_digest([str(place), columns])}"
+    # cut: a name of 255 bytes, the most that disks take, would leave no room for the rest
+    folder = generators / f"{place.name[:NAME_LENGTH]}-{_digest([str(place), columns])}"
     with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
         for each in (generators, folder):
             each.chmod(0o700)
@@ -193,18 +203,21 @@ class _Maker:
         self._expect(found, generator.config, measure_passes(generator.config, self.device), read, write, fit=0)
         return generator
 
-    def make(self, found: Found, minutes: float, seed: int | None, out: Path, format: str) -> NoiseGenerator:
+    def make(
+        self, found: Found, minutes: float, seed: int | None, out: Path, format: str, quality: int | None
+    ) -> NoiseGenerator:
         """Plan a fit or take up the one that was begun, and carry it through.
 
         Raises:
             ValueError: ``out`` holds something, or the minutes are too few.
-            OSError: the disk has not enough room for the copies.
+            OSError: ``out`` cannot be written, or the disk has not enough room for the copies.
         """
         if out.is_dir() and any(out.iterdir()):  # found out now, not behind the fit
             raise ValueError(f"OUT {str(out)!r} is not empty. Choose an empty folder.")
-        check_room(found.source, next(p for p in (out, *out.parents) if p.exists()), len(found.rows), FORMATS[format])
-        read, write = measure_files(found, NOISE_SIZE)
-        plan = self._plan(found, minutes, seed, read)
+        with making_folder(out, "OUT"):  # so that one that cannot be written is found out now, too
+            check_room(found.source, out, len(found.rows), FORMATS[format], quality)
+            read, write = measure_files(found, NOISE_SIZE)
+            plan = self._plan(found, minutes, seed, read)
         self.say(plan.describe())
         self._expect(found, plan.config, plan.passes, read, write, fit=plan.fit_seconds + found.pixels * read)
         photographs = read_squares(found, _side(plan.config), self.progress, self.say)
@@ -231,7 +244,9 @@ class _Maker:
         """Check the copies of a format that lie in ``out``, for a trainer at S = ``side``."""
         files = {row: out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows}
         copies = {row: file for row, file in files.items() if file.is_file()}
-        folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), format])}"
+        # another copy gets another report: the runs of an earlier one are not of this copy
+        published = read_json(out / MANIFEST)["files"]
+        folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), published])}"
         return check_copy(found, copies, side, folder, device=self.device, progress=self.progress)
 
     @property

@@ -29,10 +29,10 @@ class Found:
 
     Args:
         source: what was looked at.
-        rows: positions of the photographs that open and are large enough.
+        rows: positions of the photographs to learn from: they open and are large enough.
         sizes: int64 (N, 2), their widths and heights in pixels as their files say.
         formats: how many of each file format.
-        skipped: photographs that cannot be protected: where they are and why.
+        skipped: photographs that cannot be learned from: where they are and why.
         left_out: files that are no photographs of any class, in sentences.
     """
 
@@ -52,7 +52,7 @@ class Found:
 
     @property
     def counts(self) -> list[int]:
-        """Photographs of each class that can be protected."""
+        """Photographs of each class to learn from."""
         found = Counter(self.source.labels[list(self.rows)].tolist())
         return [found[label] for label in range(len(self.classes))]
 
@@ -96,14 +96,14 @@ def look(source: Source, smallest: int, *, progress: bool = False) -> Found:
 
     Args:
         source: labelled photographs.
-        smallest: shorter side in pixels of the smallest photograph that can get noise.
+        smallest: shorter side in pixels of the smallest photograph that can be learned from.
         progress: show a bar.
 
     Returns:
         What is there. A photograph that is cut behind its header is found only when it is decoded.
 
     Raises:
-        ValueError: not one can be protected.
+        ValueError: not one can be learned from.
     """
     rows, sizes, skipped = [], [], []
     formats: Counter[str] = Counter()
@@ -111,7 +111,9 @@ def look(source: Source, smallest: int, *, progress: bool = False) -> Found:
         try:
             with source.open(row) as image:
                 if min(image.size) < smallest:
-                    raise ValueError(f"{image.width}x{image.height} pixels; noise takes {smallest} and more")
+                    raise ValueError(
+                        f"{image.width}x{image.height} px, too small to learn from; it is protected all the same"
+                    )
                 formats[image.format or "pixels"] += 1
                 sizes.append(image.size)
         except UNDECODABLE as error:
@@ -119,7 +121,7 @@ def look(source: Source, smallest: int, *, progress: bool = False) -> Found:
         else:
             rows.append(row)
     if not rows:
-        raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {skipped[0]}.")
+        raise ValueError(f"SOURCE has no photograph to learn from; the first of {len(source)}: {skipped[0]}.")
     return Found(source, tuple(rows), np.array(sizes, np.int64), formats, tuple(skipped), tuple(_beside(source)))
 
 
@@ -139,7 +141,7 @@ def check_enough(found: Found) -> None:
     if least < FEWEST:
         few = [name for name, count in zip(classes, counts, strict=True) if count < FEWEST]
         raise ValueError(
-            f"{len(few)} of the {len(classes)} classes have fewer than {FEWEST} photographs that can be protected "
+            f"{len(few)} of the {len(classes)} classes have fewer than {FEWEST} photographs to learn from "
             f"({_few(few)}). Add some, or take these classes out."
         )
     if least < FEWEST_MEASURED:

@@ -89,7 +89,7 @@ class Journal:
         try:
             yield journal
         except BaseException:
-            if fresh and not journal._finished:
+            if fresh and not any((files / name).is_file() for name in journal._finished):
                 journal.keep_only((), ())
                 shutil.rmtree(folder)
             raise
@@ -120,9 +120,9 @@ class Journal:
         """Write a file, and remember it: first, so that after a kill no file of ours is taken for another's."""
         self.make_folder(name.rpartition("/")[0])
         self._append(_line(name, stamp, sha256 := hashlib.sha256(data).hexdigest(), difference))
+        self._finished[name] = (stamp, sha256, difference)
         with explained("OUT", self._files):
             write_atomically(self._files / name, data, mode=mode)
-        self._finished[name] = (stamp, sha256, difference)
 
     def keep_only(self, names: Iterable[str], folders: Iterable[str]) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.

@@ -113,8 +113,7 @@ def protect_source(
         ValueError: an argument does not fit, or another process writes ``out``; nothing has been written then.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
-    check_integer("workers", workers, low=0, advice="0 works in this process.")
-    check_number("max_megapixels", max_megapixels, low=0.001)
+    check_limits(workers, max_megapixels)
     labels = check_classes(source, generator)
     check_places(source, out, private)
     if format == "parquet" and out.suffix != ".parquet":
@@ -232,6 +231,16 @@ def _pixels(file: ImageFile) -> int:
     with suppress(*UNDECODABLE), open_image(file, sys.maxsize) as image:
         return image.width * image.height
     return 0
+
+
+def check_limits(workers: int, max_megapixels: float) -> None:
+    """See that both of ``protect_source`` can be worked with.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    check_integer("workers", workers, low=0, advice="0 works in this process.")
+    check_number("max_megapixels", max_megapixels, low=0.001)
 
 
 def check_room(source: Source, files: Path, todo: int, kind: Format, quality: int | None = None) -> None:

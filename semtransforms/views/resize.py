@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from semtransforms.core.checks import check_number
 from semtransforms.core.grid import add_noise
 from semtransforms.views.visibility import FINER, tolerated
 
@@ -31,11 +32,18 @@ class NoiseScale:
         reach: the largest noise, in grey levels.
         visibility: how much of the reach noise has where the eye tolerates least, in 0..1. At 1 it has all of it
             everywhere; at 0 it has what the eye tolerates, see :mod:`semtransforms.views.visibility`.
+
+    Raises:
+        ValueError: visibility is not in 0..1.
     """
 
     side: int | None
     reach: int
     visibility: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("visibility", self.visibility, high=1, advice="1 is all of rho_u everywhere.")
+        object.__setattr__(self, "visibility", float(self.visibility))  # 0 and 0.0 are one scale
 
     @property
     def identity(self) -> list[str]:

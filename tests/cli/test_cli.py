@@ -198,7 +198,9 @@ def test_one_label_for_all_images(photos: Path, generator: Path, tmp_path: Path)
     common = ("--generator", generator, "--cache-dir", tmp_path / "cache", "--seed", 3)
     fails(run("protect", photos / "cat", tmp_path / "out", *common), "no class sub-folders", "--label")
     fails(run("protect", photos / "cat", tmp_path / "out", *common, "--label", "2"), "--label", "'2'", "known: 0, 1")
-    assert run("protect", photos / "cat", tmp_path / "out", *common, "--label", "1").exit_code == 0
+    one = ("protect", photos / "cat", tmp_path / "out", *common, "--label", "1")
+    fails(run(*one, "--label-column", "kind"), "--label-column", "--label", "Leave one")
+    assert run(*one).exit_code == 0
     files = sorted((photos / "cat").iterdir())
     pixels = np.stack([np.asarray(Image.open(path)) for path in files]).transpose(0, 3, 1, 2).copy()
     images = torch.from_numpy(pixels)

@@ -1,6 +1,7 @@
 """One call for an owner: what it leaves behind, what it does the second time, what a kill costs."""
 
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_more_photographs_get_noise_of_the_same_generator(photos: Path, tmp_path
     with pytest.raises(ValueError, match=r"new: eel.*new generator"):
         protect(photos, tmp_path)
     assert tree(tmp_path / "out") == after
+
+
+def test_a_copy_that_is_made_anew_gets_a_verdict_of_its_own(photos: Path, tmp_path: Path):
+    """Who deletes the copy and gives the command again would get an error behind it all, or an old verdict."""
+    first = protect(photos, tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    second = protect(photos, tmp_path)  # with a fresh seed
+    assert second.generator == first.generator
+    assert second.checked.report is not None
+    assert second.checked.report != first.checked.report
+    assert second.checked.report.is_file()
 
 
 KILLED = """
@@ -169,6 +181,33 @@ def test_a_damaged_photograph_is_named_and_the_others_finished(photos: Path, tmp
     assert f"Skipped: {damaged}" in capsys.readouterr().out
 
 
+def test_the_limit_of_megapixels_holds_from_the_look_to_the_check(photos: Path, tmp_path: Path, monkeypatch):
+    """A panorama for which the owner lifted the limit was published, but not learned from; a lower one, not heeded."""
+    Image.effect_noise((120, 90), 50).convert("RGB").save(photos / "cat" / "large.png")
+    done = protect(photos, tmp_path / "low", max_megapixels=0.01)
+    assert len(done.found.rows) == done.outcome.written == 16
+    assert "large.png" in done.found.skipped[0]
+    monkeypatch.setattr("semtransforms.data.opening.open_image.__defaults__", (10_000,))
+    done = protect(photos, tmp_path / "lifted", max_megapixels=0.02)
+    assert len(done.found.rows) == done.outcome.written == 17
+
+
+def test_a_folder_with_the_longest_name_is_protected(photos: Path, tmp_path: Path):
+    """A Japanese sentence as a name: with a hash behind it, it is longer than disks take."""
+    done = protect(photos.rename(tmp_path / ("写" * 85)), tmp_path)
+    assert done.outcome.written == 16
+    assert done.generator.parent.name.startswith("写" * 50 + "-")
+
+
+def test_a_photograph_too_small_to_learn_from_is_protected_and_said_to_be(photos: Path, tmp_path: Path, capsys):
+    """Owners were told that it got no noise, and found it published."""
+    Image.new("RGB", (40, 1), "green").save(photos / "cat" / "line.png")
+    done = protect(photos, tmp_path, progress=True)
+    assert done.outcome.written == 17
+    assert (tmp_path / "out" / "cat" / "line.png").is_file()
+    assert "40x1 px, too small to learn from; it is protected all the same" in capsys.readouterr().out
+
+
 def test_mistakes_are_found_before_the_fit(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Twenty minutes later the error comes too late, and a generator made for nothing lies about."""
     monkeypatch.setattr("semtransforms.photographs.journey.fit_generator", None)
@@ -186,6 +225,11 @@ def test_mistakes_are_found_before_the_fit(photos: Path, tmp_path: Path, monkeyp
         protect_photographs(photos, tmp_path / "out", private=tmp_path / "out" / "private", progress=False)
     with pytest.raises(ValueError, match="inside SOURCE"):
         protect_photographs(photos, photos / "out", private=private, progress=False)
+    for wrong in ({"workers": -1}, {"visibility": 2}, {"max_megapixels": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            protect(photos, tmp_path, **wrong)
+    with pytest.raises(OSError, match=r"OUT .* cannot be written"):
+        protect_photographs(photos, tmp_path / "full" / "file" / "out", private=private, progress=False)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match="1,000 free"):
         protect(photos, tmp_path)

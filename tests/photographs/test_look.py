@@ -45,7 +45,7 @@ def test_nothing_to_protect_says_why(tmp_path: Path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_text("no photograph")
-    with pytest.raises(ValueError, match=r"no image that can be protected.*cat.*no image of a known format"):
+    with pytest.raises(ValueError, match=r"no photograph to learn from.*cat.*no image of a known format"):
         look(open_source(str(tmp_path)), smallest=8)
 
 
