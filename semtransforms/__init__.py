@@ -14,6 +14,7 @@ __all__ = [
     "REM_DELTA_U",
     "REM_THETA",
     "SEM",
+    "SEM_CLASSWISE",
     "SEM_PLUS",
     "TAP",
     "EvaluationReport",
@@ -40,7 +41,17 @@ if TYPE_CHECKING:
     from semtransforms.evaluation.victims import VictimConfig, train_victim
     from semtransforms.generators.fitting import fit_generator
     from semtransforms.generators.generator import NoiseGenerator
-    from semtransforms.noise.methods import EM, REM, REM_DELTA_U, REM_THETA, SEM, SEM_PLUS, TAP, with_effort
+    from semtransforms.noise.methods import (
+        EM,
+        REM,
+        REM_DELTA_U,
+        REM_THETA,
+        SEM,
+        SEM_CLASSWISE,
+        SEM_PLUS,
+        TAP,
+        with_effort,
+    )
     from semtransforms.photographs.journey import protect_photographs
     from semtransforms.protect.transform import SEMProtect
     from semtransforms.protect.wrapper import ProtectedDataset
@@ -51,6 +62,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "REM_DELTA_U": "noise.methods",
         "REM_THETA": "noise.methods",
         "SEM": "noise.methods",
+        "SEM_CLASSWISE": "noise.methods",
         "SEM_PLUS": "noise.methods",
         "TAP": "noise.methods",
         "EvaluationReport": "evaluation.report",

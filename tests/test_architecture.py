@@ -38,6 +38,7 @@ PUBLIC = {
     "GeneratorConfig": "core.config",
     "NoiseStore": "data.store",
     "SEM": "noise.methods",
+    "SEM_CLASSWISE": "noise.methods",
     "SEM_PLUS": "noise.methods",
     "REM": "noise.methods",
     "EM": "noise.methods",

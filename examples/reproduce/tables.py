@@ -33,6 +33,13 @@ from semtransforms.core.files import read_json, write_atomically
 ROOT = Path(__file__).parents[2]
 GUIDES = ("*.md", "examples/*.md", "examples/reproduce/*.md", "tests/**/*.md")
 COMPARED = ("clean", "em", "rem", "sem")
+PHOTOGRAPHS = {
+    "clothing10": "`clothing10`, all 1,817",
+    "clothing10-60-each": "60 a class",
+    "clothing10-20-each": "20 a class",
+    "tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000",
+}
+CROPS = {"random-resized": "random resized", "resize": "resize"}
 OTHERS = {
     "tap": "TAP",
     "sc-linf": "SC, within 8/255",
@@ -155,6 +162,24 @@ def noise_size(root: Path) -> str:
     return table(("trains at", "copy", "accuracy", "seconds of noise"), lines)
 
 
+def photographs(root: Path) -> str:
+    """What trainers of several sizes and crops learn from photographs with class-wise noise, and from JPEG files."""
+    lines = []
+    for name, words in PHOTOGRAPHS.items():
+        file = root / RESULTS / f"photographs-{name}.json"
+        record = read_json(file) if file.exists() else {"rows": []}
+        found: dict[tuple[int, str], dict[str, list[float]]] = {}
+        for row in record["rows"]:
+            of = found.setdefault((row["trained_at"], row["crop"]), {})
+            of.setdefault(row["copy"], []).append(100 * row["accuracy"])
+        for (side, crop), of in sorted(found.items()):
+            learned = share(of.get("protected", ()), of.get("clean", ()), 100 * record["guess"])
+            jpegs = (_cell(of.get(f"jpeg-{quality}")) for quality in (90, 75))
+            cells = (_cell(of.get("clean")), _cell(of.get("protected")), learned, *jpegs)
+            lines.append([words, f"{side} px", CROPS[crop], *cells])
+    return table(("photographs", "trained at", "crop", "clean", "protected", "share", "JPEG 90", "JPEG 75"), lines)
+
+
 def seen(root: Path) -> str:
     """What is seen of noise that is turned down, by a mask and all of it alike, and what a trainer learns then."""
     record = read_json(root / RESULTS / "seen-sem-plus-cifar10-small.json")
@@ -237,6 +262,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "worst-case": worst,
     "other-data": other_data,
     "noise-size": noise_size,
+    "photographs": photographs,
     "seen": seen,
     "clean-shares": clean_shares,
     "passes": passes,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Perturbation = Literal["uniform", "adversary"]
 Aim = Literal["own", "shifted", "away"]
-FittedOn = Literal["protected", "clean"]
+FittedOn = Literal["protected", "shuffled", "clean"]
 Precision = Literal["auto", "fp32", "bf16"]
 Norm = Literal["linf", "l2"]
 
@@ -112,7 +112,9 @@ class GeneratorConfig:
         aim: where the noise drives the surrogate: ``"own"`` descends the loss of the image's own label, ``"shifted"``
             that of the next label, ``(y + 1) mod C``, ``"away"`` climbs the loss of the own label.
         fitted_on: what the surrogate learns from: ``"protected"`` images, with noise made anew at every step
-            (Algorithm 1), or ``"clean"`` ones, without a noise step.
+            (Algorithm 1), ``"shuffled"``, the same with a label drawn anew for each image of each batch, so that
+            nothing but the noise tells it and few images cannot be learned by heart (class-wise noise only), or
+            ``"clean"`` ones, without a noise step.
         rho_u, alpha_u, steps_u: radius, step size and steps of the defensive noise.
         rho_a, alpha_a, steps_a: the same of the adversarial perturbation.
         rho_r: radius of the random perturbation; ``None`` means ``rho_a`` (the paper's choice, Table 6).
@@ -191,9 +193,14 @@ class GeneratorConfig:
         check_choice("defense_sees", self.defense_sees, (None, "uniform", "adversary"))
         check_choice("surrogate_sees", self.surrogate_sees, (None, "uniform", "adversary"))
         check_choice("aim", self.aim, ("own", "shifted", "away"))
-        check_choice("fitted_on", self.fitted_on, ("protected", "clean"))
+        check_choice("fitted_on", self.fitted_on, ("protected", "shuffled", "clean"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        if self.aim != "own" and self.fitted_on == "protected":
+        if self.fitted_on == "shuffled" and not self.classwise:
+            raise ValueError(
+                "fitted_on='shuffled' needs classwise >= 1, got 0: noise that each image has of its own would be for a "
+                "label that it has not"
+            )
+        if self.aim != "own" and self.fitted_on != "clean":
             raise ValueError(
                 f"aim={self.aim!r} needs fitted_on='clean': a surrogate that learns from such noise learns to undo it"
             )

@@ -17,7 +17,7 @@ from semtransforms.core.checkpoint import check_same_fit, load_checkpoint, save_
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
-from semtransforms.core.keys import batch_rows, fold_in
+from semtransforms.core.keys import batch_rows, fold_in, keyed_uniform
 from semtransforms.core.steps import seeded_steps, step_decay
 from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.generators.generator import NoiseGenerator
@@ -39,7 +39,7 @@ from semtransforms.views.eot import EOT, build_eot
 from semtransforms.views.resize import centre_square
 
 # what a batch's keys are folded with
-_DEFENSE, _VIEW, _ATTACK = range(3)
+_DEFENSE, _VIEW, _ATTACK, _LABEL = range(4)
 
 LEARNED_ON = 1_000  # drawn training images that tell whether a surrogate fitted on clean data has learned
 
@@ -214,7 +214,10 @@ def train_step(
     """
     dtype = autocast_dtype(config.precision, images.device)
     seen = images
-    if config.fitted_on == "protected":
+    if config.fitted_on == "shuffled":
+        assert config.num_classes is not None  # the fit has set it
+        labels = (keyed_uniform(fold_in(keys, _LABEL), ()) * config.num_classes).long()
+    if config.fitted_on != "clean":
         # lines 2-9: descend on the noise
         delta = _defend(surrogate, images, labels, fold_in(keys, _DEFENSE), config, eot, dtype)
         # rounded as it will be stored, before the surrogate sees it

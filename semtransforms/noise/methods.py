@@ -66,8 +66,8 @@ SEM_CLASSWISE = replace(
     steps_u=2,
     surrogate="convnet",
     batch_size=64,
-    train_steps=700,
-    decay_every=560,
+    train_steps=1_000,
+    decay_every=800,
 )
 REM = replace(SEM, method="rem", defense_sees="adversary")
 REM_DELTA_U = replace(SEM, method="rem-delta-u", defense_sees="adversary", surrogate_sees=None)

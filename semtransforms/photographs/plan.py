@@ -27,6 +27,9 @@ from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
 
 BATCH = 64  # photographs an update
 MOST_UPDATES = 2_000  # more have not been measured
+FEW = (
+    60  # photographs a class, below which the surrogate would learn them by heart and the noise would teach it nothing
+)
 MEASURED_SECONDS = 0.7  # of updates, after one to warm up
 CHECKPOINT_SECONDS = 30  # of the fit, what a kill may cost
 
@@ -65,8 +68,10 @@ def config_for(
         train_steps: M.
         seed: of the fit.
     """
+    few = photographs < FEW * num_classes
+    preset = replace(SEM_CLASSWISE, classwise=1, fitted_on="shuffled") if few else SEM_CLASSWISE
     return replace(
-        with_effort(SEM_CLASSWISE, train_steps=train_steps),
+        with_effort(preset, train_steps=train_steps),
         width=effort.width,
         num_classes=num_classes,
         image_size=(effort.side, effort.side),

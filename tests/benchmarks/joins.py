@@ -52,7 +52,7 @@ def stratified() -> Iterator[None]:
 
     The flip, which is drawn in the same way, too.
     """
-    draw, gradient = members.keyed_uniform, pgd._mean_gradient
+    draw, gradient = members.keyed_uniform, pgd.mean_gradient
     samples: list[int] = []  # J, and J * N, inside of a gradient
 
     def apart(keys: Tensor, shape: Any) -> Tensor:
@@ -72,7 +72,7 @@ def stratified() -> Iterator[None]:
         finally:
             samples.clear()
 
-    with instead(members, "keyed_uniform", apart), instead(pgd, "_mean_gradient", mean_gradient):
+    with instead(members, "keyed_uniform", apart), instead(pgd, "mean_gradient", mean_gradient):
         yield
 
 
@@ -99,14 +99,14 @@ def worst() -> Iterator[None]:
         which = torch.stack(losses).argmax(0)
         return torch.stack(gradients)[which, torch.arange(len(which))]
 
-    with instead(pgd, "_gradient_at", gradient_at), instead(pgd, "_mean_gradient", largest):
+    with instead(pgd, "_gradient_at", gradient_at), instead(pgd, "mean_gradient", largest):
         yield
 
 
 @contextmanager
 def luminance() -> Iterator[None]:
     """The same step of noise for the three colours of a pixel; the random start keeps its own."""
-    gradient = pgd._mean_gradient
+    gradient = pgd.mean_gradient
 
     def grey(*arguments: Any) -> Tensor:
         found = gradient(*arguments)
@@ -114,7 +114,7 @@ def luminance() -> Iterator[None]:
             return found
         return found.mean(1, keepdim=True).expand_as(found).clone()
 
-    with instead(pgd, "_mean_gradient", grey):
+    with instead(pgd, "mean_gradient", grey):
         yield
 
 

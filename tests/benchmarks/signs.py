@@ -18,18 +18,18 @@ from semtransforms.noise import pgd
 
 def gradient_signs(generator: NoiseGenerator, images: Tensor, labels: Tensor) -> list[Tensor]:
     """The sign of the noise's gradient at each of its K steps, float (N, 3, H, W)."""
-    found, mean_gradient = [], pgd._mean_gradient
+    found, mean_gradient = [], pgd.mean_gradient
 
     def watched(*arguments: object) -> Tensor:
         gradient = mean_gradient(*arguments)
         found.append(gradient.sign())
         return gradient
 
-    pgd._mean_gradient = watched
+    pgd.mean_gradient = watched
     try:
         generator.noise(images, labels, batch_size=len(images))
     finally:
-        pgd._mean_gradient = mean_gradient
+        pgd.mean_gradient = mean_gradient
     return found
 
 

@@ -218,7 +218,7 @@ def joined(way, label):
     t, config, network = build_eot([Transformation("one-of", half)]), PGDConfig(1, 1, 1, num_samples=2), Colour()
     labels, keys = torch.full((20,), label), index_keys(torch.arange(20), 0)
     with way():
-        gradient = loop._mean_gradient(network, images, labels, config, keys, t, None, {})
+        gradient = loop.mean_gradient(network, images, labels, config, keys, t, None, {})
     views = torch.cat([shown for shown in network.shown if len(shown) > 1])  # one image is sent to see how many fit
     return gradient, ((views[:, 0] - views[:, 1]).abs().amax((1, 2)) < 1e-6).view(2, 20)
 
@@ -254,7 +254,7 @@ def test_stratified_draws_need_the_samples_together():
     images, labels = torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
     t, config = build_eot([Transformation("flip")]), PGDConfig(1, 1, 1, num_samples=2)
     with stratified(), pytest.raises(ValueError, match=r"in parts \(3 of 8\)"):
-        loop._mean_gradient(
+        loop.mean_gradient(
             Colour(), images, labels, config, index_keys(torch.arange(4), 0), t, None, {images.shape[1:]: 3}
         )
 

@@ -602,3 +602,16 @@ def test_names_are_checked_before_the_data_are_read(wrong, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="checkpoint_dir"):
         fit(data=Unread(), checkpoint_dir=tmp_path / "file" / "work")
+
+
+def test_a_fit_on_shuffled_labels_does_not_learn_the_images():
+    """The surrogate of a few photographs would know them by heart, and the noise would be left as it was drawn."""
+    images = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    config = replace(SEM_CLASSWISE, **SMALL, fitted_on="shuffled", num_classes=2)
+    fits = [
+        fit_generator((images, labels), config, progress=False, device="cpu").surrogate.state_dict()
+        for labels in (torch.arange(8) % 2, (torch.arange(8) + 1) % 2)
+    ]
+    assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])
+    with pytest.raises(ValueError, match="classwise"):
+        replace(SEM, fitted_on="shuffled")

@@ -104,5 +104,5 @@ def test_saved_and_loaded_it_makes_the_same_noise(tmp_path):
 def test_a_generator_without_classwise_noise_keeps_its_fingerprint():
     """Stores and published generators of earlier versions would be of another generator all at once."""
     assert "classwise" not in SEM_PLUS.to_dict()
-    assert SEM_CLASSWISE.to_dict()["classwise"] == 1
+    assert SEM_CLASSWISE.to_dict()["classwise"] == SEM_CLASSWISE.classwise > 0
     assert engine_of(SEM_PLUS) is not engine_of(SEM_CLASSWISE)
