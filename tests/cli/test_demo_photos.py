@@ -40,7 +40,7 @@ def test_the_photographs_come_with_their_source_and_licence():
     files = [file for file in clothing.PHOTOGRAPHS.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= MOST_BYTES
     counts = {folder.name: len(list(folder.iterdir())) for folder in clothing.PHOTOGRAPHS.iterdir()}
-    assert set(counts.values()) == {70}
+    assert set(counts.values()) == {50}
     assert sum(counts.values()) == len(files)
     for file in files:
         with Image.open(file) as image:
@@ -58,7 +58,7 @@ def test_the_demo_is_an_owners_journey(few: Path, monkeypatch: pytest.MonkeyPatc
     report = json.loads(demo(few, "--json").stdout)
     published = few / "semtransforms-demo-photos" / "published"
     originals = sorted(clothing.PHOTOGRAPHS.rglob("*.jpg"))
-    assert report["photographs"] == len(originals) == 15
+    assert report["photographs"] == len(originals) == 20
     assert report["classes"] == sorted({file.parent.name for file in originals})
     largest = 0
     for file in originals:
