@@ -102,7 +102,7 @@ def protect_command(
             done = protect_photographs(source, out, minutes=limit, private=cache_dir, columns=columns, **common)
             outcome = done.outcome
             _tell(outcome, out, format, done.found.source)
-            _tell_verdict(done.checked, done.generator)
+            tell_verdict(done.checked, done.generator)
         if outcome.failed:
             raise typer.Exit(1)
 
@@ -138,7 +138,7 @@ def _protect_with(
     return protect_source(images, out, maker, private=private, **common), images
 
 
-def _tell_verdict(checked: Checked, generator: Path) -> None:
+def tell_verdict(checked: Checked, generator: Path) -> None:
     """What a trainer learns from the copy, and what else must stay private."""
     typer.echo(f"The generator is in {generator}. Keep it private: who has it can undo the protection.")
     if checked.report is not None:

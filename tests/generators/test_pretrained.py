@@ -11,6 +11,7 @@ import pytest
 from hub_server import HubServer
 
 from semtransforms import NoiseGenerator
+from semtransforms.cli.clothing import PHOTOGRAPHS
 from semtransforms.generators import names
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +119,11 @@ semtransforms.NoiseGenerator.from_pretrained("sem-digits", device="cpu").save_pr
 semtransforms.EvaluationReport([record]).save("report")
 for document in ("generator/README.md", "report/report.html"):
     assert Path(document).stat().st_size > 1000, document
+from semtransforms.cli.clothing import PHOTOGRAPHS
+carried = {file.relative_to(PHOTOGRAPHS.parent).as_posix(): file.stat().st_size
+           for file in PHOTOGRAPHS.parent.rglob("*") if file.is_file()}
+assert PHOTOGRAPHS.is_relative_to(place)
+assert carried == json.loads(Path("photographs.json").read_text(encoding="utf-8"))
 print(json.dumps({name: generator.fingerprint for name, generator in loaded.items()}))
 """
 
@@ -126,17 +132,20 @@ print(json.dumps({name: generator.fingerprint for name, generator in loaded.item
 def test_the_wheel_carries_them(tmp_path: Path):
     """A user has the wheel and nothing else: no checkout beside it, another working directory, no network.
 
-    The page and the card are written from files beside the code, which a wheel can miss.
+    The page, the card and the demo on photographs read files beside the code, which a wheel can miss.
     """
     pytest.importorskip("hatchling")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, env=environment, check=True, capture_output=True)
     wheel, place = next(tmp_path.glob("*.whl")), tmp_path / "site"
-    assert wheel.stat().st_size < MOST_BYTES + (1 << 20)
+    photographs = [file for file in PHOTOGRAPHS.parent.rglob("*") if file.is_file()]
+    assert wheel.stat().st_size < MOST_BYTES + sum(file.stat().st_size for file in photographs) + (1 << 20)
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(place), str(wheel)]
     subprocess.run([sys.executable, *install], env=environment, check=True, capture_output=True)
     (tmp_path / "elsewhere").mkdir()
+    sizes = {file.relative_to(PHOTOGRAPHS.parent).as_posix(): file.stat().st_size for file in photographs}
+    (tmp_path / "elsewhere" / "photographs.json").write_text(json.dumps(sizes), encoding="utf-8")
     kept = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and Path(entry) != ROOT]
     environment |= {"PYTHONPATH": os.pathsep.join([str(place), *kept]), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
