@@ -171,13 +171,21 @@ def photographs(root: Path) -> str:
         found: dict[tuple[int, str], dict[str, list[float]]] = {}
         for row in record["rows"]:
             of = found.setdefault((row["trained_at"], row["crop"]), {})
-            of.setdefault(row["copy"], []).append(100 * row["accuracy"])
+            for copy, figure in ((row["copy"], row["accuracy"]), (f"{row['copy']} at best", row["peak"])):
+                of.setdefault(copy, []).append(100 * figure)
         for (side, crop), of in sorted(found.items()):
-            learned = share(of.get("protected", ()), of.get("clean", ()), 100 * record["guess"])
-            jpegs = (_cell(of.get(f"jpeg-{quality}")) for quality in (90, 75))
-            cells = (_cell(of.get("clean")), _cell(of.get("protected")), learned, *jpegs)
-            lines.append([words, f"{side} px", CROPS[crop], *cells])
-    return table(("photographs", "trained at", "crop", "clean", "protected", "share", "JPEG 90", "JPEG 75"), lines)
+            guess, copies = 100 * record["guess"], ("protected", "protected at best", "jpeg-90", "jpeg-75")
+            cells = (_learned(of.get(copy), of.get("clean"), guess) for copy in copies)
+            lines.append([words, f"{side} px", CROPS[crop], _cell(of.get("clean")), *cells])
+    return table(("photographs", "trained at", "crop", "clean", "protected", "at best", "JPEG 90", "JPEG 75"), lines)
+
+
+def _learned(figures: Sequence[float] | None, clean: Sequence[float] | None, guess: float) -> str:
+    """An accuracy, and the share of what clean images teach, which is never less than nothing."""
+    if not figures or not clean:
+        return MISSING
+    below = fmean(figures) <= guess
+    return f"{spread(figures)} ({'0 %' if below else share(figures, clean, guess)})"
 
 
 def seen(root: Path) -> str:

@@ -27,9 +27,7 @@ from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
 
 BATCH = 64  # photographs an update
 MOST_UPDATES = 2_000  # more have not been measured
-FEW = (
-    60  # photographs a class, below which the surrogate would learn them by heart and the noise would teach it nothing
-)
+FEW = 100  # photographs a class, below which the surrogate learns them by heart, and the noise little
 MEASURED_SECONDS = 0.7  # of updates, after one to warm up
 CHECKPOINT_SECONDS = 30  # of the fit, what a kill may cost
 

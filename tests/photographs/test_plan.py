@@ -21,7 +21,7 @@ from semtransforms.views.eot import build_eot
 
 @pytest.fixture
 def found(tmp_path: Path) -> Found:
-    return look(open_source(str(write_photographs(tmp_path / "photos", each=60))), smallest=8)
+    return look(open_source(str(write_photographs(tmp_path / "photos", each=100))), smallest=8)
 
 
 def small(**changes) -> plan.Effort:
@@ -109,12 +109,12 @@ def test_measuring_goes_round_a_damaged_photograph(found: Found):
     assert 0 < read < write
     for place, _ in found.source.samples:
         Path(place).write_bytes(Path(place).read_bytes()[:500])
-    with pytest.raises(ValueError, match="none of its 120 images"):
+    with pytest.raises(ValueError, match="none of its 200 images"):
         plan.measure_files(found, 16)
 
 
 def test_few_photographs_are_fitted_on_shuffled_labels():
     """Learned by heart they teach the noise nothing: 20 a class were hardly protected so."""
-    few, many = (plan.config_for(small(), num_classes=2, photographs=count) for count in (119, 120))
+    few, many = (plan.config_for(small(), num_classes=2, photographs=count) for count in (199, 200))
     assert (few.fitted_on, few.classwise) == ("shuffled", 1)
     assert (many.fitted_on, many.classwise) == (SEM_CLASSWISE.fitted_on, SEM_CLASSWISE.classwise)
