@@ -123,8 +123,8 @@ class GeneratorConfig:
             number of pixel values, instead of letting it reach ``rho_u`` (SC and AR in their authors' norm); ``None``
             otherwise.
             At most half of ``rho_u``, where about 1 % of it is cut at ``rho_u``.
-        classwise: V, noises of each class that are learned along the fit and that the noise of an image starts from; 0
-            for none: it starts at random in the ball.
+        classwise: V, noises of each class that are learned along the fit, of which an image gets a window; 0 for none:
+            each image has noise of its own.
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC),
             ``"autoregressive"`` (AR), ``"ntk-cnn"`` or ``"ntk-fnn"`` (NTGA).
@@ -195,6 +195,11 @@ class GeneratorConfig:
         check_choice("aim", self.aim, ("own", "shifted", "away"))
         check_choice("fitted_on", self.fitted_on, ("protected", "shuffled", "clean"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        if self.classwise and (self.fitted_on == "clean" or self.surrogate in (PATCHES, AUTOREGRESSIVE, *KERNELS)):
+            raise ValueError(
+                f"classwise={self.classwise} needs a network that is fitted on protected images, got "
+                f"surrogate={self.surrogate!r} with fitted_on={self.fitted_on!r}. Leave classwise at 0."
+            )
         if self.fitted_on == "shuffled" and not self.classwise:
             raise ValueError(
                 "fitted_on='shuffled' needs classwise >= 1, got 0: noise that each image has of its own would be for a "

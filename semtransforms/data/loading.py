@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from semtransforms.data.images import check_labels
-from semtransforms.data.raw import read_samples
+from semtransforms.data.raw import class_names, read_samples
 
 FEW = 16  # images that tell whether a data set has one size, most of the time
 
@@ -95,12 +95,6 @@ def is_pair(dataset: Any) -> bool:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise TypeError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
     return True
-
-
-def class_names(dataset: Any) -> tuple[str, ...] | None:
-    """The label names of a data set, as torchvision keeps them; ``None`` where it has none."""
-    names = getattr(dataset, "classes", None)
-    return tuple(str(name) for name in names) if names else None
 
 
 def checked_labels(labels: Any, count: int, classes: tuple[str, ...] | None, num_classes: int | None) -> Tensor:

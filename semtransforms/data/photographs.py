@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from semtransforms.data.loading import checked_labels, class_names, is_pair
-from semtransforms.data.raw import read_samples
+from semtransforms.data.loading import checked_labels, is_pair
+from semtransforms.data.raw import class_names, read_samples
 
 LONGEST = 8  # longer side / shorter side: of a longer panorama the middle is kept, so that one cannot fill the memory
 

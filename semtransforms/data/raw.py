@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 from torchvision.datasets.vision import StandardTransform
 
 from semtransforms.data.images import LABEL_REMEDY, UNDECODABLE, as_pixels, check_labels
@@ -35,6 +35,36 @@ def wrapped(dataset: Any) -> Iterator[Any]:
     while dataset is not None:
         yield dataset
         dataset = getattr(dataset, "dataset", None)
+
+
+def class_names(dataset: Any) -> tuple[str, ...] | None:
+    """The label names of a data set, as torchvision keeps them, in any form; ``None`` where it has none."""
+    names = getattr(dataset, "classes", None)
+    if not isinstance(names, Iterable):  # a number of classes, which others keep under that name
+        return None
+    return tuple(str(name) for name in (names.tolist() if isinstance(names, Tensor) else names)) or None
+
+
+def label_names(dataset: Any) -> Sequence[str] | None:
+    """The label names as torchvision keeps them, or as ``datasets`` does (``ClassLabel``), or None."""
+    features = getattr(dataset, "features", None)
+    label = features.get("label") if isinstance(features, Mapping) else None
+    return class_names(dataset) or getattr(label, "names", None)
+
+
+def datasets_inside(dataset: Any) -> Iterator[Any]:
+    """A dataset and all that it holds under any name, also in lists (``ConcatDataset``), each once."""
+    known: set[int] = set()
+    todo = [dataset]
+    while todo:
+        part = todo.pop()
+        if id(part) in known:
+            continue
+        known.add(id(part))
+        yield part
+        for held in getattr(part, "__dict__", {}).values():
+            inside = held if isinstance(held, (list, tuple)) else (held,)
+            todo += [each for each in inside if isinstance(each, Dataset) or each is getattr(part, "dataset", None)]
 
 
 def unwrap_subsets(

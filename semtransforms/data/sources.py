@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = (
     ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 
-# How people call the parts of a data set: a folder of such a name that holds folders only is no class.
+# How people call the parts of a data set: a folder of such a name that holds folders only, or labels, is no class.
 PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
 
 
@@ -139,7 +139,7 @@ def _image_folder(root: Path) -> Source:
             "class of a generator that is there: semtransforms protect SOURCE OUT --generator NAME --label CLASS. Else "
             f"SOURCE is {FORMS}."
         )
-    parts = [name for name in folders if name.lower() in PARTS and _holds_folders_only(root / name)]
+    parts = [name for name in folders if name.lower() in PARTS and _is_part(root / name)]
     if parts:
         part = "train" if "train" in parts else parts[0]
         raise ValueError(
@@ -227,7 +227,10 @@ def _of_files(
     )
 
 
-def _holds_folders_only(folder: Path) -> bool:
+def _is_part(folder: Path) -> bool:
+    """Whether a folder of such a name is a part and no class: it holds folders only, or the labels of its images."""
+    if (folder / METADATA).is_file():
+        return True
     inside = list(folder.iterdir())
     return any(p.is_dir() and not p.name.startswith(".") for p in inside) and not any(map(_is_image, inside))
 

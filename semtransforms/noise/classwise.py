@@ -1,4 +1,4 @@
-"""Class-wise noise: a surrogate network, and beside it the noise that the images of a class start from.
+"""Class-wise noise: a surrogate network, and beside it noises that the images of a class share.
 
 Sample-wise noise is found anew for every image, and few photographs give few updates to find it with. What is learned
 here is kept: each update moves the noise of its classes on, and the next one goes on from there (Huang et al. 2021 have
@@ -96,7 +96,7 @@ class Classwise(nn.Module):
         """The windows that protected images most likely hold, for whoever has the noises but no key.
 
         A matched filter: of all places in all noises of the class, mirrored and not, the one whose noise correlates
-        most with the image. Its Fourier transform is divided by the frequency first, about as photographs fall off.
+        most with the image, each frequency weighed by what photographs have of it, whose power falls as 1 / f^2.
 
         Args:
             images: float (N, 3, H, W) in [0, 1].

@@ -36,8 +36,7 @@ def engine_of(config: GeneratorConfig) -> type[Engine]:
     """
     if config.surrogate not in ENGINES:
         raise ValueError(unknown("surrogate", config.surrogate, ENGINES))
-    engine = ENGINES[config.surrogate]
-    return ClasswiseEngine if config.classwise and engine is NetworkEngine else engine
+    return ClasswiseEngine if config.classwise else ENGINES[config.surrogate]
 
 
 def build_surrogate(config: GeneratorConfig, stored: Mapping[str, Tensor] | None = None) -> nn.Module:

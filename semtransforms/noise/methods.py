@@ -202,6 +202,11 @@ def check_surrogate(config: GeneratorConfig) -> None:
     """
     preset = METHODS.get(config.method, config)
     engine = engine_of(preset)
+    if bool(config.classwise) != bool(preset.classwise):
+        raise ValueError(
+            f"classwise={config.classwise} makes another method of {config.method!r}, whose preset has "
+            f"{preset.classwise}. Start from the preset of that method, or give yours a name of its own."
+        )
     if engine_of(config) is not engine or (engine.surrogates is None and config.surrogate != preset.surrogate):
         raise ValueError(
             f"surrogate must be {engine.surrogates or repr(preset.surrogate)} for method {config.method!r}, got "
@@ -218,5 +223,7 @@ def check_surrogate(config: GeneratorConfig) -> None:
 
 def unused_options(config: GeneratorConfig) -> set[str]:
     """The fields that this method does not read, of those that tune one of the others."""
-    sees_no_adversary = config.defense_sees is None and config.surrogate_sees is None
-    return {*engine_of(config).unused, *(("rho_a", "alpha_a", "steps_a") if sees_no_adversary else ())}
+    seen = {config.defense_sees, config.surrogate_sees}
+    steps = () if "adversary" in seen else ("alpha_a", "steps_a")
+    radius = () if seen != {None} else ("rho_a",)  # of the uniform perturbation, too
+    return {*engine_of(config).unused, *steps, *radius}

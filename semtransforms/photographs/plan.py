@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ BATCH = 64  # photographs an update
 MOST_UPDATES = 2_000  # more have not been measured
 FEW = 100  # photographs a class, below which the surrogate learns them by heart, and the noise little
 MEASURED_SECONDS = 0.7  # of updates, after one to warm up
+MEASURED_UPDATES = 5  # at least: another process may hold up one of them for seconds
 CHECKPOINT_SECONDS = 30  # of the fit, what a kill may cost
 
 
@@ -181,12 +183,11 @@ def measure_passes(config: GeneratorConfig, device: str | None = None) -> float:
     """How many images a second an update sends forward and backward, on images of noise.
 
     Args:
-        config: the fit's; its updates are made with few noise steps.
+        config: the fit's, whose updates are timed.
         device: where to fit; default: CUDA if present.
     """
     target = pick_device(device)
     keep_freed_memory()
-    config = with_effort(config, steps_u=3)
     surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(surrogate.parameters(), lr=config.learning_rate)
     assert config.image_size is not None
@@ -200,11 +201,12 @@ def measure_passes(config: GeneratorConfig, device: str | None = None) -> float:
         return train_step(surrogate, optimizer, images, labels, keys=keys, config=config, eot=eot)[0]
 
     float(update(0))  # reading a loss waits for the device
-    started, done = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - started) < MEASURED_SECONDS or done == 0:
-        done += 1
-        float(update(done))
-    return done * passes_of_update(config) / seconds
+    seconds: list[float] = []
+    while sum(seconds) < MEASURED_SECONDS or len(seconds) < MEASURED_UPDATES:
+        started = time.perf_counter()
+        float(update(len(seconds) + 1))
+        seconds.append(time.perf_counter() - started)
+    return passes_of_update(config) / median(seconds)
 
 
 def measure_files(found: Found, side: int) -> tuple[float, float]:

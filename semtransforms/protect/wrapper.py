@@ -23,6 +23,8 @@ from semtransforms.core.checks import check_integer
 from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.data.raw import (
+    datasets_inside,
+    label_names,
     read_pixels,
     read_sample,
     sample_pixels,
@@ -116,7 +118,7 @@ class ProtectedDataset(Dataset[Any]):
         if not isinstance(generator, NoiseStore):
             check_cache(cache)  # nor a cache that cannot be written
         self._raw, self.transforms = take_off_transforms(dataset)
-        self.classes = next(filter(None, map(_class_names, wrapped(dataset))), None)
+        self.classes = next(filter(None, map(label_names, wrapped(dataset))), None)
         self._rows, self._cifar = rows, _as_cifar(self._raw)
         self._position: NDArray[np.int64] | None = None  # all protected: the position is the index
         self._filling: Filling | None = None
@@ -336,7 +338,7 @@ def _check_dataset(dataset: Any) -> None:
             f"dataset must be map-style (have __getitem__ and __len__), got {type(dataset).__name__}. "
             "Protect the samples of a stream with SEMProtect instead."
         )
-    if any(isinstance(part, ProtectedDataset) for part in wrapped(dataset)):
+    if any(isinstance(part, ProtectedDataset) for part in datasets_inside(dataset)):
         raise TypeError(
             "dataset is protected already: twice the noise would leave the radius. Protect the clean dataset."
         )
@@ -371,13 +373,6 @@ def _choose(size: int, fraction: float, indices: Sequence[int] | Tensor | None, 
     if wrong.size:
         raise ValueError(f"indices must be in 0..{size - 1}, got {wrong[0]}.")
     return np.unique(chosen).astype(np.int64)
-
-
-def _class_names(dataset: Any) -> Any:
-    """The label names as torchvision keeps them, or as ``datasets`` does (``ClassLabel``), or None."""
-    features = getattr(dataset, "features", None)
-    label = features.get("label") if isinstance(features, Mapping) else None
-    return getattr(dataset, "classes", None) or getattr(label, "names", None)
 
 
 class _Cifar(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from semtransforms.core.keys import keyed_uniform
 from semtransforms.views.members import Parameters
+from semtransforms.views.windows import RATIO, SCALE
 
 
 class ResizedCrop(nn.Module):
@@ -27,9 +28,7 @@ class ResizedCrop(nn.Module):
         resolution: lowest R, in pixels; the highest is S. As many of each octave as of any other.
     """
 
-    def __init__(
-        self, scale: Sequence[float] = (0.35, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3), resolution: int = 24
-    ) -> None:
+    def __init__(self, scale: Sequence[float] = SCALE, ratio: Sequence[float] = RATIO, resolution: int = 24) -> None:
         super().__init__()
         if not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
             raise ValueError(f"scale must be two shares of the area that rise within 0..1, got {scale!r}")

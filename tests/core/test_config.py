@@ -150,6 +150,15 @@ def test_a_size_that_the_radius_cuts_is_refused(changes):
     assert replace(SC_L2, rho_u=12 / 255).root_mean_square == 6 / 255
 
 
+@pytest.mark.parametrize(
+    "changes", [{"surrogate": "shortcut-patches"}, {"surrogate": "ntk-cnn"}, {"fitted_on": "clean"}]
+)
+def test_classwise_noise_needs_a_network_and_a_noise_step(changes):
+    """It would be left out without a word, or stay as it was drawn."""
+    with pytest.raises(ValueError, match="classwise"):
+        replace(SEM, classwise=2, **changes)
+
+
 def test_json_round_trip_keeps_every_field():
     """A field lost on the way to config.json changes the noise of a loaded generator."""
     config = replace(

@@ -111,3 +111,15 @@ def test_one_label_for_all(photos: Path, tmp_path: Path):
             place.mkdir()
         with pytest.raises(ValueError, match="must be a folder of images"):
             open_with_one_label(place, 0, None)
+
+
+def test_parts_that_hold_their_own_labels_are_no_classes(tmp_path: Path):
+    """The layout that datasets documents: train and test would be the two classes, and cats and dogs one."""
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        for k in range(2):
+            Image.new("RGB", (8, 8), (60 * k, 0, 0)).save(tmp_path / part / f"{k}.png")
+        (tmp_path / part / "metadata.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n")
+    with pytest.raises(ValueError, match=r"holds parts \(test, train\).*train'"):
+        open_source(str(tmp_path))
+    assert open_source(str(tmp_path / "train")).classes == ("cat", "dog")

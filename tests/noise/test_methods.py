@@ -8,7 +8,19 @@ import typer
 
 import semtransforms
 from semtransforms.cli import app
-from semtransforms.noise.methods import DEFAULT, EM, METHODS, NTGA, SC_LINF, SEM, SEM_PLUS, TAP, with_effort
+from semtransforms.noise.methods import (
+    DEFAULT,
+    EM,
+    METHODS,
+    NTGA,
+    SC_LINF,
+    SEM,
+    SEM_PLUS,
+    TAP,
+    check_surrogate,
+    unused_options,
+    with_effort,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,3 +87,19 @@ def test_one_method_where_none_is_named():
     assert next(option.default for option in fit.params if option.name == "method") == DEFAULT.method
     wrapper = inspect.signature(semtransforms.ProtectedDataset).parameters
     assert wrapper["generator"].default == f"{DEFAULT.method}-cifar10"
+
+
+def test_a_methods_name_keeps_its_class_wise_noise():
+    """A generator called SEM whose images share noises would be compared with the paper's."""
+    for config in (replace(SEM, classwise=4), replace(METHODS["sem-classwise"], classwise=0)):
+        with pytest.raises(ValueError, match="classwise"):
+            check_surrogate(config)
+        check_surrogate(replace(config, method="mine"))
+
+
+def test_steps_of_an_adversary_that_nobody_sees_are_not_read():
+    """An option without effect leads a search astray. Its radius is that of the random perturbation, which is seen."""
+    config = METHODS["sem-classwise"]
+    assert {"steps_a", "alpha_a"} <= unused_options(config)
+    assert "rho_a" not in unused_options(config)
+    assert config.perturbation(config.defense_sees).radius == config.rho_a

@@ -1,6 +1,7 @@
 """The plan: a fit that ends inside the minutes, and stays the same fit."""
 
 import json
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -99,6 +100,20 @@ def test_measuring_draws_nothing_of_the_callers(found: Found, monkeypatch: pytes
     torch.manual_seed(3)
     assert plan.measure_passes(plan.config_for(small(), num_classes=2, photographs=8)) > 0
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_one_update_that_is_held_up_does_not_decide(monkeypatch: pytest.MonkeyPatch):
+    """Beside a busy process one stall once planned six updates, which protect nothing."""
+    monkeypatch.setattr(plan, "MEASURED_SECONDS", 0.01)
+    waits = iter([0, 0.01, 0.01, 0.6, 0.01, 0.01])
+
+    def update(*_, **__):
+        time.sleep(next(waits))
+        return torch.zeros(()), torch.zeros(())
+
+    monkeypatch.setattr(plan, "train_step", update)
+    config = plan.config_for(small(), num_classes=2, photographs=8)
+    assert plan.passes_of_update(config) / 0.05 < plan.measure_passes(config) < plan.passes_of_update(config) / 0.01
 
 
 def test_measuring_goes_round_a_damaged_photograph(found: Found):

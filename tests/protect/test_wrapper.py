@@ -12,7 +12,7 @@ import pytest
 import torch
 from killing import kill_at_rename
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import CIFAR10, MNIST, ImageFolder
 from torchvision.datasets import folder as torchvision_folder
@@ -212,6 +212,27 @@ def test_read_samples_sees_the_protected_pixels(tmp_path):
         assert label == LABELS[index]
     with pytest.raises(TypeError, match="protected already"):
         protect(Subset(protected, [4]), tmp_path)
+
+
+class Holder(Dataset):
+    def __init__(self, base):
+        self.base = base
+
+    def __len__(self):
+        return len(self.base)
+
+    def __getitem__(self, index):
+        return self.base[index]
+
+
+@pytest.mark.parametrize(
+    "hide", [lambda data: ConcatDataset([cifar(), data]), Holder, lambda data: Holder(Holder(data))]
+)
+def test_what_is_protected_is_found_under_any_name(tmp_path, hide):
+    """Noise on noise reaches twice the radius, and nobody is told."""
+    with pytest.raises(TypeError, match="protected already"):
+        protect(hide(protect(cifar(), tmp_path)), tmp_path)
+    assert len(protect(hide(cifar()), tmp_path)) == len(hide(cifar()))  # what is not protected still is
 
 
 def test_rows_of_a_hugging_face_dataset(tmp_path):
