@@ -306,7 +306,9 @@ def test_ctrl_c_leaves_no_process_and_goes_on(photos: Path, tmp_path: Path):
         (photos / "cat" / f"copy-{k}.jpg").write_bytes((photos / "cat" / "0.jpg").read_bytes())
     small_generator().save_pretrained(tmp_path / "generator")
     arguments = [
-        sys.executable, "-c", "import semtransforms.protect.publish as p; p.BATCH_IMAGES = 2; "
+        # a shell's background job, such as a CI run may be, would ignore the signal
+        sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "import semtransforms.protect.publish as p; p.BATCH_IMAGES = 2; "
         "from semtransforms.cli import app; app()", "protect", photos, tmp_path / "out", "--workers", 2,
         "--generator", tmp_path / "generator", "--cache-dir", tmp_path / "cache",
     ]  # fmt: skip
