@@ -48,7 +48,7 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str
     return dict(sorted(labels.items()))
 
 
-def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+def sorted_names(labels: Iterable[str]) -> tuple[str, ...]:
     """The labels in order, each once: numbers by their value, other names by the alphabet."""
     names = set(labels)
     return tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
-from semtransforms.data.metadata import METADATA, class_names, read_metadata
+from semtransforms.data.metadata import METADATA, read_metadata, sorted_names
 from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.tables import FORMS, find_column, is_tabular, load_table
@@ -172,7 +172,7 @@ def _listed_folder(root: Path, label_column: str | None) -> Source:
             f"SOURCE: {root / METADATA} has no row for {len(unlisted)} images, the first: {str(unlisted[0])!r}. Add "
             "their rows, or move the images elsewhere."
         )
-    classes = class_names(listed.values())
+    classes = sorted_names(listed.values())
     numbers = {name: number for number, name in enumerate(classes)}
     labels = check_labels([numbers[name] for name in listed.values()], None)
     others.remove(str(root / METADATA))

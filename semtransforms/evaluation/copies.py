@@ -81,7 +81,7 @@ def protect_copy(
     return _named(origin, images, _digest(Labelled(images, clean.labels)))
 
 
-def protect_photographs(dataset: Any, generator: Any, clean: Photographs, side: int, **options: Any) -> Copy:
+def protected_photographs(dataset: Any, generator: Any, clean: Photographs, side: int, **options: Any) -> Copy:
     """As :func:`protect_copy`, for photographs of any sizes.
 
     Args:

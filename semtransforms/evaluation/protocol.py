@@ -25,7 +25,7 @@ from semtransforms.evaluation.copies import (
     given_copy,
     given_photographs,
     protect_copy,
-    protect_photographs,
+    protected_photographs,
 )
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, PublishedGenerator
 from semtransforms.evaluation.records import CLEAN, NONE, Record
@@ -212,7 +212,7 @@ def _published(
     if isinstance(clean, Photographs):
         assert side is not None
         if generator is not None:
-            yield protect_photographs(dataset, generator, clean, side, **options)
+            yield protected_photographs(dataset, generator, clean, side, **options)
         elif protected is not None:
             yield given_photographs(protected, dataset, clean, side)
     elif generator is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semtransforms.data.metadata import class_names, read_metadata
+from semtransforms.data.metadata import read_metadata, sorted_names
 from semtransforms.data.sources import open_source, open_with_one_label
 
 
@@ -52,8 +52,8 @@ def test_copies_go_to_class_folders(photos: Path):
 
 def test_numbers_are_in_order():
     """Sorted as text, class 10 comes before class 2, and a generator fitted for numbers makes noise for another one."""
-    assert class_names(["10", "2", "1", "2"]) == ("1", "2", "10")
-    assert class_names(["b", "10", "2"]) == ("10", "2", "b")
+    assert sorted_names(["10", "2", "1", "2"]) == ("1", "2", "10")
+    assert sorted_names(["b", "10", "2"]) == ("10", "2", "b")
 
 
 @pytest.mark.parametrize(

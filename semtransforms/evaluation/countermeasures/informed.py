@@ -43,6 +43,7 @@ class InformedTrainer(Countermeasure):
     gradients with the generator's own radius, step size, transformations and inner perturbation. The clean image lies
     within rho_u of the protected one, so that is the ball they climb in, from a random start inside it. They may
     overshoot, up to 2 rho_u from the clean image.
+    Of a generator whose images share noises (``classwise``) they take off the window that fits best, without a loop.
     The seed alone does not give them the owner's draws: those are keyed by the clean images, which they lack.
 
     Args:
