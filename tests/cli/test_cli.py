@@ -26,7 +26,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def save_generator(folder: Path, classes: int, size: int = 8) -> Path:
+def save_generator(folder: Path, classes: int, size: int = 8, names: tuple[str, ...] | None = None) -> Path:
     """A network that was never fitted: its noise is real noise all the same."""
     torch.manual_seed(0)
     config = GeneratorConfig(
@@ -34,7 +34,7 @@ def save_generator(folder: Path, classes: int, size: int = 8) -> Path:
         precision="fp32",
     )  # fmt: skip
     network = build_model("convnet", num_classes=classes, image_size=size, width=4)
-    return NoiseGenerator(network, config).save_pretrained(folder)
+    return NoiseGenerator(network, config, classes=names).save_pretrained(folder)
 
 
 @pytest.fixture
@@ -147,6 +147,25 @@ def test_three_classes_for_a_generator_of_two(photos: Path, generator: Path, tmp
     Image.new("RGB", (8, 8)).save(photos / "eel" / "1.png")
     result = run("protect", photos, tmp_path / "out", "--generator", generator, "--cache-dir", tmp_path / "cache")
     fails(result, "3 classes", "semtransforms fit")
+
+
+@pytest.mark.filterwarnings("default:SOURCE has other class names")
+@pytest.mark.parametrize(
+    ("classes", "warned", "told"),
+    [(("dog", "cat"), True, False), (("ship", "frog"), False, True), (("cat", "dog"), False, False)],
+)
+def test_classes_of_other_names_are_one_line(photos: Path, tmp_path: Path, classes, warned, told):
+    """Noise goes by number: whoever has another order must hear of it, whoever means it must not be buried in lines."""
+    folder = save_generator(tmp_path / "named", 2, names=classes)
+    cache = ("--cache-dir", tmp_path / "cache")
+    result = run("protect", photos, tmp_path / "out", "--generator", folder, "--device", "cpu", *cache)
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == warned
+    assert all("'cat' gets that of 'dog'" in line and "semtransforms fit" in line for line in warnings)
+    lines = [line for line in result.stdout.splitlines() if "generator's" in line]
+    assert len(lines) == told
+    assert all("'cat' has that of 'ship'" in line for line in lines)
 
 
 def test_fit_then_protect(photos: Path, tmp_path: Path):
