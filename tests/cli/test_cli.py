@@ -407,6 +407,36 @@ def test_evaluate_judges_what_protect_wrote(tmp_path: Path):
     assert 0 < noise["linf"] <= 8
 
 
+@pytest.mark.parametrize("size", [(), ("--train-size", 8)])
+def test_evaluate_leaves_out_damaged_files_and_says_so(tmp_path: Path, size):
+    """One cut photograph of thousands ended the evaluation of a copy that protect had written without it."""
+    photos, test = half_bright(tmp_path / "photos", 5, 0), half_bright(tmp_path / "test", 3, 1)
+    generator, published = save_generator(tmp_path / "generator", 2, size=12), tmp_path / "published"
+    cut, empty, lost = photos / "cat" / "01.png", published / "dog" / "03.png", test / "dog" / "02.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    protect = ("protect", photos, published, "--generator", generator, "--cache-dir", tmp_path / "cache")
+    assert run(*protect).exit_code == 1
+    for file in (empty, lost):
+        file.write_bytes(b"")
+    common = ("--protected", published, "--test", test, "--network", "convnet", "--width", 4, "--seeds", 0, *size)
+    result = run("evaluate", photos, tmp_path / "report", *common)
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: left out: ")]
+    assert [str(file) in line for file, line in zip((cut, empty, lost), lines, strict=True)] == [True] * 3
+    assert "do not decode: 3" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    # the same as if nobody had ever had these files
+    for file in (cut, photos / "dog" / "03.png", empty, lost):
+        file.unlink()
+    assert run("evaluate", photos, tmp_path / "without", *common).exit_code == 0
+    one, other = (
+        json.loads((tmp_path / name / "report.json").read_text())["records"] for name in ("report", "without")
+    )
+    for name in ("data", "copy_sha256", "train_images", "test_images", "test_accuracy", "curve"):
+        assert [record[name] for record in one] == [record[name] for record in other]
+    assert (one[0]["train_images"], one[0]["test_images"], one[0]["left_out"]) == (8, 5, 3)
+    assert "left_out" not in other[0]
+
+
 def test_evaluate_at_the_trainers_sizes(tmp_path: Path):
     """Photographs of mixed sizes, published as JPEG: what an owner publishes is judged at the sizes people train at."""
     photos, test = half_bright(tmp_path / "photos", 4, 0, side=24), half_bright(tmp_path / "test", 2, 1, side=20)
