@@ -124,7 +124,7 @@ def evaluate(
     side = _side_to_keep(victims_for(1), chosen, image_size)
     clean, tests = _load("dataset", dataset, image_size, side), _load("test", test, image_size, side)
     check_test(clean, tests)
-    facts = _facts(clean, tests, name)
+    facts = _facts(clean, tests, name) | {"left_out": _left_out(dataset, test)}
     configs = victims_for(len(clean.labels))
     check_on_samples(clean, configs, chosen, seeds[0])
     results = Results(None if out is None else Path(out).expanduser(), facts)
@@ -245,6 +245,11 @@ def _facts(clean: Labelled | Photographs, tests: Labelled | Photographs, name: s
         "width": int(size[1]),
         "guess_accuracy": int(tests.labels.bincount().max()) / len(tests.labels),
     }
+
+
+def _left_out(*datasets: Any) -> int | None:
+    """How many images the data sets are without since they do not decode; ``None`` for none, as records have it."""
+    return sum(len(getattr(dataset, "left_out", ())) for dataset in datasets) or None
 
 
 def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:

@@ -17,7 +17,7 @@ from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.records import CLEAN
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.report.summary import percent, summarise
-from semtransforms.evaluation.report.verdict import judge
+from semtransforms.evaluation.report.verdict import between, judge
 from semtransforms.photographs.look import Found
 
 SAMPLE = 600  # photographs that are looked at, those to test with included
@@ -162,8 +162,9 @@ def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], P
     if found.learned is None:
         second = "The originals taught it next to nothing, so this says nothing about the protection."
     else:
+        few = f" (from only {record.test_images} photographs: {between(found.bounds)})" if found.bounds else ""
         second = (
-            f"So it learned {percent(found.learned)} of what the originals teach: {found.word} against this trainer; "
-            "others may learn more."
+            f"So it learned {percent(found.learned)} of what the originals teach{few}: {found.word} against this "
+            "trainer; others may learn more."
         )
     return (first, second), folder / "report.html", found.learned

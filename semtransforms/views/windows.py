@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import center_crop, resize
+from torchvision.transforms.v2.functional import resize
 
 from semtransforms.core.keys import keyed_uniform
+from semtransforms.data.loading import resized
 
 Images = Tensor | Sequence[Tensor]
 
@@ -47,9 +48,9 @@ def centre_squares(images: Images, side: int) -> Tensor:
         side: of the square, in pixels.
 
     Returns:
-        uint8 (N, 3, side, side): resized to the shorter side, then cropped.
+        uint8 (N, 3, side, side), as :func:`~semtransforms.data.loading.resized` gives them.
     """
-    return torch.stack([center_crop(image, [side, side]) for image in with_shorter_side(images, side)])
+    return torch.stack([resized(image, (side, side)) for image in images])
 
 
 def padded_windows(images: Images, keys: Tensor, side: int) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from semtransforms.evaluation.records import CLEAN, NONE, Record
+from semtransforms.evaluation.report.bounds import share_bounds
 
 # Countermeasures that put clean images of the owner into the training set: what they teach, no protection can withhold.
 WITH_CLEAN_IMAGES = ("clean-share-", "clean-only-", "protected-classes-", "protected-class-share-")
@@ -86,6 +87,7 @@ class Summary:
 
     Args:
         guess: accuracy of guessing the most frequent label.
+        test_images: how many accuracies are measured on.
         copies: the clean one first, then in the order of the records.
         rows: the standard trainer first, then by the radius of adversarial training, then who stops early, and by the
             size they train at; of each the one without a countermeasure first, then in the order of the records.
@@ -93,6 +95,7 @@ class Summary:
     """
 
     guess: float
+    test_images: int
     copies: tuple[str, ...]
     rows: tuple[Row, ...]
     cells: Mapping[tuple[str, Row], Cell]
@@ -124,11 +127,32 @@ class Summary:
             below 0. ``None`` where either was not measured or diverged, where the clean copy teaches too little, and
             where clean images are part of the training set.
         """
+        found = self._accuracies(copy, row)
+        return None if found is None else max(0.0, found[0] - self.guess) / (found[1] - self.guess)
+
+    def learned_bounds(self, copy: str, row: Row) -> tuple[float, float] | None:
+        """Between which values that share lies, as far as so many test images say, 95 times of 100.
+
+        Args:
+            copy: name of a copy.
+            row: trainer and countermeasure.
+
+        Returns:
+            Lower and upper bound, see :func:`~semtransforms.evaluation.report.bounds.share_bounds`. The upper one is 1
+            at most, or the share that was measured where that is more. ``None`` as there.
+        """
+        found = self._accuracies(copy, row)
+        if found is None:
+            return None
+        lower, upper = share_bounds(*found, self.guess, self.test_images)
+        return lower, min(upper, max(1.0, (found[0] - self.guess) / (found[1] - self.guess)))
+
+    def _accuracies(self, copy: str, row: Row) -> tuple[float, float] | None:
+        """The best moments of a trainer, and of the same one on the clean copy, where they can be compared."""
         cell, clean = self.cells.get((copy, row)), self.cells.get((CLEAN, Row(row.trainer, NONE)))
         if row.has_clean_images or cell is None or clean is None or cell.best is None or clean.best is None:
             return None
-        gain = clean.best - self.guess
-        return max(0.0, cell.best - self.guess) / gain if gain >= SMALLEST_GAIN else None
+        return (cell.best, clean.best) if clean.best - self.guess >= SMALLEST_GAIN else None
 
 
 def summarise(records: Sequence[Record]) -> Summary:
@@ -154,7 +178,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         key=lambda row: (trainers.index(row.trainer), countermeasures.index(row.countermeasure)),
     )
     cells = {place: _cell(runs) for place, runs in groups.items()}
-    return Summary(records[0].guess_accuracy, tuple(copies), tuple(rows), cells)
+    first = records[0]
+    return Summary(first.guess_accuracy, first.test_images, tuple(copies), tuple(rows), cells)
 
 
 def row_of(record: Record) -> Row:
