@@ -100,7 +100,7 @@ class Maker(Dataset[Any]):
             visibility=self.visibility,
             device=self.device,
         )
-        made = (self._encode(*each) for each in zip(good, batch.protected, batch.noise, strict=True))
+        made = (self._encode(*each) for each in zip(good, batch.protected, strict=True))
         return [each if isinstance(each, Failed) else next(made) for each in read]
 
     def _read(self, task: Task) -> _Read | Failed:
@@ -116,8 +116,8 @@ class Maker(Dataset[Any]):
         except UNDECODABLE as error:
             return Failed(f"{task.place} ({reason(error)})")
 
-    def _encode(self, read: _Read, protected: torch.Tensor, noise: torch.Tensor) -> Made:
-        data = self.kind.encode(RGBImage(protected, read.image.alpha), noise, self.quality)
+    def _encode(self, read: _Read, protected: torch.Tensor) -> Made:
+        data = self.kind.encode(RGBImage(protected, read.image.alpha), read.image.pixels, self.quality)
         difference = published_difference(self.kind, read.image.pixels, protected, data)
         lost = read.image.alpha is not None and not self.kind.lossless
         return Made(read.task.row, read.stamp, data, difference, read.with_metadata, read.profile, lost)
