@@ -120,19 +120,18 @@ class Difference(NamedTuple):
         return Difference(max(self.largest, other.largest), self.squares + other.squares, self.values + other.values)
 
 
-def published_difference(kind: Format, clean: Tensor, protected: Tensor, data: bytes) -> Difference:
+def published_difference(clean: Tensor, published: Tensor | bytes) -> Difference:
     """How far one published image is from its original, as a reader of the file gets it.
 
     Args:
-        kind: its format.
         clean: uint8 (3, H, W), the original.
-        protected: uint8 (3, H, W), before it was encoded.
-        data: the file.
+        published: uint8 (3, H, W), what a file that loses nothing holds; or the file.
     """
-    planes = (Image.fromarray(plane) for plane in protected.numpy())
-    if not kind.lossless:
-        decoded = Image.open(io.BytesIO(data))
+    if isinstance(published, bytes):
+        decoded = Image.open(io.BytesIO(published))
         planes = (decoded.getchannel(colour) for colour in range(3))
+    else:
+        planes = (Image.fromarray(plane) for plane in published.numpy())
     difference = Difference()
     for plane, original in zip(planes, clean.numpy(), strict=True):  # one by one, for the memory
         apart = np.array(ImageChops.difference(plane, Image.fromarray(original)).histogram())

@@ -6,8 +6,10 @@ size that trainers train at, and enlarged, it is still there.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,7 +21,9 @@ from semtransforms.core.checks import check_number
 from semtransforms.core.grid import add_noise
 from semtransforms.views.visibility import FINER, tolerated
 
-_STRIP = 1 << 17  # pixels that are enlarged at a time: few enough for a processor's cache
+# Values that are enlarged at a time: few enough for a processor's cache, and for torch not to share them out between
+# threads, which wait for each other at every step: for seconds where other work keeps the processor busy.
+_STRIP = 30_000
 
 NOISE_SIZE = 64  # S in pixels, for a generator that is fitted on photographs of mixed sizes
 
@@ -100,12 +104,13 @@ class NoiseScale:
             return add_noise(image, noise)
         tolerance = self._tolerance(image)
         added = torch.empty_like(image)
-        for rows, fine in _enlarged(noise, *image.shape[1:]):
+        for place, fine in _enlarged(noise, *image.shape[1:]):
             if tolerance is not None:
-                share = tolerance[rows].float().mul_((1 - self.visibility) / 255).add_(self.visibility)
+                share = tolerance[place[1]].float().mul_((1 - self.visibility) / 255).add_(self.visibility)
                 fine.clamp_(-self.reach, self.reach).mul_(share)
-            fine.round_().clamp_(-self.reach, self.reach)
-            added[:, rows] = fine.add_(image[:, rows]).clamp_(0, 255)  # whole numbers, which float32 adds exactly
+            np.rint(fine.numpy(), out=fine.numpy())
+            fine.clamp_(-self.reach, self.reach)
+            added[place] = fine.add_(image[place]).clamp_(0, 255)  # whole numbers, which float32 adds exactly
         return added
 
     def leaves(self, made: Sequence[int], image: Sequence[int]) -> bool:
@@ -116,10 +121,11 @@ class NoiseScale:
         """What the eye tolerates of its reach at each pixel, uint8 (H, W); ``None`` where noise has all of it."""
         if self.visibility == 1:
             return None
-        return tolerated(image, _fitted(*image.shape[1:], self.side and FINER * self.side), self.reach)
+        height, width = image.shape[1:]
+        return tolerated(image, _fitted(height, width, self.side and FINER * self.side), self.reach)
 
 
-def _enlarged(noise: Tensor, height: int, width: int) -> Iterator[tuple[slice, Tensor]]:
+def _enlarged(noise: Tensor, height: int, width: int) -> Iterator[tuple[tuple[int, slice], Tensor]]:
     """Noise at another size, bicubic, a strip of rows at a time: of 12 megapixels all would take 144 MB in float32.
 
     Args:
@@ -127,23 +133,36 @@ def _enlarged(noise: Tensor, height: int, width: int) -> Iterator[tuple[slice, T
         height, width: to enlarge it to, in pixels.
 
     Yields:
-        Which rows, and float32 (3, rows, width), which may be written to.
+        Colour and rows, and their float32 (rows, width), which may be written to.
     """
-    lines = noise.shape[1]
-    wide = _bicubic(noise.float(), lines, width)
-    # each row is a sum of four lines. Their weights are what torch's kernel makes of lines that are 1 and 0
+    wide = _bicubic(noise.float(), noise.shape[1], width)
+    first, weights = _sums_of_lines(noise.shape[1], height)
+    count = max(1, _STRIP // width)
+    for colour, top in itertools.product(range(len(noise)), range(0, height, count)):
+        rows = slice(top, min(top + count, height))
+        fine = wide.new_zeros(rows.stop - top, width)
+        # in the order in which torch's kernel adds, since another one rounds otherwise
+        for line in [line for line in (1, 0, 2, 3) if line < weights.shape[1]]:
+            fine.addcmul_(wide[colour].index_select(0, first[rows] + line), weights[rows, line, None])
+        yield (colour, rows), fine
+
+
+@lru_cache(maxsize=64)  # most photographs of a folder have one of few sizes
+def _sums_of_lines(lines: int, height: int) -> tuple[Tensor, Tensor]:
+    """What bicubic enlargement makes of an image's lines: each new row is a weighted sum of neighbouring ones.
+
+    Args:
+        lines, height: rows before and after.
+
+    Returns:
+        int64 (height,), the first line of each sum; float32 (height, 4), their weights, or fewer where there are fewer.
+    """
     taps = min(4, lines)
     above = ((2 * torch.arange(height) + 1) * lines - height) // (2 * height)  # the last line not below a row's centre
     first = (above - 1).clamp_(0, lines - taps)
-    weights = _bicubic(torch.eye(lines)[None], height, lines)[0].gather(1, first[:, None] + torch.arange(taps))
-    count = max(1, _STRIP // width)
-    for top in range(0, height, count):
-        rows = slice(top, min(top + count, height))
-        fine = torch.zeros(len(noise), rows.stop - top, width)
-        # in the order in which that kernel adds them, since another one rounds otherwise
-        for tap in [tap for tap in (1, 0, 2, 3) if tap < taps]:
-            fine.addcmul_(wide[:, first[rows] + tap], weights[rows, tap, None])
-        yield rows, fine
+    # read off what torch's kernel makes of lines that are 1 and 0, since builds of it differ in the last bit
+    all_weights = _bicubic(torch.eye(lines, dtype=torch.float32)[None], height, lines)[0]
+    return first, all_weights.gather(1, first[:, None] + torch.arange(taps))
 
 
 def _bicubic(image: Tensor, height: int, width: int) -> Tensor:
@@ -182,7 +201,6 @@ def _resampled(image: Tensor, height: int, width: int) -> Tensor:
     if (height, width) == tuple(image.shape[1:]):
         return image
     # PIL computes in whole numbers; torch's result depends on the processor
-    planes = [
-        Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in image.cpu().numpy()
-    ]
-    return torch.from_numpy(np.stack(planes))
+    planes = (Image.fromarray(plane) for plane in image.cpu().numpy())
+    small = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
+    return torch.from_numpy(np.stack(small))

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import center_crop, resize
 
 from semtransforms.core.keys import keyed_uniform
 
@@ -36,6 +35,9 @@ def with_shorter_side(images: Images, side: int) -> list[Tensor]:
     Returns:
         N times uint8 (3, h, w); the shape is kept.
     """
+    # here, for whoever takes no squares: torchvision brings torch's compiler, 160 MB
+    from torchvision.transforms.v2.functional import resize
+
     return [resize(image, [side], antialias=True) for image in images]
 
 
@@ -49,6 +51,8 @@ def centre_squares(images: Images, side: int) -> Tensor:
     Returns:
         uint8 (N, 3, side, side): resized to the shorter side, then cropped.
     """
+    from torchvision.transforms.v2.functional import center_crop
+
     return torch.stack([center_crop(image, [side, side]) for image in with_shorter_side(images, side)])
 
 

@@ -132,11 +132,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.photographs < max(arguments.workers) + 2:
         parser.error(f"--photographs must be at least {max(arguments.workers) + 2}, got {arguments.photographs}")
-    print(
-        f"{describe_machine(torch.device('cpu'))}\n\n"
-        "| | workers | seconds a photograph | CPU seconds | whole command, s | peak memory (anonymous) of a process, MiB |\n|---|---|---|---|---|---|",
-        flush=True,
-    )
+    columns = ("", "workers", "seconds a photograph", "CPU seconds", "whole command, s", "MiB at the peak (anonymous)")
+    print(f"{describe_machine(torch.device('cpu'))}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         make_photographs(arguments.source, folder / "photos", arguments.photographs)
