@@ -75,7 +75,6 @@ def protect_command(
     image becomes upright 8-bit sRGB (PNG keeps transparency). An interrupted run goes on when started again.
     """
     with one_line_errors("interrupted: the same command goes on from here"):
-        from semtransforms.photographs.journey import protect_photographs
         from semtransforms.protect.formats import FORMATS
 
         if format not in FORMATS:
@@ -99,6 +98,9 @@ def protect_command(
                     raise ValueError(
                         f"{option} {value!r} needs a generator that is there. Give --generator, or leave it out."
                     )
+            # only here: what fits and judges brings torchvision and with it torch's compiler, 160 MB
+            from semtransforms.photographs.journey import protect_photographs
+
             limit = MINUTES if minutes is None else minutes
             done = protect_photographs(source, out, minutes=limit, private=cache_dir, columns=columns, **common)
             outcome = done.outcome

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import torchvision.models
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,11 +87,17 @@ def _conv_block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> 
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
+# torchvision is imported where a network of its is built: it brings torch's compiler, 160 MB and seconds that whoever
+# protects with a convnet needs not pay for
 def _resnet18(num_classes: int, image_size: int) -> nn.Module:
+    import torchvision.models
+
     return _with_resnet_stem(torchvision.models.resnet18(num_classes=num_classes), image_size)
 
 
 def _resnet50(num_classes: int, image_size: int) -> nn.Module:
+    import torchvision.models
+
     return _with_resnet_stem(torchvision.models.resnet50(num_classes=num_classes), image_size)
 
 
@@ -105,6 +110,8 @@ def _with_resnet_stem(network: nn.Module, image_size: int) -> nn.Module:
 
 def _vgg16_bn(num_classes: int, image_size: int) -> nn.Module:
     """VGG starts at full resolution in both forms; what the CIFAR form changes is the head."""
+    import torchvision.models
+
     if image_size >= IMAGENET_FROM:
         large: nn.Module = torchvision.models.vgg16_bn(num_classes=num_classes)
         return large
@@ -121,6 +128,8 @@ def _vgg16_bn(num_classes: int, image_size: int) -> nn.Module:
 
 
 def _densenet121(num_classes: int, image_size: int) -> nn.Module:
+    import torchvision.models
+
     network: nn.Module = torchvision.models.densenet121(num_classes=num_classes)
     if image_size < IMAGENET_FROM:
         # the CIFAR form has no normalisation before its first dense layer, which brings its own

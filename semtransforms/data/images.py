@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semtransforms.data.colour import to_srgb
 
+_STRIP = 1 << 18  # pixels that are copied at a time
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 # What PIL raises on bytes that are no image, on a truncated or damaged one, and on one that would fill the memory.
 UNDECODABLE = (
@@ -65,11 +66,26 @@ def rgb_array(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] 
         TypeError: the image is of mode F, whose range is not known.
         ValueError: the image is of mode I with values outside 0..65535.
     """
-    if type(image) is not Image.Image or image.info:  # only a file's image, or one with info, has more than pixels
-        # not ImageOps.exif_transpose, which writes the EXIF anew and fails at one damaged field of it
-        turn = _UPRIGHT.get(_orientation(image))
-        image = to_srgb(image if turn is None else image.transpose(turn))
-    if image.mode == "RGB" and "transparency" not in image.info:
+    return _arrays(_upright_srgb(image))
+
+
+def _upright_srgb(image: Image.Image) -> Image.Image:
+    """An image as its metadata says that it is seen; its colour mode may stay."""
+    if type(image) is Image.Image and not image.info:  # only a file's image, or one with info, has more than pixels
+        return image
+    # not ImageOps.exif_transpose, which writes the EXIF anew and fails at one damaged field of it
+    turn = _UPRIGHT.get(_orientation(image))
+    return to_srgb(image if turn is None else image.transpose(turn))
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Whether an image is 8-bit RGB without transparency."""
+    return image.mode == "RGB" and "transparency" not in image.info
+
+
+def _arrays(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """What :func:`rgb_array` returns, of an upright image in sRGB."""
+    if _is_plain(image):
         # half the time of np.asarray
         return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3), None
     if image.mode == "F":
@@ -149,9 +165,22 @@ def to_rgb(image: Image.Image) -> RGBImage:
         TypeError: the image is of mode F, whose range is not known.
         ValueError: the image is of mode I with values outside 0..65535.
     """
-    pixels, alpha = rgb_array(image)
+    image = _upright_srgb(image)
+    if _is_plain(image):
+        return RGBImage(_planes(image), None)
+    pixels, alpha = _arrays(image)
     chw = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
     return RGBImage(chw, None if alpha is None else torch.from_numpy(alpha[None].copy()))
+
+
+def _planes(image: Image.Image) -> Tensor:
+    """The pixels of an RGB image, uint8 (3, H, W), a strip of rows at a time: PIL's own copy of all is large."""
+    planes = np.empty((3, image.height, image.width), np.uint8)
+    count = max(1, _STRIP // image.width)
+    for top in range(0, image.height, count):
+        strip = image.crop((0, top, image.width, min(top + count, image.height)))
+        planes[:, top : top + count] = _arrays(strip)[0].transpose(2, 0, 1)
+    return torch.from_numpy(planes)
 
 
 def as_pixels(image: Any) -> Tensor:
@@ -206,8 +235,9 @@ def to_pil(pixels: Tensor, alpha: Tensor | None = None) -> Image.Image:
     Returns:
         A PIL image of mode RGB, or RGBA with ``alpha``.
     """
-    planes = pixels if alpha is None else torch.cat([pixels, alpha])
-    return Image.fromarray(planes.cpu().permute(1, 2, 0).contiguous().numpy())
+    # PIL joins planes in a twentieth of the time in which an array of colours is made and read
+    planes = [Image.fromarray(plane) for part in (pixels, alpha) if part is not None for plane in part.cpu().numpy()]
+    return Image.merge("RGB" if alpha is None else "RGBA", planes)
 
 
 def encode_png(pixels: Tensor, alpha: Tensor | None = None) -> bytes:

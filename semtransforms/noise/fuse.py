@@ -7,19 +7,15 @@ import itertools
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.models.vgg import VGG
-
-from semtransforms.core.models import WideBlock
 
 # whose forward sends the first of a pair into the second and nowhere else, and calls every other child as a whole; of
-# exactly these types, since a subclass may have a forward of its own
-_PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
-    VGG: (),
-    ResNet: (("conv1", "bn1"),),
-    BasicBlock: (("conv1", "bn1"), ("conv2", "bn2")),
-    Bottleneck: (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
-    WideBlock: (("conv1", "norm2"),),
+# exactly these types, since a subclass may have a forward of its own. By name: to import torchvision costs much
+_PAIRS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    ("torchvision.models.vgg", "VGG"): (),
+    ("torchvision.models.resnet", "ResNet"): (("conv1", "bn1"),),
+    ("torchvision.models.resnet", "BasicBlock"): (("conv1", "bn1"), ("conv2", "bn2")),
+    ("torchvision.models.resnet", "Bottleneck"): (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+    ("semtransforms.core.models", "WideBlock"): (("conv1", "norm2"),),
 }
 
 
@@ -36,12 +32,13 @@ def fuse_batch_norm(network: nn.Module) -> nn.Module:
         A network that shares what could not be fused; its weights want no gradient.
     """
     runs_in_turn = isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward
-    if not runs_in_turn and type(network) not in _PAIRS:
+    kind = type(network).__module__, type(network).__qualname__
+    if not runs_in_turn and kind not in _PAIRS:
         return network
     # not named_children, which leaves out a layer that comes twice
     children = {name: child for name, child in network._modules.items() if child is not None}
     replaced = {name: fused for name, child in children.items() if (fused := fuse_batch_norm(child)) is not child}
-    pairs = itertools.pairwise(network._modules) if runs_in_turn else _PAIRS[type(network)]
+    pairs = itertools.pairwise(network._modules) if runs_in_turn else _PAIRS[kind]
     for first, second in pairs:
         convolution, norm = children.get(first), children.get(second)
         if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from semtransforms.core.checks import check_number
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.core.grid import add_noise
 from semtransforms.core.hardware import keep_freed_memory, pick_device
 from semtransforms.core.keys import index_keys
 from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
@@ -233,7 +232,7 @@ def measure_files(found: Found, side: int) -> tuple[float, float]:
         centre_square(pixels, side)
         read = time.perf_counter() - started
         noise = torch.ones((3, *scale.made_at(*pixels.shape[1:])), dtype=torch.int8)
-        encode_png(add_noise(pixels, scale.enlarge(noise, pixels)))
+        encode_png(scale.add(noise, pixels))
         write = time.perf_counter() - started
         return read / pixels[0].numel(), write / pixels[0].numel()
     raise ValueError(f"SOURCE: none of its {len(found.rows)} images decodes.")

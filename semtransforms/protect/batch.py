@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from semtransforms.core.grid import add_noise
 from semtransforms.data.images import check_labels
 from semtransforms.views.resize import NoiseScale
 
@@ -47,7 +46,7 @@ class ProtectedBatch:
     @property
     def protected(self) -> list[Tensor]:
         """The images with their noise, N times uint8 (3, H, W)."""
-        return [add_noise(image, noise) for image, noise in zip(self.clean, self.noise, strict=True)]
+        return [self.scale.add(made, image) for made, image in zip(self.made, self.clean, strict=True)]
 
 
 def protect_batch(

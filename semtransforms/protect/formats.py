@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageChops
 from safetensors.torch import save
 from torch import Tensor
@@ -19,11 +20,11 @@ from semtransforms.data.images import RGBImage, encode_png, to_pil
 QUALITY = 90  # of JPEG; what is lost at it is told in examples/README.md
 
 
-def _png(image: RGBImage, noise: Tensor, quality: int | None) -> bytes:
+def _png(image: RGBImage, clean: Tensor, quality: int | None) -> bytes:
     return encode_png(*image)
 
 
-def _jpeg(image: RGBImage, noise: Tensor, quality: int | None) -> bytes:
+def _jpeg(image: RGBImage, clean: Tensor, quality: int | None) -> bytes:
     buffer = io.BytesIO()
     # 4:4:4: noise in the colours would be averaged away with them. The tables are the encoder's own: those of the
     # original say which camera or program made it, and help to round the noise away.
@@ -31,8 +32,9 @@ def _jpeg(image: RGBImage, noise: Tensor, quality: int | None) -> bytes:
     return buffer.getvalue()
 
 
-def _noise(image: RGBImage, noise: Tensor, quality: int | None) -> bytes:
-    data: bytes = save({"noise": noise.contiguous()})
+def _noise(image: RGBImage, clean: Tensor, quality: int | None) -> bytes:
+    noise = image.pixels.sub(clean).view(torch.int8)  # modulo 256, which int8 reads as its sign
+    data: bytes = save({"noise": noise})
     return data
 
 
@@ -40,7 +42,7 @@ def _noise(image: RGBImage, noise: Tensor, quality: int | None) -> bytes:
 class Format:
     """How one protected image becomes a file, and what the files are packed into.
 
-    ``encode`` takes the protected image, its noise and the quality; ``room`` says how many bytes come of so many
+    ``encode`` takes the protected image, the clean pixels and the quality; ``room`` says how many bytes come of so many
     pixels at a quality, about.
     """
 
@@ -118,19 +120,18 @@ class Difference(NamedTuple):
         return Difference(max(self.largest, other.largest), self.squares + other.squares, self.values + other.values)
 
 
-def published_difference(kind: Format, clean: Tensor, protected: Tensor, data: bytes) -> Difference:
+def published_difference(clean: Tensor, published: Tensor | bytes) -> Difference:
     """How far one published image is from its original, as a reader of the file gets it.
 
     Args:
-        kind: its format.
         clean: uint8 (3, H, W), the original.
-        protected: uint8 (3, H, W), before it was encoded.
-        data: the file.
+        published: uint8 (3, H, W), what a file that loses nothing holds; or the file.
     """
-    planes = (Image.fromarray(plane) for plane in protected.numpy())
-    if not kind.lossless:
-        decoded = Image.open(io.BytesIO(data))
+    if isinstance(published, bytes):
+        decoded = Image.open(io.BytesIO(published))
         planes = (decoded.getchannel(colour) for colour in range(3))
+    else:
+        planes = (Image.fromarray(plane) for plane in published.numpy())
     difference = Difference()
     for plane, original in zip(planes, clean.numpy(), strict=True):  # one by one, for the memory
         apart = np.array(ImageChops.difference(plane, Image.fromarray(original)).histogram())

@@ -123,6 +123,6 @@ class _Passing(ProtectedDataset):
         return filling
 
     def _pass(self, rows: Sequence[int], batch: ProtectedBatch) -> None:
-        for row, image, noise in zip(rows, batch.clean, batch.noise, strict=True):
-            self._keep(row, image, add_noise(image, noise))
+        for row, image, protected in zip(rows, batch.clean, batch.protected, strict=True):
+            self._keep(row, image, protected)
             self._passed[row] = True

@@ -2,47 +2,55 @@
 
 Each is a function of float images (N, 3, H, W) in [0, 1], image by image. T takes them as its members
 (``views/members.py``), the trainer's countermeasures apply them to stored images and round to bytes. kornia does the
-filters. JPEG lies in ``views/jpeg.py``; colour jitter and more are kornia's augmentations themselves.
+filters, and is imported by those that it does: who makes class-wise noise calls none of them. JPEG lies in
+``views/jpeg.py``; colour jitter and more are kornia's augmentations themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import kornia.color
-import kornia.filters
 import torch
-from kornia.losses import total_variation
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def greyscale(images: Tensor) -> Tensor:
     """Luminance in all three channels, by the weights 0.299, 0.587 and 0.114, which PIL has too."""
+    import kornia.color
+
     grey: Tensor = kornia.color.rgb_to_grayscale(images)
     return grey.expand(images.shape)
 
 
 def mean(images: Tensor) -> Tensor:
     """The mean of each 3 x 3 window."""
+    import kornia.filters
+
     blurred: Tensor = kornia.filters.box_blur(images, 3)
     return blurred
 
 
 def median(images: Tensor) -> Tensor:
     """The median of each 3 x 3 window."""
+    import kornia.filters
+
     blurred: Tensor = kornia.filters.median_blur(images, 3)
     return blurred
 
 
 def gaussian(images: Tensor) -> Tensor:
     """A Gaussian window of 3 x 3; its sigma of 0.8 px is what OpenCV derives from that size."""
+    import kornia.filters
+
     blurred: Tensor = kornia.filters.gaussian_blur2d(images, (3, 3), (0.8, 0.8))
     return blurred
 
 
 def bilateral(images: Tensor) -> Tensor:
     """The mean of each 3 x 3 window, weighted by distance (sigma 1.5 px) and by difference in colour."""
+    import kornia.filters
+
     # neighbours that noise of 8/255 can part (2 * 8/255 in each of 3 channels, summed) still weigh exp(-1/2)
     blurred: Tensor = kornia.filters.bilateral_blur(images, 3, sigma_color=0.2, sigma_space=(1.5, 1.5))
     return blurred
@@ -61,6 +69,8 @@ def denoise(images: Tensor) -> Tensor:
     Minimises ``|x - images|^2 / 2 + weight * TV(x)``, kornia's anisotropic TV, by subgradient steps of size
     2 / (k + 2) and an average weighted by k (Lacoste-Julien et al. 2012), within a few per cent of the minimum.
     """
+    from kornia.losses import total_variation
+
     # 3/255 takes most of +-8 levels off photographs: mean square error 61 -> 30; 1, 2, 4, 8: 42, 33, 33, 60
     weight, steps = 3 / 255, 30
     point, average = images, images

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import kornia.augmentation
 from torch import Tensor, nn
 
 from semtransforms.core.config import Transformation
@@ -69,8 +68,11 @@ def _member(name: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         if name in _OWN:
             return _OWN[name](**arguments)
+        # kornia is imported where one of its is asked for: 23 MB that who protects with the others needs not pay for
+        import kornia.augmentation
+
         if name in kornia.augmentation.__all__:
-            return _from_kornia(name, arguments)
+            return _from_kornia(getattr(kornia.augmentation, name), arguments)
     except TypeError as error:
         raise ValueError(f"transformation {name!r} does not take {arguments}: {error}") from None
     raise ValueError(unknown("transformation", name, [*_OWN, *kornia.augmentation.__all__]))
@@ -83,10 +85,10 @@ def _one_of(members: Sequence[Mapping[str, Any]], probabilities: Sequence[float]
     return OneOf([_member(each["name"], dict(each.get("arguments", {}))) for each in members], probabilities)
 
 
-def _from_kornia(name: str, arguments: dict[str, Any]) -> Kornia:
-    built: Any = getattr(kornia.augmentation, name)(**arguments)
+def _from_kornia(augmentation: Callable[..., Any], arguments: dict[str, Any]) -> Kornia:
+    built = augmentation(**arguments)
     if not hasattr(built, "forward_parameters") or not hasattr(built, "p"):
-        raise ValueError(f"kornia.augmentation.{name} is not an augmentation of single images")
+        raise ValueError(f"kornia.augmentation.{augmentation.__name__} is not an augmentation of single images")
     return Kornia(built)
 
 

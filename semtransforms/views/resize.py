@@ -6,8 +6,10 @@ size that trainers train at, and enlarged, it is still there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +20,10 @@ from torch.nn import functional as F
 from semtransforms.core.checks import check_number
 from semtransforms.core.grid import add_noise
 from semtransforms.views.visibility import FINER, tolerated
+
+# Values that are enlarged at a time: few enough for a processor's cache, and for torch not to share them out between
+# threads, which wait for each other at every step: for seconds where other work keeps the processor busy.
+_STRIP = 30_000
 
 NOISE_SIZE = 64  # S in pixels, for a generator that is fitted on photographs of mixed sizes
 
@@ -82,27 +88,86 @@ class NoiseScale:
         """
         if self.leaves(noise.shape, image.shape):
             return noise
-        size = image.shape[1:]
-        share = self._share(image)
-        enlarged = torch.empty(image.shape, dtype=torch.int8)
-        for colour, plane in enumerate(noise):  # one by one: of 12 megapixels each takes 48 MB in float32
-            fine = F.interpolate(plane[None, None].float(), size, mode="bicubic", align_corners=False)[0, 0]
-            if share is not None:
-                fine = fine.clamp_(-self.reach, self.reach).mul_(share)
-            enlarged[colour] = fine.round_().clamp_(-self.reach, self.reach)
-        return add_noise(image, enlarged).sub_(image).view(torch.int8)  # modulo 256, which int8 reads as its sign
+        return self.add(noise, image).sub_(image).view(torch.int8)  # modulo 256, which int8 reads as its sign
+
+    def add(self, noise: Tensor, image: Tensor) -> Tensor:
+        """An image with its noise: what :meth:`enlarge` gives added to it, in less time and memory.
+
+        Args:
+            noise: int8 (3, h, w), as it was made.
+            image: uint8 (3, H, W), which it is for; it is not changed.
+
+        Returns:
+            uint8 (3, H, W).
+        """
+        if self.leaves(noise.shape, image.shape):
+            return add_noise(image, noise)
+        tolerance = self._tolerance(image)
+        added = torch.empty_like(image)
+        for place, fine in _enlarged(noise, *image.shape[1:]):
+            if tolerance is not None:
+                share = tolerance[place[1]].float().mul_((1 - self.visibility) / 255).add_(self.visibility)
+                fine.clamp_(-self.reach, self.reach).mul_(share)
+            np.rint(fine.numpy(), out=fine.numpy())
+            fine.clamp_(-self.reach, self.reach)
+            added[place] = fine.add_(image[place]).clamp_(0, 255)  # whole numbers, which float32 adds exactly
+        return added
 
     def leaves(self, made: Sequence[int], image: Sequence[int]) -> bool:
         """Whether noise of one shape is added to an image of another as it was made."""
         return tuple(made) == tuple(image) and self.visibility == 1
 
-    def _share(self, image: Tensor) -> Tensor | None:
-        """The share of its reach that noise has at each pixel, float32 (H, W); ``None`` for all of it everywhere."""
+    def _tolerance(self, image: Tensor) -> Tensor | None:
+        """What the eye tolerates of its reach at each pixel, uint8 (H, W); ``None`` where noise has all of it."""
         if self.visibility == 1:
             return None
         height, width = image.shape[1:]
-        share = tolerated(image, _fitted(height, width, self.side and FINER * self.side), self.reach)
-        return share.float().mul_((1 - self.visibility) / 255).add_(self.visibility)
+        return tolerated(image, _fitted(height, width, self.side and FINER * self.side), self.reach)
+
+
+def _enlarged(noise: Tensor, height: int, width: int) -> Iterator[tuple[tuple[int, slice], Tensor]]:
+    """Noise at another size, bicubic, a strip of rows at a time: of 12 megapixels all would take 144 MB in float32.
+
+    Args:
+        noise: int8 (3, h, w).
+        height, width: to enlarge it to, in pixels.
+
+    Yields:
+        Colour and rows, and their float32 (rows, width), which may be written to.
+    """
+    wide = _bicubic(noise.float(), noise.shape[1], width)
+    first, weights = _sums_of_lines(noise.shape[1], height)
+    count = max(1, _STRIP // width)
+    for colour, top in itertools.product(range(len(noise)), range(0, height, count)):
+        rows = slice(top, min(top + count, height))
+        fine = wide.new_zeros(rows.stop - top, width)
+        # in the order in which torch's kernel adds, since another one rounds otherwise
+        for line in [line for line in (1, 0, 2, 3) if line < weights.shape[1]]:
+            fine.addcmul_(wide[colour].index_select(0, first[rows] + line), weights[rows, line, None])
+        yield (colour, rows), fine
+
+
+@lru_cache(maxsize=64)  # most photographs of a folder have one of few sizes
+def _sums_of_lines(lines: int, height: int) -> tuple[Tensor, Tensor]:
+    """What bicubic enlargement makes of an image's lines: each new row is a weighted sum of neighbouring ones.
+
+    Args:
+        lines, height: rows before and after.
+
+    Returns:
+        int64 (height,), the first line of each sum; float32 (height, 4), their weights, or fewer where there are fewer.
+    """
+    taps = min(4, lines)
+    above = ((2 * torch.arange(height) + 1) * lines - height) // (2 * height)  # the last line not below a row's centre
+    first = (above - 1).clamp_(0, lines - taps)
+    # read off what torch's kernel makes of lines that are 1 and 0, since builds of it differ in the last bit
+    all_weights = _bicubic(torch.eye(lines, dtype=torch.float32)[None], height, lines)[0]
+    return first, all_weights.gather(1, first[:, None] + torch.arange(taps))
+
+
+def _bicubic(image: Tensor, height: int, width: int) -> Tensor:
+    """float32 (3, h, w) to (3, height, width)."""
+    return F.interpolate(image[None], (height, width), mode="bicubic", align_corners=False)[0]
 
 
 def _fitted(height: int, width: int, side: int | None) -> tuple[int, int]:
@@ -136,5 +201,6 @@ def _resampled(image: Tensor, height: int, width: int) -> Tensor:
     if (height, width) == tuple(image.shape[1:]):
         return image
     # PIL computes in whole numbers; torch's result depends on the processor
-    small = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+    planes = (Image.fromarray(plane) for plane in image.cpu().numpy())
+    small = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
+    return torch.from_numpy(np.stack(small))

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from semtransforms.data.images import to_pil
+
 FLAT = 1.0  # t, in grey levels
 EXPONENT = 0.7  # w
 WINDOW = 5  # pixels, odd
@@ -37,7 +39,7 @@ def tolerated(image: Tensor, size: tuple[int, int], reach: int) -> Tensor:
         uint8 (H, W), 255 for all of the radius; nowhere less than ``FLAT`` levels. It is made of whole numbers but for
         one power, so its bytes are the same on every machine.
     """
-    photograph = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).convert("L")
+    photograph = to_pil(image).convert("L")
     brightness = np.asarray(photograph.resize(size[::-1], Image.Resampling.BILINEAR), dtype=np.int64)
     count = WINDOW**2
     # count^2 times the variance, exactly

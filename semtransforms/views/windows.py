@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import resize
 
 from semtransforms.core.keys import keyed_uniform
 from semtransforms.data.loading import resized
@@ -37,6 +36,9 @@ def with_shorter_side(images: Images, side: int) -> list[Tensor]:
     Returns:
         N times uint8 (3, h, w); the shape is kept.
     """
+    # here, for whoever takes no squares: torchvision brings torch's compiler, 160 MB
+    from torchvision.transforms.v2.functional import resize
+
     return [resize(image, [side], antialias=True) for image in images]
 
 

@@ -81,19 +81,20 @@ def measure(job: Job, repeats: int) -> dict[str, Any]:
 
 def row(record: dict[str, Any]) -> str:
     """A line of the table: medians, and the range."""
-    cells = [record["job"], f"{_spread(record['ours'])} {record['unit']}", "", "", ""]
+    cells = [record["job"], f"{spread(record['ours'])} {record['unit']}", "", "", ""]
     if "passes" in record:
         middle = statistics.median(record["ours"])
         cells[2] = (
             f"{record['floor']:.3g} s ({middle / record['floor']:.1f}×); {record['passes'] / middle:,.0f} passes/s"
         )
     if "ratios" in record:
-        cells[3] = f"{record['against']}, {_spread(record['baseline'])} {record['unit']}"
-        cells[4] = _spread(record["ratios"])
+        cells[3] = f"{record['against']}, {spread(record['baseline'])} {record['unit']}"
+        cells[4] = spread(record["ratios"])
     return f"| {' | '.join(cells)} |"
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Median, range and number."""
     return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g}, n={len(values)})"
 
 

@@ -74,6 +74,19 @@ def test_help_is_quick_and_lists_the_commands():
     assert not {"torch", "datasets", "numpy"} & set(modules)
 
 
+@pytest.mark.processes
+def test_protecting_loads_no_compiler(photos: Path, generator: Path, tmp_path: Path):
+    """torchvision brings torch's compiler: 160 MB for each process, beside which a photograph is small."""
+    arguments = [str(photos), str(tmp_path / "out"), "--generator", str(generator), "--cache-dir", str(tmp_path / "c")]
+    program = f"import sys; from semtransforms.cli import app; app({['protect', *arguments]}, standalone_mode=False)"
+    program += "; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = done.stdout.splitlines()[-1].split()
+    assert "4 images protected" in done.stdout
+    assert "torch" in modules
+    assert not {"torchvision", "torch._dynamo", "kornia", "datasets"} & set(modules)
+
+
 def test_protect_says_what_it_did_and_where_the_seed_is(photos: Path, generator: Path, tmp_path: Path):
     """The user must learn three things: it is done, metadata is gone, and which folder must stay private."""
     result = run("protect", photos, tmp_path / "out", "--generator", generator, "--cache-dir", tmp_path / "cache")

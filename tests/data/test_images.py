@@ -32,6 +32,15 @@ def chw(array):
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
+def test_a_photograph_comes_out_in_order():
+    """It is copied strip by strip; a strip at a wrong place would be protected, and published, as it is."""
+    photograph = RNG.integers(0, 256, (701, 800, 3), dtype=np.uint8)  # two strips and a part of one
+    pixels, alpha = to_rgb(Image.fromarray(photograph))
+    assert torch.equal(pixels, chw(photograph))
+    assert alpha is None
+    assert np.array_equal(np.asarray(to_pil(pixels)), photograph)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "RGBX"])
 def test_opaque_modes_convert_as_pil_does(mode):
     """A colour mode comes out in other colours than every other program shows."""

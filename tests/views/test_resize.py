@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from semtransforms.views import resize
 from semtransforms.views.resize import NoiseScale
 
 DRAW = torch.Generator().manual_seed(0)
@@ -60,14 +62,48 @@ def test_shrinking_averages():
     assert np.abs(small.numpy() - expected).max() <= 1.01  # whole numbers after each of two passes
 
 
-@pytest.mark.parametrize("size", [(16, 24), (50, 8), (33, 47)])
-def test_enlarging_is_bicubic(size):
+@pytest.mark.parametrize(
+    ("small", "size"),
+    [((8, 12), (16, 24)), ((8, 8), (50, 8)), ((8, 8), (33, 47)), ((8, 11), (310, 400)), ((5, 9), (6, 40_000)),
+     ((3, 8), (40, 50)), ((1, 4), (7, 30))],
+)  # fmt: skip
+def test_enlarging_is_bicubic(small, size):
     """Any other kernel gives other noise for the same seed, and blocks that are seen."""
-    made = noise(3, 8, 12 if size == (16, 24) else 8)
+    made = noise(3, *small)
     wide = NoiseScale(8, 127)
     found = wide.enlarge(made, torch.full((3, *size), 128, dtype=torch.uint8))
     expected = matrix(made.shape[1], size[0]) @ made.numpy().astype(float) @ matrix(made.shape[2], size[1]).T
     assert np.abs(found.numpy() - expected).max() <= 0.501
+
+
+@pytest.mark.parametrize("visibility", [1, 0.3])
+def test_strips_do_not_show(visibility, monkeypatch):
+    """Rows that are taken twice, left out or damped by another row's share would be seen as lines in a sky."""
+    made, own = noise(3, 8, 11), image(3, 150, 200)
+    scale, before = NoiseScale(8, 5, visibility), own.clone()
+    at_once = scale.enlarge(made, own)  # 30,000 pixels
+    monkeypatch.setattr(resize, "_STRIP", 1700)  # eight rows, and six in the end
+    assert torch.equal(scale.enlarge(made, own), at_once)
+    assert torch.equal(scale.add(made, own).int(), own.int() + at_once)
+    assert torch.equal(own, before)
+
+
+def test_a_photograph_is_not_held_in_floats():
+    """In float32 the noise of 12 megapixels takes 144 MB, more than all else that protects a photograph."""
+    made, own = noise(3, 8, 11), image(3, 600, 800)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            nonlocal largest
+            result = function(*arguments, **(options or {}))
+            if isinstance(result, torch.Tensor) and result.dtype != torch.uint8:
+                largest = max(largest, result.nbytes)
+            return result
+
+    with Watch():
+        SCALE.add(made, own)
+    assert 0 < largest <= own.numel() / 8
 
 
 def test_the_bound_holds_in_every_byte():
@@ -87,3 +123,4 @@ def test_an_image_of_the_size_keeps_its_noise():
     made, own = noise(3, 8, 12), image(3, 8, 12)
     assert SCALE.shrink(own) is own
     assert SCALE.enlarge(made, own) is made
+    assert torch.equal(SCALE.add(made, own).int(), (own.int() + made).clamp(0, 255))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from semtransforms.core.checks import check_integer
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.core.grid import add_noise
 from semtransforms.core.hardware import keep_freed_memory
 from semtransforms.core.keys import image_keys
 from semtransforms.data.loading import Labelled
@@ -98,5 +97,4 @@ class InformedTrainer(Countermeasure):
         made = self.generator.engine.undo(
             torch.stack([scale.shrink(each) for each in images]), labels, keys, self.steps
         )
-        undone = [scale.enlarge(noise, image) for noise, image in zip(made, images, strict=True)]
-        return add_noise(images, torch.stack(undone))
+        return torch.stack([scale.add(noise, image) for noise, image in zip(made, images, strict=True)])
