@@ -180,6 +180,22 @@ def photographs(root: Path) -> str:
     return table(("photographs", "trained at", "crop", "clean", "protected", "at best", "JPEG 90", "JPEG 75"), lines)
 
 
+def one_label(root: Path) -> str:
+    """How many clean photographs of a class are named rightly where it alone is protected, and where nothing is."""
+    record = read_json(root / RESULTS / "photographs-clothing10.json")
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for row in record["rows"]:
+        copy, _, label = row["copy"].partition("-")
+        if label in record["classes"]:
+            of = found.setdefault((label, row["trained_at"]), {})
+            of.setdefault(copy, []).append(100 * row["accuracy"])
+    lines = [
+        [f"`{label}`", f"{side} px", _cell(of.get("clean")), _cell(of.get("alone"))]
+        for (label, side), of in sorted(found.items())
+    ]
+    return table(("the class", "trained at", "all clean", "protected alone"), lines)
+
+
 def _learned(figures: Sequence[float] | None, clean: Sequence[float] | None, guess: float) -> str:
     """An accuracy, and the share of what clean images teach, which is never less than nothing."""
     if not figures or not clean:
@@ -271,6 +287,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "other-data": other_data,
     "noise-size": noise_size,
     "photographs": photographs,
+    "one-label": one_label,
     "seen": seen,
     "clean-shares": clean_shares,
     "passes": passes,
