@@ -18,7 +18,7 @@ from semtransforms.core.checks import check_integer
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import writing
 from semtransforms.core.grid import add_noise, levels
-from semtransforms.core.hardware import keep_freed_memory, pick_device
+from semtransforms.core.hardware import pick_device
 from semtransforms.core.keys import image_keys, index_keys
 from semtransforms.data.images import check_labels
 from semtransforms.generators import hub
@@ -250,7 +250,6 @@ class NoiseGenerator:
             raise ValueError(f"batch_size must be >= 1 images, got {batch_size}. Leave it out for one that suits.")
         if ids is not None and (ids.shape != (len(images),) or ids.dtype.is_floating_point or ids.dtype.is_complex):
             raise ValueError(f"ids must be {len(images)} whole numbers, got {ids.dtype} {tuple(ids.shape)}")
-        keep_freed_memory()
         # by the whole image: two photographs that look alike when shrunk get draws of their own
         keys = image_keys(images, targets, seed) if ids is None else index_keys(ids, seed)
         return self._noise_by_shape([scale.shrink(each) for each in images], targets, keys, batch_size, progress)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from semtransforms.core.config import KERNELS, GeneratorConfig, PGDConfig
 from semtransforms.core.grid import quantize, to_float
-from semtransforms.core.hardware import autocast_dtype
+from semtransforms.core.hardware import autocast_dtype, keep_freed_memory
 from semtransforms.core.models import MODELS, build_model, look_up
 from semtransforms.core.names import unknown
 from semtransforms.noise.classwise import Classwise
@@ -178,6 +178,7 @@ class NetworkEngine(Engine):
 
     def _run_loop(self, images: Tensor, labels: Tensor, keys: Tensor, loop: PGDConfig, *, maximise: bool) -> Tensor:
         """The loop on the surrogate, in halves where memory runs out."""
+        keep_freed_memory()
         device = self.device
         try:
             delta = pgd(

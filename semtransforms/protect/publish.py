@@ -30,7 +30,7 @@ from semtransforms.data.sources import Source, reason
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
-from semtransforms.protect.making import Failed, Maker, Task, make, stamp
+from semtransforms.protect.making import Failed, Made, Maker, Task, make, stamp
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
@@ -174,24 +174,29 @@ def _finish(
     written = []
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
         for group in make(maker, _groups(source, labels, todo), workers):
-            for made in group:
-                if isinstance(made, Failed):
-                    outcome.failed.append(made.place)
-                    continue
-                name = source.names[made.row] + kind.suffix
-                journal.finish(name, made.stamp, made.data, made.difference, mode=0o666 if kind.published else 0o600)
-                written.append(made.row)
-                outcome.with_metadata += made.with_metadata
-                outcome.without_alpha += made.without_alpha
-                outcome.converted += made.profile == "converted"
-                outcome.profile_ignored += made.profile == "ignored"
+            while group:  # emptied, so that a large file is not held while the next one is made
+                written += _write(group.pop(0), source, kind, journal, outcome)
+                bar.update()
             outcome.written = len(written)
-            bar.update(len(group))
     if not found and not written:
         raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
     finished = sorted(found + written)
     outcome.removed = journal.keep_only((source.names[i] + kind.suffix for i in finished), source.folders)
     return finished
+
+
+def _write(made: Made | Failed, source: Source, kind: Format, journal: Journal, outcome: Outcome) -> list[int]:
+    """Write one file; returns its row, or none where it failed."""
+    if isinstance(made, Failed):
+        outcome.failed.append(made.place)
+        return []
+    name = source.names[made.row] + kind.suffix
+    journal.finish(name, made.stamp, made.data, made.difference, mode=0o666 if kind.published else 0o600)
+    outcome.with_metadata += made.with_metadata
+    outcome.without_alpha += made.without_alpha
+    outcome.converted += made.profile == "converted"
+    outcome.profile_ignored += made.profile == "ignored"
+    return [made.row]
 
 
 def _stamp(source: Source, index: int) -> str | None:

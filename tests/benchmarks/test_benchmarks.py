@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 # benchmarks/ and examples/ are no parts of the package
 sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as command
-from benchmarks import floors, jobs, reference
+from benchmarks import floors, jobs, photographs, reference
 from benchmarks.joins import CONFIG, curriculum, luminance, stratified, worst
 from benchmarks.warm import warm_starts
 from work_counter import counted
@@ -163,6 +164,44 @@ def test_a_program_runs_in_a_process_of_its_own():
     """What this process has imported and allocated would be missing from the time and the memory of opening a store."""
     program = "import os, sys; print(float(sys.argv[1]) if os.getppid() == int(sys.argv[2]) else -1)"
     assert jobs._printed(program, "2.5", str(os.getpid())) == 2.5
+
+
+def test_a_photograph_costs_what_lies_between_two_files():
+    """Two processes write two files at about the same time: the time between those says nothing of either."""
+    seen = photographs.Seen(
+        9.0, [(0.0, 5.0), (1.0, 6.0), (2.0, 7.5), (3.0, 9.0)], {7: 300.4, 8: 500.0, 9: 600.0}, {7: 1, 8: 2, 9: 3}
+    )
+    assert photographs.row("png", 2, seen, [1.0, 1.1, 3.0, 3.1]) == (
+        "| JPEG to PNG | 2 | 1 (1–1, n=2) | 1.00 | 9 | 300 (1); 600 (3) |"
+    )
+    alone = photographs.row("jpeg", 0, seen, [1.0, 1.5, 3.0])
+    assert alone == "| JPEG to JPEG | 0 | 1 (0.5–1.5, n=2) | 1.50 | 9 | 300 (1) |"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.processes
+def test_a_command_is_seen_with_its_memory():
+    """A peak that the looks miss would pass for lean."""
+    seen = photographs.watch([sys.executable, "-c", "import time; held = b'x' * (200 << 20); time.sleep(0.5)"])
+    assert 0.5 <= seen.seconds < 60
+    assert len(seen.resident) == 1
+    assert 200 < max(seen.anonymous.values()) <= max(seen.resident.values()) < 300
+    with pytest.raises(SystemExit):
+        photographs.watch([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_photographs_are_enlarged_under_their_classes(tmp_path, monkeypatch):
+    """A thousand names of few photographs must be a thousand to protect, in the size that is asked about."""
+    monkeypatch.setattr(photographs, "SIZE", (40, 30))
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        path = tmp_path / "small" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 6, 3), len(name), np.uint8)).save(path)
+    photographs.make_photographs(tmp_path / "small", tmp_path / "large", 7)
+    made = sorted((tmp_path / "large").glob("*/*.jpg"))
+    assert len(made) == 7
+    assert {path.parent.name for path in made} == {"cat", "dog"}
+    assert {Image.open(path).size for path in made} == {(40, 30)}
 
 
 def test_zero_repeats_is_an_error(monkeypatch, capsys):
