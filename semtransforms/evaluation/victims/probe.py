@@ -1,0 +1,105 @@
+"""The linear probe: a linear layer on the features that a pretrained network gives of what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semtransforms.core.grid import to_float
+from semtransforms.data.loading import Labelled
+from semtransforms.evaluation.countermeasures import Countermeasure
+from semtransforms.evaluation.victims.config import VictimConfig
+from semtransforms.evaluation.victims.progress import Progress
+from semtransforms.noise.pgd import forward
+
+FLAT = 1e-6  # largest slope of the loss at which the solver is done
+
+
+def fit_probe(
+    network: nn.Module,
+    data: Labelled,
+    exams: Mapping[str, Labelled],
+    num_classes: int,
+    config: VictimConfig,
+    dtype: torch.dtype | None,
+) -> tuple[nn.Module, Progress]:
+    """Fit the layer by L-BFGS: multinomial logistic regression with an l2 penalty, on features taken once.
+
+    Args:
+        network: gives features (N, F) of float images in [0, 1].
+        data: what was published, as it is: no augmentation.
+        exams: test images to follow the accuracy on.
+        num_classes: of the layer.
+        config: iterations at most (``train_steps``), penalty (``weight_decay`` / 2 of the squared weights, without the
+            bias, beside the mean cross-entropy), evaluations.
+        dtype: autocast to it; ``None`` for fp32.
+
+    Returns:
+        The network with the layer behind it, and what was measured on the way.
+    """
+    features, labels = features_of(network, data.images, dtype).double(), data.labels
+    tests = {name: features_of(network, each.images, dtype) for name, each in exams.items()}
+    device = next(network.parameters()).device
+    layer = nn.Linear(features.shape[1], num_classes, dtype=torch.float64)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=1, line_search_fn="strong_wolfe")
+    state = Progress.none(config.train_steps, torch.device("cpu"))
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found: Tensor = F.cross_entropy(layer(features), labels)
+        found = found + config.weight_decay / 2 * layer.weight.square().sum()
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    def look() -> None:
+        head = layer.weight.float(), layer.bias.float()
+        right = [(F.linear(tests[name], *head).argmax(1) == exams[name].labels).float().mean() for name in tests]
+        state.record_accuracy(layer, max(right).item(), None)
+
+    while state.done < config.train_steps:
+        before = optimizer.step(loss)  # type: ignore[no-untyped-call]  # one iteration; the solver's memory goes on to the next
+        state.record_update(before.detach(), (layer(features).argmax(1) == labels).float().mean())
+        if state.done in config.marks:
+            look()
+        if max(float(each.grad.abs().max()) for each in layer.parameters() if each.grad is not None) <= FLAT:
+            break
+    if not state.curve or state.curve[-1][0] < state.done:
+        look()
+    return nn.Sequential(network, layer.float().to(device)), state
+
+
+def refuse_batches(countermeasures: Sequence[Countermeasure]) -> None:
+    """See that a probe can do what a trainer does about the noise.
+
+    Raises:
+        ValueError: something acts on the batches of a training, which a probe does not have.
+    """
+    for each in countermeasures:
+        if each.acts_on == "batch":
+            raise ValueError(
+                f"countermeasure {each.name!r} acts on each batch of a training, and a probe takes its features once. "
+                "Leave one of the two out, or use last-block."
+            )
+
+
+@torch.no_grad()
+def features_of(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The features of images, in eval mode.
+
+    Args:
+        network: gives them.
+        images: uint8 (N, 3, H, W).
+        dtype: autocast to it; ``None`` for fp32.
+
+    Returns:
+        float32 (N, F), on the CPU.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    batches = (to_float(some.to(device)).to(memory_format=torch.channels_last) for some in torch.split(images, 128))
+    return torch.cat([forward(network, batch, dtype).cpu() for batch in batches])
