@@ -62,7 +62,9 @@ def smallest_side(network: str, width: int | None = None) -> int:
     if network in MODELS:
         return look_up(network, width).smallest
     if not is_of_library(network):
-        raise ValueError(unknown("network", network, [*MODELS, *_all_names()]))
+        names = [*MODELS, *_all_names()]
+        named_so = [each for each in names if each.endswith(f"/{network}")]  # the library was left out
+        raise ValueError(unknown("network", network, named_so or names))
     if width is not None:
         raise ValueError(f"width={width} given for {network!r}, which comes in one width. Leave it out.")
     return 1

@@ -46,7 +46,11 @@ def fit_probe(
     layer = nn.Linear(features.shape[1], num_classes, dtype=torch.float64)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=1, line_search_fn="strong_wolfe")
+    # in few calls of many iterations each: torch forgets the curvature between calls, and would stall in short ones
+    longest = -(-config.train_steps // config.evaluations)
+    optimizer = torch.optim.LBFGS(
+        layer.parameters(), max_iter=longest, tolerance_grad=FLAT, history_size=10, line_search_fn="strong_wolfe"
+    )
     state = Progress.none(config.train_steps, torch.device("cpu"))
 
     def loss() -> Tensor:
@@ -56,20 +60,19 @@ def fit_probe(
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
-    def look() -> None:
+    for _ in range(config.evaluations):
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        done = min(optimizer.state[layer.weight]["n_iter"], config.train_steps)
+        part = slice(state.done, done)
+        state.losses[part] = loss().item()
+        state.correct[part] = _share_right(layer(features), labels)
+        arrived = done - state.done < longest
+        state.done = done
         head = layer.weight.float(), layer.bias.float()
-        right = [(F.linear(tests[name], *head).argmax(1) == exams[name].labels).float().mean() for name in tests]
-        state.record_accuracy(layer, max(right).item(), None)
-
-    while state.done < config.train_steps:
-        before = optimizer.step(loss)  # type: ignore[no-untyped-call]  # one iteration; the solver's memory goes on to the next
-        state.record_update(before.detach(), (layer(features).argmax(1) == labels).float().mean())
-        if state.done in config.marks:
-            look()
-        if max(float(each.grad.abs().max()) for each in layer.parameters() if each.grad is not None) <= FLAT:
+        tested = max(_share_right(F.linear(tests[name], *head), exams[name].labels) for name in tests)
+        state.record_accuracy(layer, tested, None)
+        if arrived:
             break
-    if not state.curve or state.curve[-1][0] < state.done:
-        look()
     return nn.Sequential(network, layer.float().to(device)), state
 
 
@@ -85,6 +88,10 @@ def refuse_batches(countermeasures: Sequence[Countermeasure]) -> None:
                 f"countermeasure {each.name!r} acts on each batch of a training, and a probe takes its features once. "
                 "Leave one of the two out, or use last-block."
             )
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
 
 
 @torch.no_grad()
