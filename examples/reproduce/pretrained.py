@@ -93,9 +93,8 @@ def _keep(file: Path, record: dict[str, Any]) -> None:
     """Write a record; rows of earlier runs on the same photographs stay, but for those that were measured again."""
     if file.exists() and all((before := read_json(file))[name] == record[name] for name in ("photographs", "guess")):
         again = {_which(row) for row in record["rows"]}
-        record["rows"] = sorted(
-            [row for row in before["rows"] if _which(row) not in again] + record["rows"], key=_which
-        )
+        kept = [row for row in before["rows"] if _which(row) not in again]
+        record["rows"] = sorted(kept + record["rows"], key=_which)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, to_json(record))
 
