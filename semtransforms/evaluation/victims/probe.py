@@ -40,6 +40,7 @@ def fit_probe(
     Returns:
         The network with the layer behind it, and what was measured on the way.
     """
+    state = Progress.none(config.train_steps, torch.device("cpu"))  # whose clock runs from now on
     features, labels = features_of(network, data.images, dtype).double(), data.labels
     tests = {name: features_of(network, each.images, dtype) for name, each in exams.items()}
     device = next(network.parameters()).device
@@ -51,7 +52,6 @@ def fit_probe(
     optimizer = torch.optim.LBFGS(
         layer.parameters(), max_iter=longest, tolerance_grad=FLAT, history_size=10, line_search_fn="strong_wolfe"
     )
-    state = Progress.none(config.train_steps, torch.device("cpu"))
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -60,7 +60,7 @@ def fit_probe(
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
-    for _ in range(config.evaluations):
+    while state.done < config.train_steps:
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         done = min(optimizer.state[layer.weight]["n_iter"], config.train_steps)
         part = slice(state.done, done)
