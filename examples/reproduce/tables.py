@@ -204,6 +204,33 @@ def _learned(figures: Sequence[float] | None, clean: Sequence[float] | None, gue
     return f"{spread(figures)} ({'0 %' if below else share(figures, clean, guess)})"
 
 
+def starting(root: Path) -> str:
+    """What trainers learn from photographs who start from pretrained weights, clean and protected."""
+    lines = []
+    for name, words in PHOTOGRAPHS.items():
+        file = root / RESULTS / f"pretrained-{name}.json"
+        if not file.exists():
+            continue
+        record = read_json(file)
+        found: dict[tuple[str, ...], dict[str, list[float]]] = {}
+        seconds: dict[tuple[str, ...], list[float]] = {}
+        for row in record["rows"]:
+            effort = "" if row["transfer"] == "probe" else f", {row['steps']} updates"
+            trainer = words, f"{row['transfer']}{effort}", f"`{row['network']}`", f"{row['trained_at']} px"
+            copy = row["copy"].partition("#")[0]
+            for column, figure in ((copy, row["accuracy"]), (f"{copy} at best", row["peak"])):
+                found.setdefault(trainer, {}).setdefault(column, []).append(100 * figure)
+            seconds.setdefault(trainer, []).append(row["seconds"])
+        for trainer, of in found.items():
+            for copy in [each for each in of if each != "clean" and not each.endswith(" at best")] or [MISSING]:
+                cells = (
+                    _learned(of.get(each), of.get("clean"), 100 * record["guess"]) for each in (copy, f"{copy} at best")
+                )
+                lines.append([*trainer, _cell(of.get("clean")), copy, *cells, f"{median(seconds[trainer]):.0f}"])
+    head = ("photographs", "trainer", "network", "at", "clean", "noise", "protected", "at best", "seconds")
+    return table(head, lines)
+
+
 def seen(root: Path) -> str:
     """What is seen of noise that is turned down, by a mask and all of it alike, and what a trainer learns then."""
     record = read_json(root / RESULTS / "seen-sem-plus-cifar10-small.json")
@@ -288,6 +315,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "noise-size": noise_size,
     "photographs": photographs,
     "one-label": one_label,
+    "starting": starting,
     "seen": seen,
     "clean-shares": clean_shares,
     "passes": passes,

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from semtransforms.data.sources import Source as LabelledSource
 
 OUT_HELP = "Folder for the report; new, empty or one to go on with."
-VICTIMS_HELP = "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping."
+VICTIMS_HELP = (
+    "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping; with --pretrained: probe, "
+    "fine-tune, last-block."
+)
+NETWORK_HELP = "The trainer's network; convnet suits a CPU. Also timm/NAME and torchvision/NAME."
+PRETRAINED_HELP = (
+    "Weights that a network of timm or torchvision starts from: a file, a folder as on the Hub, the name of published "
+    "weights, or default."
+)
 COUNTERMEASURES_HELP = (
     "Comma-separated: none, greyscale, jpeg-75, mean, cutout, informed-same-seed, ...; joined with +."
 )
@@ -40,7 +48,8 @@ TrainSizes = Annotated[str | None, typer.Option("--train-size", metavar="PIXELS"
 Crops = Annotated[str, typer.Option("--crop", help=CROP_HELP)]
 Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the victims.")]
 Protocol = Annotated[str, typer.Option(help="quick (20 epochs) or paper (40,000 updates).")]
-Network = Annotated[str, typer.Option(help="The trainer's network; convnet suits a CPU.")]
+Network = Annotated[str, typer.Option(help=NETWORK_HELP)]
+Pretrained = Annotated[str | None, typer.Option(metavar="PATH_OR_NAME", help=PRETRAINED_HELP)]
 ProtectionSeed = Annotated[int, typer.Option(help="Of the noise.")]
 CopyName = Annotated[str | None, typer.Option(help="What the protected copy is called in the report.")]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the noise.")]
@@ -59,6 +68,7 @@ def evaluate_command(
     protocol: Protocol = "quick",
     network: Network = "resnet18",
     width: Width = None,
+    pretrained: Pretrained = None,
     size: Size = None,
     train_size: TrainSizes = None,
     crop: Crops = "resize",
@@ -85,7 +95,7 @@ def evaluate_command(
         options: dict[str, Any] = {
             "victims": _names("victims", victims), "countermeasures": _names("countermeasures", countermeasures),
             "seeds": _numbers("seeds", seeds), "protocol": protocol, "network": network, "width": width,
-            "train_sizes": () if train_size is None else _numbers("train-size", train_size),
+            "pretrained": pretrained, "train_sizes": () if train_size is None else _numbers("train-size", train_size),
             "crops": _names("crop", crop), "protection_seed": protection_seed,
             "image_size": None if size is None else (size, size), "name": Path(source).name or source,
             "copy_name": copy_name, "out": out, "cache_dir": cache_dir, "device": device,

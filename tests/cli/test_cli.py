@@ -10,7 +10,7 @@ import pytest
 import torch
 from owner import quicken
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
@@ -472,6 +472,27 @@ def test_evaluate_at_the_trainers_sizes(tmp_path: Path):
     assert [(r["copy"], r["train_size"], r["crop"]) for r in records] == [
         (copy, 8, "random-resized") for copy in ("clean", "protected")
     ]
+
+
+def test_evaluate_from_pretrained_weights(tmp_path: Path):
+    """The trainer of today in one command; a wrong file is one line, before any training."""
+    timm = pytest.importorskip("timm")
+    photos, test = half_bright(tmp_path / "photos", 4, 0, side=32), half_bright(tmp_path / "test", 2, 1, side=32)
+    generator = save_generator(tmp_path / "generator", 2, size=12)
+    run("protect", photos, tmp_path / "published", "--generator", generator, "--cache-dir", tmp_path / "cache")
+    weights = tmp_path / "theirs.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    common = ("evaluate", photos, tmp_path / "report", "--test", test, "--protected", tmp_path / "published",
+              "--train-size", 32, "--seeds", 0, "--victims", "probe")  # fmt: skip
+    fails(run(*common, "--network", "timm/test_resnet"), "--pretrained")
+    fails(run(*common, "--network", "timm/test_resnett", "--pretrained", weights), "'timm/test_resnet'")
+    fails(run(*common, "--network", "timm/test_vit", "--pretrained", weights), "another architecture", "of its")
+    assert not (tmp_path / "report").exists()
+    result = run(*common, "--network", "timm/test_resnet", "--pretrained", weights)
+    assert result.exit_code == 0, result.output
+    for words in ("timm/test_resnet", "theirs.safetensors#", "linear layer"):
+        assert words in result.stdout
+    assert str(weights) not in (tmp_path / "report" / "report.json").read_text()
 
 
 def test_the_size_of_the_noise(tmp_path: Path):

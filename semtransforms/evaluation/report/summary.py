@@ -26,6 +26,14 @@ class Trainer(NamedTuple):
     stops_early: bool
     train_size: int | None = None
     crop: str | None = None
+    pretrained: str | None = None
+    transfer: str | None = None
+
+    @property
+    def training(self) -> str:
+        """Network, weights that it started from, and work."""
+        start = "" if self.pretrained is None else f" from {self.pretrained}, {self.transfer}"
+        return f"{self.network}{start}, {self.train_steps:,} {'iterations' if self.transfer == 'probe' else 'updates'}"
 
     @property
     def place(self) -> str:
@@ -33,7 +41,7 @@ class Trainer(NamedTuple):
         return "" if self.train_size is None else f"{self.train_size} px ({self.crop})"
 
     def __str__(self) -> str:
-        return f"{self.victim} ({self.network}, {self.train_steps:,} updates)"
+        return f"{self.victim} ({self.training})"
 
 
 class Row(NamedTuple):
@@ -89,8 +97,9 @@ class Summary:
         guess: accuracy of guessing the most frequent label.
         test_images: how many accuracies are measured on.
         copies: the clean one first, then in the order of the records.
-        rows: the standard trainer first, then by the radius of adversarial training, then who stops early, and by the
-            size they train at; of each the one without a countermeasure first, then in the order of the records.
+        rows: the standard trainer first, then by the radius of adversarial training, then who stops early; of each
+            those from scratch first, and by the size they train at; of each the one without a countermeasure first,
+            then in the order of the records.
         cells: what was measured.
     """
 
@@ -170,7 +179,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     copies = sorted(dict.fromkeys(copy for copy, _ in groups), key=lambda copy: copy != CLEAN)
     trainers = sorted(
         dict.fromkeys(row.trainer for _, row in groups),
-        key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a, t.train_size or 0),
+        key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a, t.transfer is not None, t.train_size or 0),
     )
     countermeasures = list(dict.fromkeys([NONE, *(row.countermeasure for _, row in groups)]))
     rows = sorted(
@@ -186,8 +195,9 @@ def row_of(record: Record) -> Row:
     """The row of the table that a run belongs to."""
     r = record
     trainer = Trainer(
-        r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None, r.train_size, r.crop
-    )
+        r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None, r.train_size, r.crop,
+        r.pretrained, r.transfer,
+    )  # fmt: skip
     return Row(trainer, r.countermeasure)
 
 

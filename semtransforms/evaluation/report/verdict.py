@@ -181,6 +181,8 @@ def deeds(row: Row) -> list[str]:
         row: trainer and countermeasure.
     """
     trainer, deeds = row.trainer, []
+    if trainer.transfer:
+        deeds.append(f"{_TRANSFERS[trainer.transfer]} {trainer.network} ({trainer.pretrained})")
     if trainer.rho_a:
         deeds.append(f"trains adversarially at {radius_text(trainer.rho_a, trainer.norm)}")
     if trainer.stops_early:
@@ -191,6 +193,11 @@ def deeds(row: Row) -> list[str]:
     return deeds
 
 
+_TRANSFERS = {
+    "fine-tune": "fine-tunes the pretrained",
+    "last-block": "trains the last block of the pretrained",
+    "probe": "fits a linear layer on the features of the pretrained",
+}
 _DEEDS = {
     "greyscale": "converts to greyscale",
     "informed-same-seed": "washes the noise out with the generator and the owner's seed",
