@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semtransforms.core.keys import keyed_uniform
-from semtransforms.data.loading import resized
 
 Images = Tensor | Sequence[Tensor]
 
@@ -52,6 +51,9 @@ def centre_squares(images: Images, side: int) -> Tensor:
     Returns:
         uint8 (N, 3, side, side), as :func:`~semtransforms.data.loading.resized` gives them.
     """
+    # here, for whoever takes no squares: it brings torchvision
+    from semtransforms.data.loading import resized
+
     return torch.stack([resized(image, (side, side)) for image in images])
 
 
