@@ -46,6 +46,10 @@ NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
 Visibility = Annotated[float, typer.Option(help=VISIBILITY_HELP)]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for seed, generator and report.")]
 MaybeGenerator = Annotated[str | None, typer.Option(help=f"{GENERATOR_HELP} Default: one is fitted, and kept private.")]
+ONE_LABEL = (
+    "One label for all is no protection to count on: a trainer who had the other classes clean learned two of three "
+    "classes as if nothing had been done. Photographs of more than one thing, in class folders, are protected better."
+)
 Label = Annotated[str | None, typer.Option(help="A class of --generator: the label of all images of SOURCE.")]
 Minutes = Annotated[float | None, typer.Option(help=f"For that fit. Default: {MINUTES}.")]
 
@@ -92,6 +96,8 @@ def protect_command(
             outcome, images, known = _protect_with(generator, source, out, label, cache_dir, columns, common)
             _tell(outcome, out, format, images)
             _tell_classes(images.classes, known)
+            if label is not None:
+                typer.echo(ONE_LABEL)
         else:
             for option, value in (("--noise-size", noise_size), ("--label", label)):
                 if value is not None:
