@@ -73,6 +73,8 @@ def _upright_srgb(image: Image.Image) -> Image.Image:
     """An image as its metadata says that it is seen; its colour mode may stay."""
     if type(image) is Image.Image and not image.info:  # only a file's image, or one with info, has more than pixels
         return image
+    # first: of damaged pixels Pillow tells once, and reading a PNG's EXIF decodes them and would swallow it
+    image.load()
     # not ImageOps.exif_transpose, which writes the EXIF anew and fails at one damaged field of it
     turn = _UPRIGHT.get(_orientation(image))
     return to_srgb(image if turn is None else image.transpose(turn))

@@ -153,9 +153,9 @@ def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], P
     """What the owner is told, in two sentences."""
     summary = summarise(report.records)
     found = judge(summary, COPY)
-    best = {
-        name: max(cell.best or 0 for (of, _), cell in summary.cells.items() if of == name) for name in (COPY, CLEAN)
-    }
+    # of the trainer who learned most of the lesson, so that both sentences speak of the same one
+    cells = {key: cell for key, cell in summary.cells.items() if found.row is None or key[1] == found.row}
+    best = {name: max(cell.best or 0 for (of, _), cell in cells.items() if of == name) for name in (COPY, CLEAN)}
     record = report.records[0]
     published, clean, guess = (percent(share) for share in (best[COPY], best[CLEAN], summary.guess))
     first = (

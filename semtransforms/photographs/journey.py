@@ -258,10 +258,13 @@ class _Maker:
         path = self.folder / "plan.json"
         if path.exists():
             plan = Plan.from_dict(read_json(path))
-            if plan.photographs == found.digest:
+            if plan.photographs != found.digest:
+                self.say("The photographs have changed since a fit was begun: it begins anew.")
+            elif not plan.is_of_today:
+                self.say("The fit was begun by an older version, which fitted otherwise: it begins anew.")
+            else:
                 self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")
                 return plan
-            self.say("The photographs have changed since a fit was begun: it begins anew.")
         plan = make_plan(
             found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed, device=self.device
         )

@@ -28,6 +28,7 @@ from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
 BATCH = 64  # photographs an update
 MOST_UPDATES = 2_000  # more have not been measured
 FEW = 100  # photographs a class, below which they have one noise: several would be learned from a few each
+PRESETS = (SEM_CLASSWISE, replace(SEM_CLASSWISE, classwise=1))  # for many photographs, and for few
 MEASURED_SECONDS = 0.7  # of updates, after one to warm up
 MEASURED_UPDATES = 5  # at least: another process may hold up one of them for seconds
 CHECKPOINT_SECONDS = 30  # of the fit, what a kill may cost
@@ -67,10 +68,8 @@ def config_for(
         train_steps: M.
         seed: of the fit.
     """
-    few = photographs < FEW * num_classes
-    preset = replace(SEM_CLASSWISE, classwise=1) if few else SEM_CLASSWISE
     return replace(
-        with_effort(preset, train_steps=train_steps),
+        with_effort(PRESETS[photographs < FEW * num_classes], train_steps=train_steps),
         width=effort.width,
         num_classes=num_classes,
         image_size=(effort.side, effort.side),
@@ -99,6 +98,14 @@ class Plan:
     def fit_seconds(self) -> float:
         """How long the updates take."""
         return self.config.train_steps * passes_of_update(self.config) / self.passes
+
+    @property
+    def is_of_today(self) -> bool:
+        """Whether this version would fit so too: the plan may have been kept by an older one."""
+        c = self.config
+        kept = {name: getattr(c, name) for name in ("image_size", "width", "num_classes", "batch_size", "seed")}
+        presets = (replace(preset, **kept) for preset in PRESETS)
+        return c in [with_effort(preset, train_steps=c.train_steps) for preset in presets]
 
     @property
     def checkpoint_every(self) -> int:

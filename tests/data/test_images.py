@@ -162,6 +162,18 @@ def test_a_wrong_checksum_does_not_pass_by_the_header():
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_pixels_are_not_taken_for_a_damaged_field():
+    """Reading a PNG's EXIF decodes it; with that error swallowed, half a photograph would be published black."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file, "PNG")
+    damaged = bytearray(file.getvalue())
+    damaged[6000:6040] = bytes(255 - value for value in damaged[6000:6040])
+    with pytest.raises((OSError, SyntaxError)):
+        np.asarray(Image.open(io.BytesIO(damaged)))  # the oracle
+    with pytest.raises((OSError, SyntaxError)):
+        to_rgb(Image.open(io.BytesIO(damaged)))
+
+
 def test_damaged_exif_does_not_lose_the_image():
     """One broken tag makes a readable photograph unreadable."""
     image = Image.fromarray(RGB)

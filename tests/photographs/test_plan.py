@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +133,11 @@ def test_few_photographs_have_one_noise_a_class_and_labels_drawn_anew():
     few, many = (plan.config_for(small(), num_classes=2, photographs=count) for count in (199, 200))
     assert (few.fitted_on, few.classwise) == ("shuffled", 1)
     assert (many.fitted_on, many.classwise) == ("shuffled", SEM_CLASSWISE.classwise)
+
+
+def test_a_plan_of_an_older_version_is_known():
+    """Gone on with, it would mix an old fit's settings with new code: a generator that nobody has measured."""
+    for count in (199, 200):
+        config = plan.config_for(plan.EFFORTS[1], num_classes=2, photographs=count, train_steps=7, seed=3)
+        assert plan.Plan(config, 1, 1, "").is_of_today
+        assert not plan.Plan(replace(config, learning_rate=0.1), 1, 1, "").is_of_today

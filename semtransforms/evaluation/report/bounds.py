@@ -52,4 +52,5 @@ def share_bounds(accuracy: float, clean: float, guess: float, images: int) -> tu
 
 def _root(got: float, gain: float, error: float, clean_error: float) -> float:
     """Of the quadratic equation whose solution is a bound."""
-    return math.sqrt((got * clean_error) ** 2 + (gain * error) ** 2 - (error * clean_error) ** 2)
+    # not below 0, where rounding would have it: nothing right of nothing guessed
+    return math.sqrt(max(0.0, (got * clean_error) ** 2 + (gain * error) ** 2 - (error * clean_error) ** 2))

@@ -47,10 +47,14 @@ def fit_probe(
     layer = nn.Linear(features.shape[1], num_classes, dtype=torch.float64)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    # in few calls of many iterations each: torch forgets the curvature between calls, and would stall in short ones
     longest = -(-config.train_steps // config.evaluations)
     optimizer = torch.optim.LBFGS(
-        layer.parameters(), max_iter=longest, tolerance_grad=FLAT, history_size=10, line_search_fn="strong_wolfe"
+        layer.parameters(),
+        max_iter=longest,
+        max_eval=25 * longest,  # a call that ends at torch's own limit would look like the end of the way
+        tolerance_grad=FLAT,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:

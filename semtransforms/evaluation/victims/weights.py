@@ -53,16 +53,17 @@ def find_weights(network: str, pretrained: str | os.PathLike[str]) -> Weights:
     """
     library, name = find(network)
     given = os.fspath(pretrained)
-    published = (DEFAULT, *library.weights(name))
+    names = library.weights(name)
+    published = (DEFAULT, *names) if names else ()
     place = library.fetch(name, given) if given in published else Path(given).expanduser()
     pixels = library.pixels(name, given if given in published else DEFAULT)
     if place.is_dir():
         pixels = _pixels_of(place / CONFIG_FILE, pixels)
         place = place / WEIGHTS_FILE
     if not place.is_file():
+        known = f"{unknown('weights', given, published).rstrip('.?')}." if published else f"{name} has none published."
         raise ValueError(
-            f"pretrained: {unknown('weights', given, published)} There is no such file either: give a file, or a "
-            f"folder with {WEIGHTS_FILE}."
+            f"pretrained: {known} There is no such file either: give a file, or a folder with {WEIGHTS_FILE}."
         )
     label = given if given in published else place.name
     return Weights(place, f"{label}#{_digest(place, place.stat().st_mtime_ns)[:8]}", pixels)
