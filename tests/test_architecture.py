@@ -127,6 +127,14 @@ def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 def pickle_uses(tree: ast.Module) -> list[str]:
     """Lines that could read or write a pickle."""
     uses = []
+    # a torch file of tensors alone, which is what `weights_only` sees to
+    safe = {
+        node.func
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "torch.load"
+        and any(each.arg == "weights_only" and ast.unparse(each.value) == "True" for each in node.keywords)
+    }
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -134,7 +142,7 @@ def pickle_uses(tree: ast.Module) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module] if node.module.partition(".")[0] in PICKLING else []
             names += [name for alias in node.names if (name := f"{node.module}.{alias.name}") in PICKLING_CALLS]
-        elif isinstance(node, ast.Attribute) and ast.unparse(node) in PICKLING_CALLS:
+        elif isinstance(node, ast.Attribute) and node not in safe and ast.unparse(node) in PICKLING_CALLS:
             names = [ast.unparse(node)]
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             names = ["allow_pickle"]
@@ -227,6 +235,8 @@ def test_evaluation_reaches_noise_only_through_protect():
         "from pickle import loads",
         "def f():\n    import cloudpickle as c",
         "import torch\ntorch.load('x')",
+        "import torch\ntorch.load('x', weights_only=False)",
+        "import torch\ntorch.load('x', weights_only=flag)",
         "from torch import load",
         "import torch\nsave = torch.save",
         "np.load('x', allow_pickle=True)",

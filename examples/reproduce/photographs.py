@@ -7,8 +7,9 @@
 ``DATA`` holds ``clothing10/`` or ``tiny-imagenet-100/``, of whose classes the first ten are taken. A generator is
 fitted (``sem-classwise``, noise made at 64 px) on the training photographs, or on the first ``--each`` of each class,
 which then are all that is published. Trainers train a convnet on what was published, and are tested on clean
-photographs that nothing was fitted on. All is kept in ``--work`` as it ends; the figures go to
-``examples/reproduce/results/photographs-NAME.json``.
+photographs that nothing was fitted on. With ``--parts one-label`` only one class is published protected, and the
+trainer has the others clean: what one label for all of an owner's photographs is worth. All is kept in ``--work`` as it
+ends; the figures go to ``examples/reproduce/results/photographs-NAME.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from semtransforms import NoiseGenerator, VictimConfig, evaluate, fit_generator
+from semtransforms import NoiseGenerator, ProtectedDataset, VictimConfig, evaluate, fit_generator
 from semtransforms.core.files import read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
 from semtransforms.data.sources import open_source
@@ -41,6 +42,7 @@ FILES = {
 # convnet of width 32, 500 updates of 64
 TRAINER = VictimConfig(network="convnet", width=32, train_steps=500, batch_size=64)
 QUALITIES = (90, 75)
+ALONE = (0, 4, 8)  # classes that are protected alone, one at a time
 
 
 class Part:
@@ -62,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=list(FILES))
     parser.add_argument("--data", type=Path, required=True, help="holds the folder of the data")
-    parser.add_argument("--parts", nargs="+", choices=["sizes", "jpeg"], default=["sizes"])
+    parser.add_argument("--parts", nargs="+", choices=["sizes", "jpeg", "one-label"], default=["sizes"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64])
     parser.add_argument("--crops", nargs="+", default=["random-resized", "resize"])
     parser.add_argument("--copies", nargs="+", choices=["clean", "protected"], default=["clean", "protected"])
@@ -81,13 +83,15 @@ def main(words: Sequence[str] | None = None) -> None:
     for row in (
         *(sizes(train, test, generator, arguments, work) if "sizes" in arguments.parts else ()),
         *(jpeg(train, test, generator, arguments, work) if "jpeg" in arguments.parts else ()),
+        *(one_label(train, test, generator, arguments, work) if "one-label" in arguments.parts else ()),
     ):
         print(row)
         rows.append(row)
     labels = np.array([test.table["label"][row] for row in test.rows])
     record = {
         "photographs": len(train), "updates": arguments.updates, "seconds_of_fit": seconds,
-        "guess": float(np.bincount(labels).max() / len(labels)), "machine": describe_machine(), "rows": rows,
+        "classes": list(train.classes), "guess": float(np.bincount(labels).max() / len(labels)),
+        "machine": describe_machine(), "rows": rows,
     }  # fmt: skip
     _keep(arguments.results / f"photographs-{name}.json", record)
 
@@ -147,6 +151,38 @@ def jpeg(train: Part, test: Part, generator: NoiseGenerator, arguments: Any, wor
             if record.copy == "protected":
                 apart = {"largest": outcome.difference.largest, "rms": round(outcome.difference.rms, 2)}
                 yield {**_row(record, f"jpeg-{quality}"), **apart}
+
+
+def one_label(
+    train: Part, test: Part, generator: NoiseGenerator, arguments: Any, work: Path
+) -> Iterator[dict[str, Any]]:
+    """One class protected and all others clean: how many clean photographs of that class are named rightly."""
+    protected = ProtectedDataset(train, generator, seed=SEED, cache_dir=work / "noise")
+    for label in ALONE:
+        own = Part(test.table, [row for row in test.rows if test.table["label"][row] == label])
+        name = f"alone-{train.classes[label]}"
+        report = evaluate(
+            train, protected=Alone(train, protected, label), copy_name=name, test=own, victims=_victims(arguments),
+            seeds=arguments.seeds, out=work / f"{name}-{'-'.join(map(str, arguments.sizes))}",
+        )  # fmt: skip
+        for record in report.records:
+            yield _row(record, name if record.copy == name else f"clean-{train.classes[label]}")
+
+
+class Alone:
+    """A data set of which one class is protected."""
+
+    def __init__(self, clean: Part, protected: Any, label: int) -> None:
+        self.clean, self.protected, self.label = clean, protected, label
+        self.classes = clean.classes
+        self.labels = [clean.table["label"][row] for row in clean.rows]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        pair: tuple[Any, int] = (self.protected if self.labels[index] == self.label else self.clean)[index]
+        return pair
 
 
 def _as_files(part: Part, folder: Path) -> Any:

@@ -180,12 +180,55 @@ def photographs(root: Path) -> str:
     return table(("photographs", "trained at", "crop", "clean", "protected", "at best", "JPEG 90", "JPEG 75"), lines)
 
 
+def one_label(root: Path) -> str:
+    """How many clean photographs of a class are named rightly where it alone is protected, and where nothing is."""
+    record = read_json(root / RESULTS / "photographs-clothing10.json")
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for row in record["rows"]:
+        copy, _, label = row["copy"].partition("-")
+        if label in record["classes"]:
+            of = found.setdefault((label, row["trained_at"]), {})
+            of.setdefault(copy, []).append(100 * row["accuracy"])
+    lines = [
+        [f"`{label}`", f"{side} px", _cell(of.get("clean")), _cell(of.get("alone"))]
+        for (label, side), of in sorted(found.items())
+    ]
+    return table(("the class", "trained at", "all clean", "protected alone"), lines)
+
+
 def _learned(figures: Sequence[float] | None, clean: Sequence[float] | None, guess: float) -> str:
     """An accuracy, and the share of what clean images teach, which is never less than nothing."""
     if not figures or not clean:
         return MISSING
     below = fmean(figures) <= guess
     return f"{spread(figures)} ({'0 %' if below else share(figures, clean, guess)})"
+
+
+def starting(root: Path) -> str:
+    """What trainers learn from photographs who start from pretrained weights, clean and protected."""
+    lines = []
+    for name, words in PHOTOGRAPHS.items():
+        file = root / RESULTS / f"pretrained-{name}.json"
+        if not file.exists():
+            continue
+        record = read_json(file)
+        found: dict[tuple[str, ...], dict[str, list[float]]] = {}
+        seconds: dict[tuple[str, ...], list[float]] = {}
+        for row in record["rows"]:
+            effort = "" if row["transfer"] == "probe" else f", {row['steps']} updates"
+            trainer = words, f"{row['transfer']}{effort}", f"`{row['network']}`", f"{row['trained_at']} px"
+            copy = row["copy"].partition("#")[0]
+            for column, figure in ((copy, row["accuracy"]), (f"{copy} at best", row["peak"])):
+                found.setdefault(trainer, {}).setdefault(column, []).append(100 * figure)
+            seconds.setdefault(trainer, []).append(row["seconds"])
+        for trainer, of in found.items():
+            for copy in [each for each in of if each != "clean" and not each.endswith(" at best")] or [MISSING]:
+                cells = (
+                    _learned(of.get(each), of.get("clean"), 100 * record["guess"]) for each in (copy, f"{copy} at best")
+                )
+                lines.append([*trainer, _cell(of.get("clean")), copy, *cells, f"{median(seconds[trainer]):.0f}"])
+    head = ("photographs", "trainer", "network", "at", "clean", "noise", "protected", "at best", "seconds")
+    return table(head, lines)
 
 
 def seen(root: Path) -> str:
@@ -271,6 +314,8 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "other-data": other_data,
     "noise-size": noise_size,
     "photographs": photographs,
+    "one-label": one_label,
+    "starting": starting,
     "seen": seen,
     "clean-shares": clean_shares,
     "passes": passes,

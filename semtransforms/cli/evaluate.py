@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semtransforms.cli.errors import one_line_errors
 from semtransforms.cli.options import GENERATOR_HELP, Device, ImageColumn, LabelColumn, Size, Source, Split, Width
 
+if TYPE_CHECKING:
+    from semtransforms.data.sources import Source as LabelledSource
+
 OUT_HELP = "Folder for the report; new, empty or one to go on with."
-VICTIMS_HELP = "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping."
+VICTIMS_HELP = (
+    "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping; with --pretrained: probe, "
+    "fine-tune, last-block."
+)
+NETWORK_HELP = "The trainer's network; convnet suits a CPU. Also timm/NAME and torchvision/NAME."
+PRETRAINED_HELP = (
+    "Weights that a network of timm or torchvision starts from: a file, a folder as on the Hub, the name of published "
+    "weights, or default."
+)
 COUNTERMEASURES_HELP = (
     "Comma-separated: none, greyscale, jpeg-75, mean, cutout, informed-same-seed, ...; joined with +."
 )
@@ -36,7 +48,8 @@ TrainSizes = Annotated[str | None, typer.Option("--train-size", metavar="PIXELS"
 Crops = Annotated[str, typer.Option("--crop", help=CROP_HELP)]
 Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the victims.")]
 Protocol = Annotated[str, typer.Option(help="quick (20 epochs) or paper (40,000 updates).")]
-Network = Annotated[str, typer.Option(help="The trainer's network; convnet suits a CPU.")]
+Network = Annotated[str, typer.Option(help=NETWORK_HELP)]
+Pretrained = Annotated[str | None, typer.Option(metavar="PATH_OR_NAME", help=PRETRAINED_HELP)]
 ProtectionSeed = Annotated[int, typer.Option(help="Of the noise.")]
 CopyName = Annotated[str | None, typer.Option(help="What the protected copy is called in the report.")]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the noise.")]
@@ -55,6 +68,7 @@ def evaluate_command(
     protocol: Protocol = "quick",
     network: Network = "resnet18",
     width: Width = None,
+    pretrained: Pretrained = None,
     size: Size = None,
     train_size: TrainSizes = None,
     crop: Crops = "resize",
@@ -69,40 +83,53 @@ def evaluate_command(
 ) -> None:
     """Play the unauthorised trainer: what does a network still learn from the protected copy?
 
-    Writes report.html, report.md and report.json. An interrupted evaluation goes on when started again.
+    Writes report.html, report.md and report.json. An interrupted evaluation goes on when started again. Images that do
+    not decode are left out, with their copies; they are named and counted, and the exit code is 1.
     """
     with one_line_errors("interrupted: the same command goes on from here"):
-        from semtransforms.data.matching import in_order_of
         from semtransforms.data.sources import open_source
         from semtransforms.evaluation.protocol import evaluate as run_evaluation
 
         if generator is None and protected is None:
             raise ValueError("--generator or --protected must say which copy is to be judged.")
+        options: dict[str, Any] = {
+            "victims": _names("victims", victims), "countermeasures": _names("countermeasures", countermeasures),
+            "seeds": _numbers("seeds", seeds), "protocol": protocol, "network": network, "width": width,
+            "pretrained": pretrained, "train_sizes": () if train_size is None else _numbers("train-size", train_size),
+            "crops": _names("crop", crop), "protection_seed": protection_seed,
+            "image_size": None if size is None else (size, size), "name": Path(source).name or source,
+            "copy_name": copy_name, "out": out, "cache_dir": cache_dir, "device": device,
+        }  # fmt: skip
         read = partial(open_source, image_column=image_column, label_column=label_column)
-        clean = read(source, split=split)
-        report = run_evaluation(
-            clean,
-            generator,
-            test=read(test, split=test_split or _test_part(source, test)),
-            protected=None if protected is None else in_order_of(clean, read(protected, split=split)),
-            victims=_names("victims", victims),
-            countermeasures=_names("countermeasures", countermeasures),
-            seeds=_numbers("seeds", seeds),
-            protocol=protocol,
-            network=network,
-            width=width,
-            train_sizes=() if train_size is None else _numbers("train-size", train_size),
-            crops=_names("crop", crop),
-            protection_seed=protection_seed,
-            image_size=None if size is None else (size, size),
-            name=Path(source).name or source,
-            copy_name=copy_name,
-            out=out,
-            cache_dir=cache_dir,
-            device=device,
-        )
+        parts = (split, test_split or _test_part(source, test))
+        clean, copy, tests = _whole_images(read, source, protected, test, *parts)
+        report = run_evaluation(clean, generator, test=tests, protected=copy, **options)
         typer.echo("\n".join(report.verdict()))
         typer.echo(f"Report: {out / 'report.html'}")
+        if clean.left_out or tests.left_out:
+            raise typer.Exit(1)
+
+
+def _whole_images(
+    read: Callable[..., LabelledSource],
+    source: str,
+    protected: str | None,
+    test: str,
+    split: str | None,
+    test_split: str | None,
+) -> tuple[LabelledSource, LabelledSource | None, LabelledSource]:
+    """The images of SOURCE, their copies and the test images, without those that do not decode, which are named."""
+    from semtransforms.data.matching import pairs_without_damaged, without_damaged
+
+    clean, copy = read(source, split=split), None
+    if protected is None:
+        clean = without_damaged("SOURCE", clean)
+    else:
+        clean, copy = pairs_without_damaged(clean, read(protected, split=split))
+    tests = without_damaged("--test", read(test, split=test_split))
+    for place in clean.left_out + tests.left_out:
+        typer.echo(f"error: left out: {place}", err=True)
+    return clean, copy, tests
 
 
 def _test_part(source: str, test: str) -> str | None:

@@ -46,6 +46,10 @@ NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
 Visibility = Annotated[float, typer.Option(help=VISIBILITY_HELP)]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for seed, generator and report.")]
 MaybeGenerator = Annotated[str | None, typer.Option(help=f"{GENERATOR_HELP} Default: one is fitted, and kept private.")]
+ONE_LABEL = (
+    "One label for all is no protection to count on: a trainer who had the other classes clean learned two of three "
+    "classes as if nothing had been done. Photographs of more than one thing, in class folders, are protected better."
+)
 Label = Annotated[str | None, typer.Option(help="A class of --generator: the label of all images of SOURCE.")]
 Minutes = Annotated[float | None, typer.Option(help=f"For that fit. Default: {MINUTES}.")]
 
@@ -89,8 +93,11 @@ def protect_command(
             if minutes is not None:
                 raise ValueError("--minutes is for a fit, and --generator is fitted already. Leave one of them out.")
             common["noise_size"] = parse_noise_size(noise_size)
-            outcome, images = _protect_with(generator, source, out, label, cache_dir, columns, common)
+            outcome, images, known = _protect_with(generator, source, out, label, cache_dir, columns, common)
             _tell(outcome, out, format, images)
+            _tell_classes(images.classes, known)
+            if label is not None:
+                typer.echo(ONE_LABEL)
         else:
             for option, value in (("--noise-size", noise_size), ("--label", label)):
                 if value is not None:
@@ -117,8 +124,8 @@ def _protect_with(
     cache_dir: Path | None,
     columns: Mapping[str, Any],
     common: Mapping[str, Any],
-) -> tuple[Outcome, LabelledSource]:
-    """Protect with a generator that is there."""
+) -> tuple[Outcome, LabelledSource, tuple[str, ...] | None]:
+    """Protect with a generator that is there; returns its class names too."""
     from semtransforms.core.names import unknown
     from semtransforms.data.sources import open_source, open_with_one_label
     from semtransforms.data.store import default_cache_dir
@@ -137,7 +144,19 @@ def _protect_with(
             raise ValueError(f"--label: {unknown('class of the generator', label, names)}")
         images = open_with_one_label(Path(source).expanduser(), names.index(label), maker.classes)
     private = (cache_dir or default_cache_dir()) / "protections"
-    return protect_source(images, out, maker, private=private, **common), images
+    return protect_source(images, out, maker, private=private, **common), images, maker.classes
+
+
+def _tell_classes(classes: tuple[str, ...] | None, known: tuple[str, ...] | None) -> None:
+    """Whose noise the images have, where the generator is used for other classes than its own."""
+    from semtransforms.protect.batch import first_other_name, share_names
+
+    pair = first_other_name(classes, known)
+    if pair is not None and not share_names(classes, known):
+        typer.echo(
+            f"No class has the name of one of the generator's: noise went by number, so {pair[0]!r} has that of "
+            f"{pair[1]!r}. For noise of your own classes leave --generator out."
+        )
 
 
 def tell_verdict(checked: Checked, generator: Path) -> None:

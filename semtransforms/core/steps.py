@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,11 @@ def one_cycle(step: int, train_steps: int) -> float:
     """Share of the peak learning rate that rises over a fifth of the updates, then falls to 0."""
     done = (step + 1) / train_steps
     return min(done / 0.2, (1 - done) / 0.8)
+
+
+def half_cosine(step: int, train_steps: int) -> float:
+    """Share of the peak learning rate that falls from it to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * (step + 1) / train_steps)) / 2
 
 
 def every_seconds(seconds: float) -> Callable[[int], bool]:

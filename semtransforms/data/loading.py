@@ -148,7 +148,9 @@ def _read_all(
 
 
 def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -> Tensor:
-    """Resize the shorter side of images, and crop their middle.
+    """Resize images until they cover a size, and crop their middle, as torchvision's ``Resize`` and ``CenterCrop`` do.
+
+    The side that decides becomes what is wanted, and the other one follows it, rounded down.
 
     Args:
         images: uint8 (..., 3, H, W).
@@ -169,7 +171,10 @@ def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -
             "exactly the images it was fitted on: none of yours would be found. Resize the data set itself, fit and "
             "protect that, and leave image_size (--size) out."
         )
-    scale = max(wanted / side for wanted, side in zip(size, images.shape[-2:], strict=True))
-    covering = [max(wanted, round(side * scale)) for wanted, side in zip(size, images.shape[-2:], strict=True)]
-    cropped: Tensor = center_crop(resize(images, covering, antialias=True), list(size))
+    (height, width), (old_height, old_width) = size, images.shape[-2:]
+    if height * old_width >= width * old_height:  # the height decides
+        covering = [height, old_width * height // old_height]
+    else:
+        covering = [old_height * width // old_width, width]
+    cropped: Tensor = center_crop(resize(images, covering, antialias=True), [height, width])
     return cropped

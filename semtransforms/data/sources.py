@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Source:
         other_columns: what else is there, and is not read.
         files: for each image its file relative to ``folder``, where it is one.
         other_files: files among the images whose suffix is no image's; they are not read.
+        left_out: images that are not here since they, or their copies, do not decode: where they are and why.
         most_pixels: larger images are refused.
     """
 
@@ -59,6 +60,7 @@ class Source:
     other_columns: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     other_files: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     most_pixels: int = MOST_PIXELS
 
     def __len__(self) -> int:
@@ -75,6 +77,17 @@ class Source:
     def open(self, index: int) -> Image.Image:
         """Open image ``index`` with PIL, as :func:`semtransforms.data.opening.open_image` does."""
         return open_image(self.read(index), self.most_pixels)
+
+    def at(self, rows: Sequence[int]) -> Source:
+        """The images at some positions, in that order."""
+        return replace(
+            self,
+            labels=self.labels[list(rows)],
+            names=[self.names[row] for row in rows],
+            files=tuple(self.files[row] for row in rows) if self.files else (),
+            read=lambda index: self.read(rows[index]),
+            place=lambda index: self.place(rows[index]),
+        )
 
     @property
     def samples(self) -> list[tuple[str, int]]:

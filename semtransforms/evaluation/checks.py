@@ -23,6 +23,8 @@ from semtransforms.evaluation.countermeasures import (
     apply_stored,
 )
 from semtransforms.evaluation.victims import VictimConfig
+from semtransforms.evaluation.victims.pretrained import build_from_library
+from semtransforms.evaluation.victims.probe import refuse_batches
 from semtransforms.evaluation.victims.validation import validation_images
 from semtransforms.views.windows import centre_squares
 
@@ -104,6 +106,35 @@ def check_on_samples(
                 validation_images(config, left)
             except ValueError as error:
                 raise ValueError(f"victim {victim!r} with countermeasure {name!r}: {error}") from None
+
+
+def check_starts(
+    configs: Mapping[str, VictimConfig], countermeasures: Mapping[str, tuple[Countermeasure, ...]]
+) -> None:
+    """See that pretrained networks can be had and start from their weights, each tried once.
+
+    Args:
+        configs: name -> victim.
+        countermeasures: name -> parts, in order.
+
+    Raises:
+        ValueError: weights of another architecture, a pickle, ...; a probe with what acts on batches.
+        OSError: weights cannot be fetched.
+    """
+    tried = set()
+    for config in configs.values():
+        if config.is_probe:
+            for parts in countermeasures.values():
+                refuse_batches(parts)
+        start = (config.network, config.pretrained, config.transfer)
+        if config.pretrained is not None and start not in tried:
+            assert isinstance(config.network, str)
+            with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
+                build_from_library(
+                    config.network, num_classes=2, train_size=config.train_size, pretrained=config.pretrained,
+                    transfer=config.transfer,
+                )  # fmt: skip
+            tried.add(start)
 
 
 def _samples_as_trained(

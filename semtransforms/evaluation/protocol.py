@@ -17,7 +17,7 @@ from tqdm import tqdm
 from semtransforms.core.hardware import describe_machine, pick_device
 from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.data.photographs import Photographs, load_photographs
-from semtransforms.evaluation.checks import check_on_samples, check_test
+from semtransforms.evaluation.checks import check_on_samples, check_starts, check_test
 from semtransforms.evaluation.copies import (
     Copy,
     as_squares,
@@ -51,6 +51,7 @@ def evaluate(
     protocol: str = "quick",
     network: str = "resnet18",
     width: int | None = None,
+    pretrained: str | os.PathLike[str] | None = None,
     train_sizes: Sequence[int] = (),
     crops: Sequence[str] = CUTS[:1],
     protection_seed: int = 0,
@@ -78,13 +79,16 @@ def evaluate(
         test: clean test data of the same classes, map-style.
         protected: a copy that is protected already, instead of ``generator``: same images, labels and order.
         victims: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, ``"early-stopping-30"`` (30 % of
-            the validation images clean); or names and their configs.
+            the validation images clean); with ``pretrained`` also ``"probe"``, ``"fine-tune"``, ``"last-block"``; or
+            names and their configs.
         countermeasures: names such as ``"none"``, ``"greyscale"``, ``"jpeg-10+cutout"``, ``"informed-same-seed"``,
             ``"informed-other-seed"``, ``"informed-by=FOLDER"`` (who holds another generator); or countermeasures,
             such as a :class:`~semtransforms.Purifier`, single or in sequences.
         seeds: of the victims.
         protocol: ``"quick"`` or ``"paper"``, for victims given by name.
-        network, width: of victims given by name; ``"convnet"`` suits a CPU.
+        network, width: of victims given by name; ``"convnet"`` suits a CPU. ``"timm/..."`` and ``"torchvision/..."``
+            are those of these libraries.
+        pretrained: weights of such a network, as in :class:`~semtransforms.VictimConfig`.
         train_sizes: sides in pixels of the squares that victims train on, such as ``(64, 128)``: each victim is run at
             each size with each crop. Photographs may then have any and mixed sizes. They are published at their own
             sizes, decoded one at a time, and kept with a shorter side of at most twice the largest of these.
@@ -116,15 +120,16 @@ def evaluate(
     seeds, name = _seeds(seeds), name or type(dataset).__name__
     if image_size is not None and (isinstance(image_size, int) or len(image_size) != 2):
         raise ValueError(f"image_size must be (height, width), got {image_size!r}")
-    victims_for = victims_by_name(victims, protocol, network, width, train_sizes, crops)
+    victims_for = victims_by_name(victims, protocol, network, width, train_sizes, crops, pretrained)
     if isinstance(generator, (str, os.PathLike)):
         generator = SEMProtect.from_pretrained(os.fspath(generator), device=device).generator
     chosen = countermeasures_by_name(countermeasures, generator, protection_seed)
+    check_starts(victims_for(1), chosen)
 
     side = _side_to_keep(victims_for(1), chosen, image_size)
     clean, tests = _load("dataset", dataset, image_size, side), _load("test", test, image_size, side)
     check_test(clean, tests)
-    facts = _facts(clean, tests, name)
+    facts = _facts(clean, tests, name) | {"left_out": _left_out(dataset, test)}
     configs = victims_for(len(clean.labels))
     check_on_samples(clean, configs, chosen, seeds[0])
     results = Results(None if out is None else Path(out).expanduser(), facts)
@@ -143,7 +148,8 @@ def evaluate(
         if run.file in results.records:
             continue
         if progress:
-            names = f"{run.victim} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
+            start = f", from {run.settings['pretrained']}" if "pretrained" in run.settings else ""
+            names = f"{run.victim}{start} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
             tqdm.write(f"[{number}/{len(runs)}] {names}")
         result = train_victim(
             run.copy.images,
@@ -247,6 +253,11 @@ def _facts(clean: Labelled | Photographs, tests: Labelled | Photographs, name: s
     }
 
 
+def _left_out(*datasets: Any) -> int | None:
+    """How many images the data sets are without since they do not decode; ``None`` for none, as records have it."""
+    return sum(len(getattr(dataset, "left_out", ())) for dataset in datasets) or None
+
+
 def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:
     values = asdict(result)
     del values["train_loss"]
@@ -263,6 +274,8 @@ def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) 
         norm=config.norm,
         train_size=config.train_size,
         crop=None if config.train_size is None else config.crop,
+        pretrained=run.settings.get("pretrained"),
+        transfer=run.settings.get("transfer"),
         settings=json.dumps(run.settings, sort_keys=True),
         countermeasure=run.countermeasure,
         seed=config.seed,

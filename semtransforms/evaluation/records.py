@@ -54,6 +54,11 @@ class Record:
         train_size: side of the square that the trainer brought photographs to, in pixels; ``None``: they took images of
             one size as they are.
         crop: how, as in ``VictimConfig``; ``None`` likewise.
+        pretrained: the weights that the network started from, by name and digest, the size in pixels that they are of,
+            and the one that they were given; ``None`` from scratch.
+        transfer: what of it was trained, as in ``VictimConfig``; ``None`` likewise.
+        left_out: training and test images that were not used since they, or their copies, do not decode; ``None``: all
+            were.
     """
 
     schema: int = SCHEMA
@@ -98,6 +103,9 @@ class Record:
     semtransforms: str
     train_size: int | None = None
     crop: Literal["resize", "random-resized"] | None = None
+    pretrained: str | None = None
+    transfer: Literal["fine-tune", "last-block", "probe"] | None = None
+    left_out: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as a JSON value; a loss that is not finite, which JSON cannot say, as ``None``.
@@ -145,8 +153,10 @@ class Record:
         return cls(**{**values, "curve": tuple(tuple(point) for point in values["curve"])})
 
 
-_OPTIONAL = ("train_size", "crop")
-_COUNTS = ("train_images", "test_images", "classes", "height", "width", "train_steps", "threads", "train_size")
+_OPTIONAL = ("train_size", "crop", "pretrained", "transfer", "left_out")
+_COUNTS = (
+    "train_images", "test_images", "classes", "height", "width", "train_steps", "threads", "train_size", "left_out",
+)  # fmt: skip
 
 
 def _is_a(value: Any, kind: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,14 +12,16 @@ from typing import Any
 
 from semtransforms.core.checks import check_choice
 from semtransforms.core.config import parse_radius
-from semtransforms.core.models import look_up
 from semtransforms.core.names import unknown
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, parse_countermeasure
 from semtransforms.evaluation.records import NONE
-from semtransforms.evaluation.victims import CUTS, VictimConfig, paper, quick
+from semtransforms.evaluation.victims import CUTS, FINE_TUNING, PROBE, VictimConfig, paper, quick
+from semtransforms.evaluation.victims.libraries import smallest_side
+from semtransforms.evaluation.victims.pretrained import TRANSFERS
 from semtransforms.protect.transform import SEMProtect
 
 PROTOCOLS = ("quick", "paper")
+VICTIMS = ("standard", "adversarial-2/255", "adversarial-l2-0.5", "early-stopping")  # one of each kind
 
 
 def victims_by_name(
@@ -28,6 +31,7 @@ def victims_by_name(
     width: int | None,
     train_sizes: Sequence[int] = (),
     crops: Sequence[str] = CUTS[:1],
+    pretrained: str | os.PathLike[str] | None = None,
 ) -> Callable[[int], dict[str, VictimConfig]]:
     """The victims of an evaluation, as a function of how many images there are: the quick protocol counts in epochs.
 
@@ -38,13 +42,15 @@ def victims_by_name(
         protocol: ``"quick"`` or ``"paper"``, for victims given by name.
         network, width: of victims given by name.
         train_sizes, crops: of all victims; none: as the configs have them.
+        pretrained: weights of the network, for the victims given by name that start from some.
 
     Raises:
         ValueError: no victims, or an unknown victim, protocol, network or crop, or twice the same; sizes for victims
-            that have some, or for some of them only.
+            that have some, or for some of them only; weights and no victim that starts from them, or the other way
+            round.
     """
     check_sizes(train_sizes, crops)
-    make = _victims_as_they_are(victims, protocol, network, width)
+    make = _victims_as_they_are(victims, protocol, network, width, pretrained)
     if not train_sizes:
         if len({config.train_size is None for config in make(1).values()}) > 1:
             raise ValueError(
@@ -91,17 +97,35 @@ def check_sizes(train_sizes: Sequence[int], crops: Sequence[str]) -> None:
 
 
 def _victims_as_they_are(
-    victims: Sequence[str] | Mapping[str, VictimConfig], protocol: str, network: str, width: int | None
+    victims: Sequence[str] | Mapping[str, VictimConfig],
+    protocol: str,
+    network: str,
+    width: int | None,
+    pretrained: str | os.PathLike[str] | None,
 ) -> Callable[[int], dict[str, VictimConfig]]:
     if isinstance(victims, Mapping):
+        if pretrained is not None:
+            raise ValueError("pretrained is for victims given by name. Put it into their configs: VictimConfig(...).")
         if not victims:
             raise ValueError("victims must name at least one, got none. Use victims=('standard',).")
         return lambda images: dict(victims)
     check_choice("protocol", protocol, PROTOCOLS)
     if isinstance(victims, str) or not victims:
         raise ValueError(f"victims must be a sequence of names, got {victims!r}. Use victims=('standard',).")
-    look_up(network, width)
+    smallest_side(network, width)
     changes = {each: parse_victim(each) for each in victims}
+    if starting := [each for each, some in changes.items() if "transfer" in some]:
+        if pretrained is None:
+            raise ValueError(
+                f"victim {starting[0]!r} starts from pretrained weights. Pass pretrained=... (--pretrained)."
+            )
+        for each in starting:
+            changes[each]["pretrained"] = pretrained
+    elif pretrained is not None:
+        raise ValueError(
+            f"pretrained={os.fspath(pretrained)!r} was given, and no victim starts from weights. Use "
+            f"victims={tuple(TRANSFERS)} (--victims {','.join(TRANSFERS)})."
+        )
     which = network if width is None else f"{network}-{width}"
 
     def at_size(images: int) -> dict[str, VictimConfig]:
@@ -121,14 +145,17 @@ def parse_victim(text: str) -> dict[str, Any]:
     """What a trainer's name stands for, as fields of :class:`VictimConfig`.
 
     Args:
-        text: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, or ``"early-stopping-30"`` (with 30 %
-            of the validation images clean; none without a number).
+        text: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, ``"early-stopping-30"`` (with 30 %
+            of the validation images clean; none without a number); or, from pretrained weights, ``"fine-tune"``,
+            ``"last-block"`` or ``"probe"``.
 
     Raises:
         ValueError: unknown, with the nearest.
     """
     if text == "standard":
         return {}
+    if text in TRANSFERS:
+        return {"transfer": text, **(PROBE if text == "probe" else FINE_TUNING)}
     if matched := re.fullmatch(r"early-stopping(?:-(\d+))?", text):
         return {"validation_clean": int(matched[1] or 0) / 100, "evaluations": 40}
     if matched := re.fullmatch(r"adversarial-(l2-)?(.+)", text):
@@ -139,7 +166,7 @@ def parse_victim(text: str) -> dict[str, Any]:
                 raise ValueError(f"victim {text!r}: an l2 radius is a number such as 0.5") from None
             return {"rho_a": radius, "norm": "l2"}
         return {"rho_a": parse_radius(matched[2])}
-    raise ValueError(unknown("victim", text, ["standard", "adversarial-2/255", "adversarial-l2-0.5", "early-stopping"]))
+    raise ValueError(unknown("victim", text, [*VICTIMS, *TRANSFERS]))
 
 
 def countermeasures_by_name(chosen: Any, generator: Any, seed: int) -> dict[str, tuple[Countermeasure, ...]]:

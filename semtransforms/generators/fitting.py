@@ -146,7 +146,8 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
 
     def save(done: int) -> None:
         if checkpoint is not None and (done % run.checkpoint_every == 0 or done == config.train_steps):
-            save_checkpoint(checkpoint, surrogate, optimizer, done, description)
+            extra = {"noise_momentum": surrogate.momentum} if isinstance(surrogate, Classwise) else None
+            save_checkpoint(checkpoint, surrogate, optimizer, done, description, extra)
 
     images, labels = data.images, data.labels.to(target)
     if images.nbytes < free_memory(target) // 4:
@@ -310,4 +311,8 @@ def _resume(
     if checkpoint.step > config.train_steps:
         raise ValueError(f"checkpoint {path} is at step {checkpoint.step}, beyond train_steps={config.train_steps}")
     checkpoint.restore(surrogate, optimizer)
+    if isinstance(surrogate, Classwise):
+        if "noise_momentum" not in checkpoint.extra:
+            raise ValueError(f"checkpoint {path} was left by an earlier version. Delete it to start anew.")
+        surrogate.momentum.copy_(checkpoint.extra["noise_momentum"])
     return checkpoint.step

@@ -46,14 +46,16 @@ def fetch(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    what: str = "generator",
 ) -> Path:
-    """Download a generator, or find it in huggingface-hub's cache.
+    """Download a generator, or find it in huggingface-hub's cache; so too another network of the same two files.
 
     Args:
         repo_id: ``org/name``.
         revision: branch, tag or commit. A full commit that is in the cache needs no request.
         token, cache_dir: as for ``hf_hub_download``.
         local_files_only: take what is in the cache, make no request.
+        what: it is, for messages.
 
     Returns:
         The folder in the cache with ``config.json`` and ``model.safetensors``, both of one commit.
@@ -66,7 +68,7 @@ def fetch(
     cached = _find(repo_id, revision, cache_dir)
     if cached is not None and (local_files_only or COMMIT.fullmatch(revision)):
         return cached
-    with explaining(repo_id, revision):
+    with explaining(repo_id, revision, what=what):
         if local_files_only:
             raise LocalEntryNotFoundError("local_files_only is set")
         try:
@@ -182,14 +184,16 @@ def _check_private(repo_id: str, token: str | None) -> None:
 
 
 @contextmanager
-def explaining(repo_id: str, revision: str | None = None, *, pushing: bool = False) -> Iterator[None]:
+def explaining(
+    repo_id: str, revision: str | None = None, *, what: str = "generator", pushing: bool = False
+) -> Iterator[None]:
     """Turn what huggingface-hub raises into errors that name the repository and the remedy, and never a token.
 
     Args:
-        repo_id, revision: for the messages.
+        repo_id, revision, what: for the messages.
         pushing: whether it is published; else it is loaded.
     """
-    where = f"generator {repo_id if revision in (None, 'main') else f'{repo_id}@{revision}'!r}"
+    where = f"{what} {repo_id if revision in (None, 'main') else f'{repo_id}@{revision}'!r}"
     login = "Log in with `hf auth login`, set HF_TOKEN, or pass token=..."
     hub = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # a mirror's address may hold a password
     missing, by_hand = (
@@ -216,8 +220,8 @@ def explaining(repo_id: str, revision: str | None = None, *, pushing: bool = Fal
         raise OSError(f"{where}{missing}: {_first_line(error)}. {by_hand}") from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(
-            f"{where} has no {CONFIG_FILE} or no {WEIGHTS_FILE}; pickled weights are never loaded. Write it with "
-            "NoiseGenerator.push_to_hub."
+            f"{where} has no {CONFIG_FILE} or no {WEIGHTS_FILE}; pickled weights are never loaded."
+            + (" Write it with NoiseGenerator.push_to_hub." if what == "generator" else "")
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code

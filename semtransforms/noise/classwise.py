@@ -17,6 +17,8 @@ from semtransforms.noise.fuse import fuse_batch_norm
 from semtransforms.noise.pgd import frozen, largest_batches, mean_gradient
 from semtransforms.views.eot import EOT
 
+MOMENTUM = 0.9  # of the noises, from a step to the next; without it half of their room within rho_u stays empty
+
 _START, _PLACE, _STEPS = range(3)  # what keys are folded with, so that no two draws share numbers
 
 
@@ -36,9 +38,12 @@ class Classwise(nn.Module):
 
     Attributes:
         noises: float32 (C * V, 3, height, width), fractions of the pixel range, class by class.
+        momentum: float32 (C * V, 3, height, width), what the steps of a fit have said so far; it is not saved with the
+            noises, only with an unfinished fit.
     """
 
     noises: Tensor
+    momentum: Tensor
 
     def __init__(
         self, network: nn.Module, *, num_classes: int, count: int, size: tuple[int, int], rho_u: float, seed: int
@@ -49,6 +54,7 @@ class Classwise(nn.Module):
         start = (2 * keyed_uniform(keys, (3, *size)) - 1) * rho_u
         self.count = count
         self.register_buffer("noises", start)
+        self.register_buffer("momentum", torch.zeros_like(start), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's logits."""
@@ -126,7 +132,10 @@ class Classwise(nn.Module):
 
     @torch.no_grad()
     def descend(self, gradients: Tensor, chosen: Tensor, places: Tensor, alpha: float, rho_u: float) -> None:
-        """Move the noises by a step along the sign of what their images say together.
+        """Move the noises by a step along the sign of what their images say together, and have said before.
+
+        A gradient counts by its direction alone: each is brought to a mean of one before it joins the momentum (Dong et
+        al. 2018, Eq. 6). A noise that no image saw keeps its own, and moves on along it.
 
         Args:
             gradients: float (N, 3, H, W), of the loss by each image's noise.
@@ -136,7 +145,10 @@ class Classwise(nn.Module):
         own = gradients.new_zeros(len(gradients), 3, self.noises[0, 0].numel())
         own.scatter_add_(2, places[:, None].expand(-1, 3, -1), gradients.flatten(2))
         together = torch.zeros_like(self.noises).index_add_(0, chosen, own.view(-1, *self.noises.shape[1:]))
-        self.noises.sub_(alpha * together.sign_()).clamp_(-rho_u, rho_u)
+        size = together.abs().mean((1, 2, 3), keepdim=True)
+        told = size > 0
+        self.momentum.copy_(torch.where(told, MOMENTUM * self.momentum + together / size, self.momentum))
+        self.noises.sub_(alpha * self.momentum.sign()).clamp_(-rho_u, rho_u)
 
 
 def _squared_frequency(height: int, width: int) -> Tensor:

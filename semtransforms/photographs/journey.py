@@ -30,7 +30,7 @@ from semtransforms.data.sources import open_source, reason
 from semtransforms.data.store import default_cache_dir
 from semtransforms.generators.fitting import fit_generator
 from semtransforms.generators.generator import NoiseGenerator
-from semtransforms.photographs.check import SAMPLE, TRAINER_WIDTH, Checked, check_copy
+from semtransforms.photographs.check import SAMPLE, TRAINER, Checked, check_copy, updates_of_check
 from semtransforms.photographs.look import Found, check_enough, look
 from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
 from semtransforms.protect.formats import FORMATS, pick_quality
@@ -122,7 +122,7 @@ def protect_photographs(
             images, target, generator, format=format, quality=quality, seed=seed, private=hidden / "protections",
             visibility=visibility, device=device, workers=workers, max_megapixels=max_megapixels,
         )  # fmt: skip
-        checked = maker.check(found, _side(generator.config), target, format)
+        checked = maker.check(found, generator.config, target, format)
     return Protection(found, outcome, checked, maker.generator)
 
 
@@ -240,14 +240,14 @@ class _Maker:
             self._checkpoint.unlink(missing_ok=True)
         return NoiseGenerator.from_pretrained(self.generator, device=self.device)
 
-    def check(self, found: Found, side: int, out: Path, format: str) -> Checked:
-        """Check the copies of a format that lie in ``out``, for a trainer at S = ``side``."""
+    def check(self, found: Found, config: GeneratorConfig, out: Path, format: str) -> Checked:
+        """Check the copies of a format that lie in ``out``."""
         files = {row: out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows}
         copies = {row: file for row, file in files.items() if file.is_file()}
         # another copy gets another report: the runs of an earlier one are not of this copy
         published = read_json(out / MANIFEST)["files"]
         folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), published])}"
-        return check_copy(found, copies, side, folder, device=self.device, progress=self.progress)
+        return check_copy(found, copies, config, folder, device=self.device, progress=self.progress)
 
     @property
     def _checkpoint(self) -> Path:
@@ -279,9 +279,11 @@ class _Maker:
             self.say(f"Smaller than {_side(config)} px, with noise that is made at their own size: {small}.")
         protect = found.pixels * write  # class-wise noise is there: no pass
         sample = min(SAMPLE, len(found.rows))
-        # two trainings of 20 epochs, or of 100 updates of 128; originals are decoded twice, copies once
-        trained = passes * ((config.width or TRAINER_WIDTH) / TRAINER_WIDTH) ** 2
-        check = 2 * max(20 * sample, 12_800) / trained + 3 * read * found.pixels * sample / len(found.rows)
+        # on two copies, at S and with a quarter of the pixels; originals are decoded twice, copies once
+        seen = 2 * 1.25 * updates_of_check(config) * TRAINER.batch_size
+        assert TRAINER.width is not None
+        trained = passes * ((config.width or TRAINER.width) / TRAINER.width) ** 2
+        check = seen / trained + 3 * read * found.pixels * sample / len(found.rows)
         steps = {"fit": fit, "protect": protect, "check": check}
         text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)
         self.say(f"Expected: {text}.")

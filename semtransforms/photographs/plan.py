@@ -27,7 +27,7 @@ from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
 
 BATCH = 64  # photographs an update
 MOST_UPDATES = 2_000  # more have not been measured
-FEW = 100  # photographs a class, below which the surrogate learns them by heart, and the noise little
+FEW = 100  # photographs a class, below which they have one noise: several would be learned from a few each
 MEASURED_SECONDS = 0.7  # of updates, after one to warm up
 MEASURED_UPDATES = 5  # at least: another process may hold up one of them for seconds
 CHECKPOINT_SECONDS = 30  # of the fit, what a kill may cost
@@ -68,7 +68,7 @@ def config_for(
         seed: of the fit.
     """
     few = photographs < FEW * num_classes
-    preset = replace(SEM_CLASSWISE, classwise=1, fitted_on="shuffled") if few else SEM_CLASSWISE
+    preset = replace(SEM_CLASSWISE, classwise=1) if few else SEM_CLASSWISE
     return replace(
         with_effort(preset, train_steps=train_steps),
         width=effort.width,

@@ -6,6 +6,7 @@ so will a worker of a cluster: it knows no dataset and no files, and pickles by 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,3 +168,54 @@ def check_class_count(
     if classes is not None and len(classes) != num_classes:
         named = f"generator {generator!r}" if generator else "the generator"
         raise ValueError(f"{place} has {len(classes)} classes, {named} {num_classes}. {remedy}")
+
+
+def first_other_name(classes: Sequence[Any] | None, known: Sequence[str] | None) -> tuple[str, str] | None:
+    """The first class that the data and the generator call by different names; upper and lower case are the same.
+
+    Args:
+        classes: label names of the data, or None where they are not known.
+        known: those of the generator, likewise.
+
+    Returns:
+        The data's name and the generator's; ``None`` where all agree, or where one side has no names.
+    """
+    pairs = zip(map(str, classes or ()), known or (), strict=False)
+    return next(((mine, other) for mine, other in pairs if mine.casefold() != other.casefold()), None)
+
+
+def share_names(classes: Sequence[Any] | None, known: Sequence[str] | None) -> bool:
+    """Whether the data and the generator have a class of the same name, at any number.
+
+    Args:
+        classes, known: as for :func:`first_other_name`.
+    """
+    mine, others = ({str(name).casefold() for name in names or ()} for names in (classes, known))
+    return not mine.isdisjoint(others)
+
+
+def warn_of_other_names(
+    place: str,
+    classes: Sequence[Any] | None,
+    known: Sequence[str] | None,
+    *,
+    generator: str | None = None,
+    remedy: str = FIT_OR_MAP,
+) -> None:
+    """Warn where some classes of the data are the generator's and others are not, or have other numbers.
+
+    Where no name is shared, a generator is used for other classes than its own, as the bundled ones are: no mistake.
+
+    Args:
+        place, generator, remedy: as for :func:`check_class_count`.
+        classes, known: as for :func:`first_other_name`; as many of each.
+    """
+    pair = first_other_name(classes, known)
+    if pair is None or not share_names(classes, known):
+        return
+    named = f"generator {generator!r}" if generator else "the generator"
+    warnings.warn(
+        f"{place} has other class names than {named}, or another order: {pair[0]!r} is where it has {pair[1]!r}. Noise "
+        f"goes by the label's number, so {pair[0]!r} gets that of {pair[1]!r}. {remedy}",
+        stacklevel=4,  # of whoever called ProtectedDataset
+    )

@@ -27,7 +27,7 @@ from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.sources import Source, reason
-from semtransforms.protect.batch import check_class_count, generator_labels
+from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
 from semtransforms.protect.making import Failed, Made, Maker, Task, make, stamp
@@ -276,7 +276,7 @@ def check_room(source: Source, files: Path, todo: int, kind: Format, quality: in
 
 
 def check_classes(source: Source, generator: NoiseGenerator) -> Tensor:
-    """Check that a generator was fitted for a source's classes.
+    """Check that a generator was fitted for a source's classes, and warn where their names tell another order.
 
     Args:
         source: labelled images.
@@ -290,6 +290,7 @@ def check_classes(source: Source, generator: NoiseGenerator) -> Tensor:
     """
     remedy = "Fit one on these images: semtransforms fit SOURCE FOLDER, then --generator FOLDER."
     check_class_count("SOURCE", source.classes, generator.num_classes, generator=generator.name, remedy=remedy)
+    warn_of_other_names("SOURCE", source.classes, generator.classes, generator=generator.name, remedy=remedy)
     return generator_labels(source.labels, None, generator.num_classes, place="SOURCE: ")
 
 

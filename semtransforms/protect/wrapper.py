@@ -36,7 +36,7 @@ from semtransforms.data.shards import DamagedStoreError
 from semtransforms.data.store import NoiseStore, check_cache, cut, default_cache_dir, store_key
 from semtransforms.data.survey import Read, survey
 from semtransforms.protect.adding import as_pil, as_rgb, check_shape, full_noise, saturated, with_noise
-from semtransforms.protect.batch import check_class_count, generator_labels
+from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.filling import Filling
 from semtransforms.views.resize import NoiseScale
 
@@ -76,7 +76,8 @@ class ProtectedDataset(Dataset[Any]):
         device: where the noise is computed; default: where the generator lies, a named one on a GPU if present.
         batch_size: images per step of the computation; the default suits the device.
         progress: show a progress bar while computing.
-        label_map: the dataset's label to the generator's label, where they differ.
+        label_map: the dataset's label to the generator's label, where they differ. Without it noise goes by the
+            label's number; a warning says where the class names tell that the order is another one.
 
     Attributes:
         indices: sorted positions of the protected images.
@@ -153,6 +154,7 @@ class ProtectedDataset(Dataset[Any]):
         """Find out which images these are, and so where their noise lies."""
         if label_map is None:
             check_class_count("dataset", self.classes, generator.num_classes, generator=generator.name)
+            warn_of_other_names("dataset", self.classes, generator.classes, generator=generator.name)
         self.scale = generator.scale(how["noise_size"], how["visibility"])
         rows, read = self._rows, self._reader()
         found = survey(self._raw, rows, read, how["progress"])

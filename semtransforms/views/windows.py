@@ -49,11 +49,12 @@ def centre_squares(images: Images, side: int) -> Tensor:
         side: of the square, in pixels.
 
     Returns:
-        uint8 (N, 3, side, side): resized to the shorter side, then cropped.
+        uint8 (N, 3, side, side), as :func:`~semtransforms.data.loading.resized` gives them.
     """
-    from torchvision.transforms.v2.functional import center_crop
+    # here, for whoever takes no squares: it brings torchvision
+    from semtransforms.data.loading import resized
 
-    return torch.stack([center_crop(image, [side, side]) for image in with_shorter_side(images, side)])
+    return torch.stack([resized(image, (side, side)) for image in images])
 
 
 def padded_windows(images: Images, keys: Tensor, side: int) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from owner import quicken
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
@@ -26,7 +26,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def save_generator(folder: Path, classes: int, size: int = 8) -> Path:
+def save_generator(folder: Path, classes: int, size: int = 8, names: tuple[str, ...] | None = None) -> Path:
     """A network that was never fitted: its noise is real noise all the same."""
     torch.manual_seed(0)
     config = GeneratorConfig(
@@ -34,7 +34,7 @@ def save_generator(folder: Path, classes: int, size: int = 8) -> Path:
         precision="fp32",
     )  # fmt: skip
     network = build_model("convnet", num_classes=classes, image_size=size, width=4)
-    return NoiseGenerator(network, config).save_pretrained(folder)
+    return NoiseGenerator(network, config, classes=names).save_pretrained(folder)
 
 
 @pytest.fixture
@@ -160,6 +160,25 @@ def test_three_classes_for_a_generator_of_two(photos: Path, generator: Path, tmp
     Image.new("RGB", (8, 8)).save(photos / "eel" / "1.png")
     result = run("protect", photos, tmp_path / "out", "--generator", generator, "--cache-dir", tmp_path / "cache")
     fails(result, "3 classes", "semtransforms fit")
+
+
+@pytest.mark.filterwarnings("default:SOURCE has other class names")
+@pytest.mark.parametrize(
+    ("classes", "warned", "told"),
+    [(("dog", "cat"), True, False), (("ship", "frog"), False, True), (("cat", "dog"), False, False)],
+)
+def test_classes_of_other_names_are_one_line(photos: Path, tmp_path: Path, classes, warned, told):
+    """Noise goes by number: whoever has another order must hear of it, whoever means it must not be buried in lines."""
+    folder = save_generator(tmp_path / "named", 2, names=classes)
+    cache = ("--cache-dir", tmp_path / "cache")
+    result = run("protect", photos, tmp_path / "out", "--generator", folder, "--device", "cpu", *cache)
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == warned
+    assert all("'cat' gets that of 'dog'" in line and "semtransforms fit" in line for line in warnings)
+    lines = [line for line in result.stdout.splitlines() if "generator's" in line]
+    assert len(lines) == told
+    assert all("'cat' has that of 'ship'" in line for line in lines)
 
 
 def test_fit_then_protect(photos: Path, tmp_path: Path):
@@ -401,6 +420,36 @@ def test_evaluate_judges_what_protect_wrote(tmp_path: Path):
     assert 0 < noise["linf"] <= 8
 
 
+@pytest.mark.parametrize("size", [(), ("--train-size", 8)])
+def test_evaluate_leaves_out_damaged_files_and_says_so(tmp_path: Path, size):
+    """One cut photograph of thousands ended the evaluation of a copy that protect had written without it."""
+    photos, test = half_bright(tmp_path / "photos", 5, 0), half_bright(tmp_path / "test", 3, 1)
+    generator, published = save_generator(tmp_path / "generator", 2, size=12), tmp_path / "published"
+    cut, empty, lost = photos / "cat" / "01.png", published / "dog" / "03.png", test / "dog" / "02.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    protect = ("protect", photos, published, "--generator", generator, "--cache-dir", tmp_path / "cache")
+    assert run(*protect).exit_code == 1
+    for file in (empty, lost):
+        file.write_bytes(b"")
+    common = ("--protected", published, "--test", test, "--network", "convnet", "--width", 4, "--seeds", 0, *size)
+    result = run("evaluate", photos, tmp_path / "report", *common)
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: left out: ")]
+    assert [str(file) in line for file, line in zip((cut, empty, lost), lines, strict=True)] == [True] * 3
+    assert "do not decode: 3" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    # the same as if nobody had ever had these files
+    for file in (cut, photos / "dog" / "03.png", empty, lost):
+        file.unlink()
+    assert run("evaluate", photos, tmp_path / "without", *common).exit_code == 0
+    one, other = (
+        json.loads((tmp_path / name / "report.json").read_text())["records"] for name in ("report", "without")
+    )
+    for name in ("data", "copy_sha256", "train_images", "test_images", "test_accuracy", "curve"):
+        assert [record[name] for record in one] == [record[name] for record in other]
+    assert (one[0]["train_images"], one[0]["test_images"], one[0]["left_out"]) == (8, 5, 3)
+    assert "left_out" not in other[0]
+
+
 def test_evaluate_at_the_trainers_sizes(tmp_path: Path):
     """Photographs of mixed sizes, published as JPEG: what an owner publishes is judged at the sizes people train at."""
     photos, test = half_bright(tmp_path / "photos", 4, 0, side=24), half_bright(tmp_path / "test", 2, 1, side=20)
@@ -423,6 +472,27 @@ def test_evaluate_at_the_trainers_sizes(tmp_path: Path):
     assert [(r["copy"], r["train_size"], r["crop"]) for r in records] == [
         (copy, 8, "random-resized") for copy in ("clean", "protected")
     ]
+
+
+def test_evaluate_from_pretrained_weights(tmp_path: Path):
+    """The trainer of today in one command; a wrong file is one line, before any training."""
+    timm = pytest.importorskip("timm")
+    photos, test = half_bright(tmp_path / "photos", 4, 0, side=32), half_bright(tmp_path / "test", 2, 1, side=32)
+    generator = save_generator(tmp_path / "generator", 2, size=12)
+    run("protect", photos, tmp_path / "published", "--generator", generator, "--cache-dir", tmp_path / "cache")
+    weights = tmp_path / "theirs.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    common = ("evaluate", photos, tmp_path / "report", "--test", test, "--protected", tmp_path / "published",
+              "--train-size", 32, "--seeds", 0, "--victims", "probe")  # fmt: skip
+    fails(run(*common, "--network", "timm/test_resnet"), "--pretrained")
+    fails(run(*common, "--network", "timm/test_resnett", "--pretrained", weights), "'timm/test_resnet'")
+    fails(run(*common, "--network", "timm/test_vit", "--pretrained", weights), "another architecture", "of its")
+    assert not (tmp_path / "report").exists()
+    result = run(*common, "--network", "timm/test_resnet", "--pretrained", weights)
+    assert result.exit_code == 0, result.output
+    for words in ("timm/test_resnet", "theirs.safetensors#", "linear layer"):
+        assert words in result.stdout
+    assert str(weights) not in (tmp_path / "report" / "report.json").read_text()
 
 
 def test_the_size_of_the_noise(tmp_path: Path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semtransforms.data.matching import in_order_of
+from semtransforms.data.matching import in_order_of, pairs_without_damaged, without_damaged
 from semtransforms.data.photographs import LONGEST, load_photographs, shrunk
 from semtransforms.data.sources import open_source
 
@@ -95,3 +95,50 @@ def test_files_with_other_names_keep_their_order(tmp_path: Path):
     source = open_source(str(write(tmp_path / "photos", "x/a.png", "y/b.png")))
     copy = open_source(str(write(tmp_path / "published", "x/1.png", "y/2.png")))
     assert in_order_of(source, copy) is copy
+
+
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_damaged_originals_and_copies_leave_in_pairs(tmp_path: Path):
+    """One cut file of a thousand ended the evaluation; left out on one side only, all others would be mismatched."""
+    names = ("x/a.png", "x/b.png", "x/c.png", "x/d.png", "y/e.png", "y/f.png", "y/g.png")
+    source = open_source(str(write(tmp_path / "photos", *names)))
+    # of x/a, cut before it was protected, there is no copy; x/c was cut later
+    published = open_source(str(write(tmp_path / "published", *(n.replace("png", "bmp") for n in names[1:]))))
+    halve(tmp_path / "photos" / "x" / "a.png")
+    halve(tmp_path / "photos" / "x" / "c.png")
+    (tmp_path / "published" / "y" / "e.bmp").write_bytes(b"")
+    originals, copies = pairs_without_damaged(source, published)
+    kept = ["x/b", "x/d", "y/f", "y/g"]
+    for found, root in ((originals, tmp_path / "photos"), (copies, tmp_path / "published")):
+        places = [Path(place).relative_to(root).with_suffix("").as_posix() for place, _ in found.samples]
+        assert places == kept
+        assert found.labels.tolist() == [0, 0, 1, 1]
+        for index, (place, _) in enumerate(found.samples):
+            with Image.open(place) as file:
+                assert torch.equal(found[index][0], as_tensor(np.array(file.convert("RGB"))))
+    said = ("photos/x/a.png", "photos/x/c.png", "y/e.bmp (the file is empty")
+    assert all(words in line for words, line in zip(said, originals.left_out, strict=True))
+    halve(tmp_path / "photos" / "y" / "f.png")
+    with pytest.raises(ValueError, match="4 of 7 images do not decode, more than half"):
+        pairs_without_damaged(source, published)
+
+
+@pytest.mark.parametrize("protected_before", [True, False])
+def test_pairs_by_order_leave_together(protected_before, tmp_path: Path):
+    """Copies under other names are matched by their order, which an image that is gone on one side shifts."""
+    source = open_source(str(write(tmp_path / "photos", "x/a.png", "x/b.png", "y/c.png")))
+    numbers = ("x/1.png", "x/2.png", "y/3.png") if protected_before else ("x/2.png", "y/3.png")
+    published = open_source(str(write(tmp_path / "published", *numbers)))
+    halve(tmp_path / "photos" / "x" / "a.png")
+    originals, copies = pairs_without_damaged(source, published)
+    assert [Path(place).name for place, _ in originals.samples] == ["b.png", "c.png"]
+    assert [Path(place).name for place, _ in copies.samples] == ["2.png", "3.png"]
+
+
+def test_whole_files_stay_as_they_are(tmp_path: Path):
+    """A check that loses sound photographs would judge a copy by what it happens to know."""
+    source = open_source(str(write(tmp_path / "photos", "x/a.jpg", "x/b.png", "y/c.webp", "y/d.tif", "y/e.gif")))
+    assert without_damaged("SOURCE", source) is source

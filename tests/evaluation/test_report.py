@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 
 from semtransforms.evaluation.records import Record
 from semtransforms.evaluation.report import EvaluationReport, curves
+from semtransforms.evaluation.report.bounds import accuracy_bounds, share_bounds
 from semtransforms.evaluation.report.summary import summarise
 from semtransforms.evaluation.report.verdict import judge
 
@@ -146,7 +148,52 @@ def test_the_verdict_in_plain_words():
 )
 def test_the_word_follows_the_share(final, word):
     """With clean 75 and guessing 10, a quarter of the gain ends at 26.25 % and half of it at 42.5 %."""
-    assert verdict_on(run(0.75), run(final, copy="sem")).word == f"{word} protected"
+    many = {"test_images": 10**7}
+    assert verdict_on(run(0.75, **many), run(final, copy="sem", **many)).word == f"{word} protected"
+
+
+def shares_allowed(right, clean_right, guess, images):
+    """The shares of the lesson, of 0, 0.0001, ... 1, that scipy's Wilson intervals of both accuracies allow."""
+    low, high = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    clean_low, clean_high = binomtest(clean_right, images).proportion_ci(0.95, method="wilson")
+    got, gain, share = right / images - guess, clean_right / images - guess, np.arange(10_001) / 10_000
+    apart = got - share * gain  # 0 for the true share; the errors of both accuracies add up as squares
+    above = apart <= np.hypot(right / images - low, share * (clean_high - clean_right / images))
+    below = -apart <= np.hypot(high - right / images, share * (clean_right / images - clean_low))
+    return share[above & below]
+
+
+@pytest.mark.parametrize(
+    ("images", "right", "word"),
+    [(40, 12, "mostly or partly or not"), (40, 22, "partly or not"), (400, 120, "mostly or partly"), (400, 220, "not")],
+)
+def test_few_test_images_forbid_a_sure_word(images, right, word):
+    """Twelve of forty photographs named rightly may be luck: an owner would publish on the strength of it."""
+    few, clean_right = {"test_images": images, "guess_accuracy": 0.25}, 6 * images // 10
+    verdict = verdict_on(run(0.6, **few), run(right / images, copy="sem", **few))
+    allowed = shares_allowed(right, clean_right, 0.25, images)
+    said = [percents(each) for each in verdict.sentences if f"only {images:,} test images" in each]
+    assert said == ([] if word == "not" else [[round(100 * allowed.min()), round(100 * allowed.max())]])
+    assert verdict.word == f"{word} protected"
+    assert str(verdict).startswith(f"sem: {word} protected.")
+
+
+@pytest.mark.parametrize(("images", "right"), [(8, 0), (40, 12), (40, 40), (120, 31), (713, 535)])
+def test_bounds_of_an_accuracy_are_wilsons(images, right):
+    """Too narrow bounds make few photographs look like many."""
+    expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert accuracy_bounds(right / images, images) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "clean"), [(40, 0.2, 0.7), (120, 0.2, 0.7), (120, 0.6, 0.9), (713, 0.4, 0.75)]
+)
+def test_bounds_hold_as_often_as_they_say(images, share, clean):
+    """Bounds that hold less often than 95 times of 100 are no bounds; always is too wide, and no word would be left."""
+    rng, guess = np.random.default_rng(0), 0.25
+    draws = rng.binomial(images, [guess + share * (clean - guess), clean], (4_000, 2)) / images
+    bounds = np.array([share_bounds(a, c, guess, images) for a, c in draws if c - guess >= 0.05])
+    assert 0.94 <= np.mean((bounds[:, 0] <= share) & (share <= bounds[:, 1])) <= 0.985
 
 
 def test_the_worst_row_decides_and_by_its_best_moment():

@@ -348,7 +348,7 @@ def test_networks_and_pipelines_that_differ_are_not_called_the_same():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("train_steps", 0), ("batch_size", 2.5), ("rho_a", 4), ("rho_a", -0.1), ("norm", "l1"), ("schedule", "cosine"),
+    [("train_steps", 0), ("batch_size", 2.5), ("rho_a", 4), ("rho_a", -0.1), ("norm", "l1"), ("schedule", "linear"),
      ("patience", 0), ("validation", 2), ("learning_rate", float("nan")), ("evaluations", True), ("momentum", 0.0)],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(field, value):

@@ -161,11 +161,13 @@ def test_killed_and_resumed_gives_the_same_weights(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["checkpoint.safetensors"]
 
 
-def test_resume_in_the_middle_of_the_schedule(tmp_path):
-    """Momentum, learning rate and order of the data must continue, not restart."""
-    unbroken = fit(small(train_steps=12, decay_every=5))
-    fit(small(train_steps=7, decay_every=5), checkpoint_dir=tmp_path)
-    resumed = fit(small(train_steps=12, decay_every=5), checkpoint_dir=tmp_path, resume=True)
+@pytest.mark.parametrize("preset", [SEM, SEM_CLASSWISE], ids=lambda p: p.method)
+def test_resume_in_the_middle_of_the_schedule(tmp_path, preset):
+    """Momentum, of the noises too, learning rate and order of the data must continue, not restart."""
+    config = replace(preset, **SMALL, decay_every=5)
+    unbroken = fit(replace(config, train_steps=12))
+    fit(replace(config, train_steps=7), checkpoint_dir=tmp_path)
+    resumed = fit(replace(config, train_steps=12), checkpoint_dir=tmp_path, resume=True)
     for key, value in unbroken.surrogate.state_dict().items():
         assert torch.equal(value, resumed.surrogate.state_dict()[key]), key
 

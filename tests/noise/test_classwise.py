@@ -73,6 +73,20 @@ def test_a_step_goes_along_the_sign_of_what_all_images_of_a_class_say_together()
     assert bool((surrogate.noises != before).any())
 
 
+def test_steps_go_along_what_gradients_of_any_size_have_said_so_far():
+    """Step by step alone, the noises walk to and fro and leave half of their room; one large gradient would rule."""
+    surrogate = noises(num_classes=2, count=1)
+    before, draw = surrogate.noises.numpy().astype(np.float64), np.random.default_rng(0)
+    place = torch.arange(96).expand(1, -1)
+    momentum = np.zeros_like(before)
+    for size, label in ((1, 0), (1000, 0), (1e-6, 1), (1, 0)):
+        gradient = draw.normal(size=(1, 3, 8, 12)) * size
+        surrogate.descend(torch.tensor(gradient, dtype=torch.float32), torch.tensor([label]), place, 1 / 255, RHO)
+        momentum[label] = 0.9 * momentum[label] + gradient[0] / np.abs(gradient).mean()
+        before = np.clip(before - np.sign(momentum) / 255, -RHO, RHO)
+    np.testing.assert_allclose(surrogate.noises.numpy(), before, atol=1e-6)
+
+
 def test_whoever_holds_the_noises_takes_them_off_without_a_key():
     """The evaluation would call a published class-wise generator safe, and a trainer who has it learns everything."""
     draw = torch.Generator().manual_seed(0)

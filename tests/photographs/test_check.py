@@ -1,6 +1,7 @@
 """The check: a verdict that an owner can trust, in both directions."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ from owner import COLOUR, write_photographs
 from PIL import Image
 
 from semtransforms.data.sources import open_source
+from semtransforms.evaluation.victims import VictimConfig
+from semtransforms.noise.methods import SEM_CLASSWISE
 from semtransforms.photographs.check import check_copy, draw
 from semtransforms.photographs.look import Found, look
+
+FITTED = replace(SEM_CLASSWISE, image_size=(16, 16), train_steps=1)
 
 
 @pytest.fixture
@@ -58,22 +63,24 @@ def recoloured(pixels: np.ndarray, label: int) -> np.ndarray:
 @pytest.mark.filterwarnings("ignore:protected differs")  # colours are swapped by 60 levels
 def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A check that always says protected, or never, is worth nothing: originals are learned, others' colours not."""
-    monkeypatch.setattr("semtransforms.photographs.check.TRAINER_WIDTH", 4)
-    monkeypatch.setattr("semtransforms.evaluation.victims.config.FEWEST_STEPS", 40)
+    monkeypatch.setattr("semtransforms.photographs.check.TRAINER", VictimConfig(network="convnet", width=4))
+    monkeypatch.setattr("semtransforms.photographs.check.FEWEST_UPDATES", 40)
     as_they_are = publish(found, tmp_path / "same", lambda pixels, label: pixels)
     # what tells the classes apart says the opposite in the copy
     swapped = publish(found, tmp_path / "swapped", recoloured)
-    checked = check_copy(found, as_they_are, 16, tmp_path / "report", device="cpu", progress=False)
+    checked = check_copy(found, as_they_are, FITTED, tmp_path / "report", device="cpu", progress=False)
     assert checked.learned == pytest.approx(1, abs=0.1)
-    assert "not protected" in checked.verdict[1]
+    # Wilson's bound of 8 right of 8 is 8 / (8 + 1.96²) = 0.676, and (0.676 - 0.5) / 0.5 = 35 %
+    assert "(from only 8 photographs: between 35 % and 100 %): partly or not protected" in checked.verdict[1]
     assert "32 of the published" in checked.verdict[0]
     assert "8 other" in checked.verdict[0]
     assert checked.report == tmp_path / "report" / "report.html"
     assert checked.report.is_file()
-    checked = check_copy(found, swapped, 16, tmp_path / "other", device="cpu", progress=False)
+    checked = check_copy(found, swapped, FITTED, tmp_path / "other", device="cpu", progress=False)
     assert checked.learned is not None
     assert checked.learned < 0.2
     assert "mostly protected" in checked.verdict[1]
+    assert "from only" not in checked.verdict[1]  # none of 8 is fewer than half of them, beyond luck
 
 
 def test_copies_of_a_photograph_are_no_test(found: Found, tmp_path: Path):
@@ -83,7 +90,7 @@ def test_copies_of_a_photograph_are_no_test(found: Found, tmp_path: Path):
     for place, _ in found.source.samples:
         Path(place).write_bytes(twin.getvalue())
     copies = publish(found, tmp_path / "same", lambda pixels, label: pixels)
-    checked = check_copy(found, copies, 16, tmp_path / "report", device="cpu", progress=False)
+    checked = check_copy(found, copies, FITTED, tmp_path / "report", device="cpu", progress=False)
     assert checked.report is None
     assert checked.learned is None
     assert "Nothing was checked" in checked.verdict[0]

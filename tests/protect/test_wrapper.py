@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import warnings
 import weakref
 
 import numpy as np
@@ -43,6 +44,7 @@ class FakeGenerator:
         self.num_classes = num_classes
         self.config = GeneratorConfig(num_classes=num_classes, image_size=(8, 8))
         self.name, self.fingerprint = "fake", hashlib.sha256(b"fake").hexdigest()
+        self.classes = None
         self.smallest = 8  # as of the network its config names
         self.weights = np.zeros(1 << 20)
         self.seen = []
@@ -288,6 +290,32 @@ def test_label_map(tmp_path):
         protect(dataset, tmp_path, label_map={10: 3})
     with pytest.raises(ValueError, match=r"label_map\[20\] must be in 0\.\.3, got 4"):
         protect(dataset, tmp_path, label_map={10: 3, 20: 4})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "first"),
+    [
+        (("b", "a", "c", "d"), ("a", "b")),  # another order
+        (("a", "b", "c", "owl"), ("d", "owl")),  # another class
+        (("A", "b", "C", "d"), None),
+        (("w", "x", "y", "z"), None),  # a generator for other classes, as the bundled ones are used
+        (None, None),
+    ],
+)
+def test_names_in_another_order_are_warned_of(theirs, first, tmp_path):
+    """Cats with the noise of dogs: both halves of a collection that is protected twice would give each other away."""
+    generator = FakeGenerator()
+    generator.classes = theirs
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        protected = protect(cifar(), tmp_path, generator)
+        protect(cifar(), tmp_path, generator, label_map={0: 1, 1: 0, 2: 2, 3: 3})  # they have said how to count
+    said = [str(each.message) for each in caught]
+    assert len(said) == (first is not None)
+    assert all(f"{first[0]!r} gets that of {first[1]!r}" in each and "label_map" in each for each in said)
+    assert all(each.filename == protect.__code__.co_filename for each in caught)
+    # what the warning says: the noise is that of the number
+    assert np.array_equal(protected.noise(0).numpy(), noise_of(PIXELS[0].transpose(2, 0, 1).copy(), LABELS[0], 0))
 
 
 class Restless(Pairs):

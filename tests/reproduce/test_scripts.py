@@ -273,3 +273,17 @@ def test_the_picture_has_a_row_for_each_photograph_and_generator(tmp_path, small
         assert words == caption
         assert torch.equal(pixels, clean)
         assert torch.equal(noise, levels)
+
+
+def test_who_aligns_photographs_finds_the_noise_that_they_share():
+    """An attack that finds nothing in anything would call every noise safe."""
+    from examples.reproduce.align import align
+
+    draw = torch.Generator().manual_seed(0)
+    ground = torch.nn.functional.interpolate(torch.rand(24, 3, 3, 3, generator=draw) * 200, (16, 16), mode="bicubic")
+    noises = (torch.rand(2, 3, 16, 16, generator=draw) - 0.5) * 16
+    places = torch.randint(0, 16, (24, 2), generator=draw).tolist()
+    moved = [noises[0].roll(place, (1, 2)) for place in places]
+    mirrored = torch.stack([each.flip(2) if row % 2 else each for row, each in enumerate(moved)])
+    assert align(ground + mirrored, noises[:1]) > 0.8
+    assert align(ground + mirrored, noises[1:]) < 0.4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from semtransforms.evaluation.records import CLEAN, Record
-from semtransforms.evaluation.report.summary import radius_text
+from semtransforms.evaluation.report.summary import radius_text, row_of
 
 
 def conditions(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -21,6 +21,7 @@ def conditions(records: Sequence[Record]) -> list[tuple[str, str]]:
     """
     first = records[0]
     train_images = _listed(f"{r.train_images:,}" for r in records)
+    gone = f"; left out, since they or their copies do not decode: {first.left_out:,}" if first.left_out else ""
     copies: dict[tuple[str, str], list[str]] = {}
     for r in records:
         if r.copy != CLEAN:
@@ -32,11 +33,11 @@ def conditions(records: Sequence[Record]) -> list[tuple[str, str]]:
     hours = sum(r.seconds for r in records) / 3600
     diverged = sum(r.diverged for r in records)
     return [
-        ("Data", f"{first.dataset}: {train_images} training images, {first.test_images:,} test images"),
+        ("Data", f"{first.dataset}: {train_images} training images, {first.test_images:,} test images{gone}"),
         ("Images", f"{first.classes:,} classes, {size_text(first)} (height × width)"),
         ("SHA-256 of the data", first.data),
         *((f"Copy {copy}", f"{made}; generator {_listed(prints)}") for (copy, made), prints in copies.items()),
-        ("Trainers", _listed((f"{r.victim}: {r.network}, {r.train_steps:,} updates" for r in records), "; ")),
+        ("Trainers", _listed((f"{r.victim}: {row_of(r).trainer.training}" for r in records), "; ")),
         ("Seeds", _listed(sorted(r.seed for r in records))),
         ("Runs", f"{len(records):,}, of which {diverged:,} diverged; {hours:.1f} hours of training"),
         ("Work", f"{sum(r.passes for r in records):,} images sent forward and backward"),

@@ -51,7 +51,17 @@ class EvaluationReport:
             if len(found) > 1:
                 raise ValueError(f"records must be of the same data, got {name} {found}. Make one report for each.")
         runs = Counter(
-            (r.copy, r.generator, r.copy_sha256, r.victim, r.network, r.train_steps, r.countermeasure, r.seed)
+            (
+                r.copy,
+                r.generator,
+                r.copy_sha256,
+                r.victim,
+                r.network,
+                r.train_steps,
+                r.transfer,
+                r.countermeasure,
+                r.seed,
+            )
             for r in self.records
         )
         if twice := [run for run, count in runs.items() if count > 1]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from semtransforms.evaluation.records import CLEAN, NONE, Record
+from semtransforms.evaluation.report.bounds import share_bounds
 
 # Countermeasures that put clean images of the owner into the training set: what they teach, no protection can withhold.
 WITH_CLEAN_IMAGES = ("clean-share-", "clean-only-", "protected-classes-", "protected-class-share-")
@@ -25,6 +26,14 @@ class Trainer(NamedTuple):
     stops_early: bool
     train_size: int | None = None
     crop: str | None = None
+    pretrained: str | None = None
+    transfer: str | None = None
+
+    @property
+    def training(self) -> str:
+        """Network, weights that it started from, and work."""
+        start = "" if self.pretrained is None else f" from {self.pretrained}, {self.transfer}"
+        return f"{self.network}{start}, {self.train_steps:,} {'iterations' if self.transfer == 'probe' else 'updates'}"
 
     @property
     def place(self) -> str:
@@ -32,7 +41,7 @@ class Trainer(NamedTuple):
         return "" if self.train_size is None else f"{self.train_size} px ({self.crop})"
 
     def __str__(self) -> str:
-        return f"{self.victim} ({self.network}, {self.train_steps:,} updates)"
+        return f"{self.victim} ({self.training})"
 
 
 class Row(NamedTuple):
@@ -86,13 +95,16 @@ class Summary:
 
     Args:
         guess: accuracy of guessing the most frequent label.
+        test_images: how many accuracies are measured on.
         copies: the clean one first, then in the order of the records.
-        rows: the standard trainer first, then by the radius of adversarial training, then who stops early, and by the
-            size they train at; of each the one without a countermeasure first, then in the order of the records.
+        rows: the standard trainer first, then by the radius of adversarial training, then who stops early; of each
+            those from scratch first, and by the size they train at; of each the one without a countermeasure first,
+            then in the order of the records.
         cells: what was measured.
     """
 
     guess: float
+    test_images: int
     copies: tuple[str, ...]
     rows: tuple[Row, ...]
     cells: Mapping[tuple[str, Row], Cell]
@@ -124,11 +136,32 @@ class Summary:
             below 0. ``None`` where either was not measured or diverged, where the clean copy teaches too little, and
             where clean images are part of the training set.
         """
+        found = self._accuracies(copy, row)
+        return None if found is None else max(0.0, found[0] - self.guess) / (found[1] - self.guess)
+
+    def learned_bounds(self, copy: str, row: Row) -> tuple[float, float] | None:
+        """Between which values that share lies, as far as so many test images say, 95 times of 100.
+
+        Args:
+            copy: name of a copy.
+            row: trainer and countermeasure.
+
+        Returns:
+            Lower and upper bound, see :func:`~semtransforms.evaluation.report.bounds.share_bounds`. The upper one is 1
+            at most, or the share that was measured where that is more. ``None`` as there.
+        """
+        found = self._accuracies(copy, row)
+        if found is None:
+            return None
+        lower, upper = share_bounds(*found, self.guess, self.test_images)
+        return lower, min(upper, max(1.0, (found[0] - self.guess) / (found[1] - self.guess)))
+
+    def _accuracies(self, copy: str, row: Row) -> tuple[float, float] | None:
+        """The best moments of a trainer, and of the same one on the clean copy, where they can be compared."""
         cell, clean = self.cells.get((copy, row)), self.cells.get((CLEAN, Row(row.trainer, NONE)))
         if row.has_clean_images or cell is None or clean is None or cell.best is None or clean.best is None:
             return None
-        gain = clean.best - self.guess
-        return max(0.0, cell.best - self.guess) / gain if gain >= SMALLEST_GAIN else None
+        return (cell.best, clean.best) if clean.best - self.guess >= SMALLEST_GAIN else None
 
 
 def summarise(records: Sequence[Record]) -> Summary:
@@ -146,7 +179,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     copies = sorted(dict.fromkeys(copy for copy, _ in groups), key=lambda copy: copy != CLEAN)
     trainers = sorted(
         dict.fromkeys(row.trainer for _, row in groups),
-        key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a, t.train_size or 0),
+        key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a, t.transfer is not None, t.train_size or 0),
     )
     countermeasures = list(dict.fromkeys([NONE, *(row.countermeasure for _, row in groups)]))
     rows = sorted(
@@ -154,15 +187,17 @@ def summarise(records: Sequence[Record]) -> Summary:
         key=lambda row: (trainers.index(row.trainer), countermeasures.index(row.countermeasure)),
     )
     cells = {place: _cell(runs) for place, runs in groups.items()}
-    return Summary(records[0].guess_accuracy, tuple(copies), tuple(rows), cells)
+    first = records[0]
+    return Summary(first.guess_accuracy, first.test_images, tuple(copies), tuple(rows), cells)
 
 
 def row_of(record: Record) -> Row:
     """The row of the table that a run belongs to."""
     r = record
     trainer = Trainer(
-        r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None, r.train_size, r.crop
-    )
+        r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None, r.train_size, r.crop,
+        r.pretrained, r.transfer,
+    )  # fmt: skip
     return Row(trainer, r.countermeasure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from semtransforms.evaluation.report.summary import Row, Summary, percent, radiu
 
 # Of what the clean copy teaches. Up to the first a copy is mostly, up to the second partly protected.
 QUARTERS = (0.25, 0.5, 0.75)
+GRADES = ("mostly", "partly", "not")
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class Verdict:
 
     Args:
         copy: its name.
-        word: ``"mostly protected"``, ``"partly protected"``, ``"not protected"``; ``None`` where nothing allows one.
+        word: ``"mostly protected"``, ``"partly protected"``, ``"not protected"``; ``"mostly or partly protected"`` and
+            the like where the test images are too few to tell; ``None`` where nothing allows one.
         learned: the largest share of what the clean copy teaches that a trainer still learned, where known.
+        bounds: between which values that share lies, where they are too few to tell.
         row: the trainer it was.
         sentences: the figures, and what they rest on.
     """
@@ -28,6 +32,7 @@ class Verdict:
     copy: str
     word: str | None
     learned: float | None
+    bounds: tuple[float, float] | None
     row: Row | None
     sentences: tuple[str, ...]
 
@@ -56,11 +61,15 @@ def judge(summary: Summary, copy: str) -> Verdict:
     shares = {row: share for row in best if (share := summary.learned(copy, row)) is not None}
     worst = max(shares, key=shares.__getitem__, default=None)
     learned = None if worst is None else shares[worst]
+    bounds = None if worst is None else summary.learned_bounds(copy, worst)
+    grades = () if bounds is None else GRADES[_grade(bounds[0]) : _grade(bounds[1]) + 1]
     word = None
-    if learned is not None and learned > QUARTERS[1]:
+    if grades and len(shares) == len(best):
+        word = f"{' or '.join(grades)} protected"
+    elif learned is not None and learned > QUARTERS[1]:
         word = "not protected"
-    elif learned is not None and len(shares) == len(best):
-        word = "mostly protected" if learned <= QUARTERS[0] else "partly protected"
+    if len(grades) < 2:
+        bounds = None
     sentences = _figures(summary, copy, best)
     if worst is not None and learned is not None:
         lesson = f"{percent(learned)} of what the clean copy teaches"
@@ -71,7 +80,19 @@ def judge(summary: Summary, copy: str) -> Verdict:
                 f"The largest share is still learned by the trainer {who(worst, summary)}: {lesson} the same trainer "
                 "beyond guessing."
             )
-    return Verdict(copy, word, learned, worst, (*sentences, *_caveats(summary, copy, best, shares)))
+    if bounds is not None:
+        sentences.append(f"This share is from only {summary.test_images:,} test images: {between(bounds)}.")
+    return Verdict(copy, word, learned, bounds, worst, (*sentences, *_caveats(summary, copy, best, shares)))
+
+
+def _grade(learned: float) -> int:
+    """The position in ``GRADES`` of a share; a bound belongs to the better one."""
+    return bisect_left(QUARTERS[:2], learned)
+
+
+def between(bounds: tuple[float, float]) -> str:
+    """Two shares as a text: ``"between 3 % and 41 %"``."""
+    return f"between {percent(bounds[0])} and {percent(bounds[1])}"
 
 
 def _figures(summary: Summary, copy: str, best: Mapping[Row, float]) -> list[str]:
@@ -160,6 +181,8 @@ def deeds(row: Row) -> list[str]:
         row: trainer and countermeasure.
     """
     trainer, deeds = row.trainer, []
+    if trainer.transfer:
+        deeds.append(f"{_TRANSFERS[trainer.transfer]} {trainer.network} ({trainer.pretrained})")
     if trainer.rho_a:
         deeds.append(f"trains adversarially at {radius_text(trainer.rho_a, trainer.norm)}")
     if trainer.stops_early:
@@ -170,6 +193,11 @@ def deeds(row: Row) -> list[str]:
     return deeds
 
 
+_TRANSFERS = {
+    "fine-tune": "fine-tunes the pretrained",
+    "last-block": "trains the last block of the pretrained",
+    "probe": "fits a linear layer on the features of the pretrained",
+}
 _DEEDS = {
     "greyscale": "converts to greyscale",
     "informed-same-seed": "washes the noise out with the generator and the owner's seed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from semtransforms.core.checks import check_choice, check_integer, check_number
 from semtransforms.core.config import Norm, PGDConfig, Precision, Transformation
-from semtransforms.core.models import look_up
 from semtransforms.evaluation.victims.digest import described
+from semtransforms.evaluation.victims.libraries import is_of_library, smallest_side
+from semtransforms.evaluation.victims.pretrained import TRANSFERS, Transfer, describe_start
 
 FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
 
@@ -31,12 +33,12 @@ class VictimConfig:
 
     Args:
         network: a name, an ``nn.Module`` to start from (copied, never changed), or a function of the number of classes
-            that makes one.
+            that makes one. Names are those of this package, and ``"timm/..."`` and ``"torchvision/..."``.
         width: of a named network that has one.
         train_steps, batch_size: updates and images per update.
         learning_rate: the peak of the schedule.
-        schedule: ``"one-cycle"`` (up over a fifth of the steps, then down to 0) or ``"steps"`` (times ``decay_factor``
-            every ``decay_every`` updates).
+        schedule: ``"one-cycle"`` (up over a fifth of the steps, then down to 0), ``"cosine"`` (down to 0 along half a
+            cosine) or ``"steps"`` (times ``decay_factor`` every ``decay_every`` updates).
         momentum, weight_decay, nesterov: of SGD.
         rho_a: radius of the adversarial training, a fraction of the pixel range; 0 for standard training.
         steps_a: PGD steps K of its adversary; the step size is 2 rho_a / K (the paper's rho_a / 5 at K = 10).
@@ -57,6 +59,13 @@ class VictimConfig:
         validation_clean: share of the validation images that the trainer has clean.
         precision: as in :class:`~semtransforms.GeneratorConfig`.
         seed: of the weights, the order and the draws.
+        pretrained: weights that a network of timm or torchvision starts from: a file, a folder as timm keeps a network
+            on the Hub, the name of published weights such as ``"in1k"``, or ``"default"``; ``None`` starts from
+            scratch. It then wants a smaller learning rate: pass ``**FINE_TUNING``. Without a ``train_size`` it is
+            given images resized to the size that it was trained at.
+        transfer: what is trained of a pretrained network: ``"fine-tune"``, the whole; ``"last-block"``, its last block
+            and head; ``"probe"``, a linear layer on its features, which are taken once from the images as they are,
+            in eval mode (``train_steps`` are then iterations of L-BFGS at most, ``weight_decay`` is the layer's).
 
     Raises:
         ValueError: a count is not positive, a radius or share lies outside 0..1, ...
@@ -67,7 +76,7 @@ class VictimConfig:
     train_steps: int = 1500
     batch_size: int = 128
     learning_rate: float = 0.1
-    schedule: Literal["one-cycle", "steps"] = "one-cycle"
+    schedule: Literal["one-cycle", "cosine", "steps"] = "one-cycle"
     decay_every: int = 16_000
     decay_factor: float = 0.1
     momentum: float = 0.9
@@ -85,6 +94,8 @@ class VictimConfig:
     validation_clean: float = 0.0
     precision: Precision = "auto"
     seed: int = 0
+    pretrained: str | os.PathLike[str] | None = None
+    transfer: Transfer = "fine-tune"
 
     def __post_init__(self) -> None:
         for name in ("train_steps", "batch_size", "decay_every", "steps_a", "evaluations"):
@@ -92,7 +103,7 @@ class VictimConfig:
         if self.patience is not None:
             check_integer("patience", self.patience, low=1)
         check_choice("norm", self.norm, ("linf", "l2"))
-        check_choice("schedule", self.schedule, ("one-cycle", "steps"))
+        check_choice("schedule", self.schedule, ("one-cycle", "cosine", "steps"))
         # an l2 radius measures a whole image and may be beyond the range of one pixel
         check_number("rho_a", self.rho_a, high=1e6 if self.norm == "l2" else 1, advice="Write 4/255, not 4.")
         for name in ("validation", "validation_clean"):
@@ -101,7 +112,7 @@ class VictimConfig:
             check_number(name, getattr(self, name))
         check_choice("crop", self.crop, CUTS)
         if self.train_size is not None:
-            smallest = look_up(self.network).smallest if isinstance(self.network, str) else 1
+            smallest = smallest_side(self.network) if isinstance(self.network, str) else 1
             advice = f"Network {self.network!r} takes no smaller images." if smallest > 1 else ""
             check_integer("train_size", self.train_size, low=smallest, advice=advice)
             if self.augmentation == CROP_AND_FLIP:  # the crop is the size's own
@@ -110,6 +121,40 @@ class VictimConfig:
             raise ValueError(f"crop={self.crop!r} needs the size that the trainer crops to. Pass train_size=64, say.")
         if self.nesterov and not self.momentum:
             raise ValueError("momentum must be above 0 with nesterov=True, got 0. Pass nesterov=False.")
+        self._check_start()
+
+    def _check_start(self) -> None:
+        check_choice("transfer", self.transfer, TRANSFERS)
+        if self.pretrained is None:
+            if self.transfer != "fine-tune":
+                raise ValueError(f"transfer={self.transfer!r} needs weights to start from: pass pretrained=...")
+            return
+        if isinstance(self.network, str):
+            smallest_side(self.network, self.width)  # an unknown name is refused with the nearest
+        if not is_of_library(self.network):
+            raise ValueError(
+                f"pretrained=... is for networks of timm and torchvision by name, got network={self.network!r}. Use "
+                "network='torchvision/resnet18', say; a module of your own has its weights already."
+            )
+        if self.transfer == "probe":
+            if self.rho_a or self.patience is not None or self.crop != "resize":
+                raise ValueError(
+                    "transfer='probe' takes features of the middle of each image once, and fits a layer on them: it "
+                    "goes without rho_a, patience and crop. Use transfer='last-block'."
+                )
+            if self.augmentation not in (CROP_AND_FLIP, CROP_AND_FLIP[1:], ()):
+                raise ValueError("transfer='probe' does not augment: leave augmentation out.")
+            object.__setattr__(self, "augmentation", ())
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether a linear layer on features is all that is trained."""
+        return self.pretrained is not None and self.transfer == "probe"
+
+    @property
+    def marks(self) -> frozenset[int]:
+        """The updates behind which accuracy is measured."""
+        return frozenset(round(self.train_steps * (k + 1) / self.evaluations) for k in range(self.evaluations))
 
     @property
     def attack(self) -> PGDConfig | None:
@@ -122,14 +167,21 @@ class VictimConfig:
         """Every field as JSON values; a module, pipeline or function by its name and a digest of what it does.
 
         Without a ``train_size`` it and ``crop`` are left out, as in the configs of runs that were kept before there
-        were any.
+        were any; so are ``pretrained`` and ``transfer`` without weights to start from. These are told by their name
+        and digest.
 
         Raises:
-            ValueError: a function or pipeline holds what has no digest, such as an open file.
+            ValueError: a function or pipeline holds what has no digest, such as an open file; there are no such
+                weights.
         """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         if self.train_size is None:
             del values["train_size"], values["crop"]
+        if self.pretrained is None:
+            del values["pretrained"], values["transfer"]
+        else:
+            assert isinstance(self.network, str)
+            values["pretrained"] = describe_start(self.network, self.pretrained, self.train_size)
         if not isinstance(self.network, str):
             values["network"] = described("network", self.network)
         if callable(self.augmentation):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from torch.nn import functional as F
 from semtransforms.core.grid import to_float
 from semtransforms.core.hardware import autocast_dtype, keep_freed_memory, pick_device
 from semtransforms.core.keys import batch_epochs, fold_in
-from semtransforms.core.models import build_model
-from semtransforms.core.steps import Step, every_seconds, one_cycle, seeded_steps, step_decay
+from semtransforms.core.models import MODELS, build_model
+from semtransforms.core.steps import Step, every_seconds, half_cosine, one_cycle, seeded_steps, step_decay
 from semtransforms.data.images import check_labels
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, apply_at_test
 from semtransforms.evaluation.victims.accuracy import accuracy, robust_accuracy
 from semtransforms.evaluation.victims.config import VictimConfig
+from semtransforms.evaluation.victims.libraries import smallest_side
+from semtransforms.evaluation.victims.pretrained import build_from_library
+from semtransforms.evaluation.victims.probe import fit_probe, refuse_batches
 from semtransforms.evaluation.victims.progress import Progress
 from semtransforms.evaluation.victims.seen import TrainingSet, training_set
 from semtransforms.noise.pgd import perturb_view, update_weights
@@ -124,21 +127,24 @@ def train_victim(
     num_classes = int(max(labels.max(), test_labels.max())) + 1
     network = _build(config, num_classes, min(tests.images.shape[2:])).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seen = training_set(images, labels, clean, config, countermeasures)
+    dtype = autocast_dtype(config.precision, target)
+    exams = _tests_as_tried(tests, countermeasures)
+    if config.is_probe:
+        refuse_batches(countermeasures)
+        network, state = fit_probe(network, seen.data, exams, num_classes, config, dtype)
+        return replace(_judge(network, state, exams, config, dtype), passes=len(seen.data.labels))
     optimizer = torch.optim.SGD(
-        network.parameters(),
+        [weight for weight in network.parameters() if weight.requires_grad],
         lr=0.0,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
     )
-    dtype = autocast_dtype(config.precision, target)
     update = _update_of(network, optimizer, seen, num_classes, config, countermeasures, dtype)
-    exams = _tests_as_tried(tests, countermeasures)
     state = Progress.none(config.train_steps, target)
     path = None if checkpoint is None else Path(checkpoint).expanduser()
     save = _keep_in(path, state, network, optimizer, config, settings, countermeasures, seen.data)
 
-    marks = {round(config.train_steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
     with seeded_steps(
         config,
         len(seen.data.labels),
@@ -154,7 +160,7 @@ def train_victim(
             if state.out_of_patience(config.patience):
                 break
             state.record_update(*update(step))
-            if state.done in marks:
+            if state.done in config.marks:
                 tested = max(accuracy(network, each, dtype) for each in exams.values())
                 validated = None if seen.validation is None else accuracy(network, seen.validation, dtype)
                 state.record_accuracy(network, tested, validated)
@@ -171,7 +177,7 @@ def learning_rate_share(step: int, config: VictimConfig) -> float:
     """Share of the peak learning rate at an update, 0..1."""
     if config.schedule == "steps":
         return step_decay(step, config.decay_every, config.decay_factor)
-    return one_cycle(step, config.train_steps)
+    return (half_cosine if config.schedule == "cosine" else one_cycle)(step, config.train_steps)
 
 
 def _checked(name: str, images: Tensor | Sequence[Tensor], labels: Tensor, side: int | None) -> Tensor:
@@ -187,6 +193,15 @@ def _build(config: VictimConfig, num_classes: int, side: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if isinstance(config.network, str):
+            smallest_side(config.network, config.width)
+            if config.network not in MODELS:
+                return build_from_library(
+                    config.network,
+                    num_classes=num_classes,
+                    train_size=config.train_size,
+                    pretrained=config.pretrained,
+                    transfer=config.transfer,
+                )
             return build_model(config.network, num_classes=num_classes, image_size=side, width=config.width)
         if isinstance(config.network, nn.Module):
             return deepcopy(config.network)
