@@ -4,6 +4,7 @@ import builtins
 import hashlib
 import json
 import pickle
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from semtransforms.evaluation.copies import Copy
 from semtransforms.evaluation.countermeasures import parse_countermeasure
 from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.records import Record
+from semtransforms.evaluation.runs import plan_runs
 from semtransforms.evaluation.trainers import victims_by_name
 from semtransforms.evaluation.victims import FINE_TUNING, VictimConfig, train_victim, training
 from semtransforms.evaluation.victims.libraries import find, is_of_library
@@ -421,8 +424,20 @@ def test_a_killed_fine_tuning_goes_on(weights: Path, tmp_path: Path, monkeypatch
     assert replace(train(config, checkpoint=path), seconds=0) == replace(unbroken, seconds=0)
 
 
+def test_what_draws_nothing_is_run_once(weights: Path):
+    """Three times the same figure would be reported as a spread of 0 over three seeds."""
+    copies = [Copy(name, torch.zeros(0), {}) for name in ("clean", "published")]
+    victims = {"probe": starting(weights, "probe"), "fine-tune": starting(weights)}
+    countermeasures = {name: parse_countermeasure(name) for name in ("none", "greyscale")}
+    planned = plan_runs(copies, victims, countermeasures, seeds=(4, 5, 6))
+    runs = Counter((run.victim, run.countermeasure, run.copy.name) for run in planned)
+    once = {("probe", "none", copy.name) for copy in copies}
+    others = {(victim, name, "published") for victim in victims for name in countermeasures}
+    assert runs == Counter(dict.fromkeys({("fine-tune", "none", "clean"), *others}, 3) | dict.fromkeys(once, 1))
+
+
 def test_the_cosine():
-    """Kornblith et al.: from the peak to 0 along half a cosine."""
+    """The schedule that trainers know by this name: from the peak to 0 along half a cosine."""
     config = VictimConfig(train_steps=100, schedule="cosine")
     shares = [training.learning_rate_share(step, config) for step in range(100)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
