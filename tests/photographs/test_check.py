@@ -10,9 +10,10 @@ from owner import COLOUR, write_photographs
 from PIL import Image
 
 from semtransforms.data.sources import open_source
+from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.victims import VictimConfig
 from semtransforms.noise.methods import SEM_CLASSWISE
-from semtransforms.photographs.check import check_copy, draw
+from semtransforms.photographs.check import check_copy, draw, seconds_of_check
 from semtransforms.photographs.look import Found, look
 
 FITTED = replace(SEM_CLASSWISE, image_size=(16, 16), train_steps=1)
@@ -76,6 +77,8 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "8 other" in checked.verdict[0]
     assert checked.report == tmp_path / "report" / "report.html"
     assert checked.report.is_file()
+    trained = sum(run.passes * (run.train_size / 16) ** 2 for run in EvaluationReport.load(tmp_path / "report").records)
+    assert seconds_of_check(found, FITTED, passes=trained, read=0) == pytest.approx(1)  # what was announced
     checked = check_copy(found, swapped, FITTED, tmp_path / "other", device="cpu", progress=False)
     assert checked.learned is not None
     assert checked.learned < 0.2
