@@ -89,7 +89,7 @@ def check_on_samples(
     """
     if isinstance(clean, Labelled):
         size = (clean.images.shape[2], clean.images.shape[3])
-        for network in {config.network for config in configs.values() if config.pretrained is None}:
+        for network in dict.fromkeys(config.network for config in configs.values() if config.pretrained is None):
             if is_of_library(network):
                 _try_size(network, size, train_size=None)
     classes = clean.labels.unique()  # type: ignore[no-untyped-call]
@@ -155,7 +155,7 @@ def _try_size(network: Any, size: tuple[int, int] | None, **start: Any) -> None:
         built = build_from_library(network, num_classes=2, **start)
         try:
             built(torch.zeros(2, 3, height, width))
-        except Exception as error:  # networks raise one or the other
+        except Exception as error:  # each library raises its own
             raise ValueError(
                 f"network {network!r} does not take images of {height}x{width} px ({error}). Pass train_sizes=({own},) "
                 f"(--train-size {own}), the size that it was made for, or take another network."
