@@ -23,8 +23,8 @@ from examples.reproduce.photographs import FILES, ROOT, SEED, read
 from semtransforms import NoiseGenerator, VictimConfig, evaluate
 from semtransforms.core.files import read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
+from semtransforms.core.pretrained.network import TRANSFERS
 from semtransforms.evaluation.victims import FINE_TUNING, PROBE, quick
-from semtransforms.evaluation.victims.pretrained import TRANSFERS
 
 BATCH = 64
 

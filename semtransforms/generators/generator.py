@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from semtransforms.core import hub
 from semtransforms.core.checks import check_integer
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import writing
@@ -21,7 +22,6 @@ from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.core.keys import image_keys, index_keys
 from semtransforms.data.images import check_labels
-from semtransforms.generators import hub
 from semtransforms.generators.card import check_card
 from semtransforms.generators.checks import check_pixels, check_surrogate_weights
 from semtransforms.generators.names import resolve
@@ -330,7 +330,7 @@ class NoiseGenerator:
             repo_id: ``org/name``, made if missing.
             private: whether only you and your organisation may read it; ``None`` is the organisation's default.
             token: for the Hub; default: the one of ``hf auth login`` or ``HF_TOKEN``.
-            options: those of :func:`semtransforms.generators.hub.push`, such as ``branch`` and ``commit_message``.
+            options: those of :func:`semtransforms.core.hub.push`, such as ``branch`` and ``commit_message``.
 
         Returns:
             The commit's address.

@@ -22,8 +22,9 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from semtransforms.cli import app
+from semtransforms.core import hub
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.generators import hub, names
+from semtransforms.generators import names
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.ntga import RecordedNoise
