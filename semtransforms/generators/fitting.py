@@ -103,7 +103,7 @@ def fit_generator(
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     config = replace(config, num_classes=num_classes, image_size=(height, width))
     surrogate = FITTED_BY[engine](data, config, _Run(target, checkpoint, checkpoint_every, progress))
-    return NoiseGenerator(surrogate, config, classes=data.classes)
+    return NoiseGenerator(surrogate, _without_paths(config), classes=data.classes)
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,13 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     eot = build_eot(config.eot)
     surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
-        surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        [weight for weight in surrogate.parameters() if weight.requires_grad],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
     )
-    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
+    described = json.dumps(_without_paths(config).to_dict(), sort_keys=True)
+    description = {"config": described, "data": data.sha256()}
     first = _resume(checkpoint, surrogate, optimizer, config, description)
 
     def save(done: int) -> None:
@@ -174,11 +178,24 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
                 _check_finite(loss, done, config)
                 rate = (done - first) * config.batch_size / (time.perf_counter() - started)
                 bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}, {rate:.0f} images/s")
+    if isinstance(surrogate, Classwise) and surrogate.guides:
+        from semtransforms.noise.guided import fit_heads
+
+        fit_heads(surrogate.guides, images, labels, progress=run.progress)
     # behind the checkpoint, which goes on in full precision: what is fitted is what is saved, published and loaded
     round_to_half(surrogate)
     if config.fitted_on == "clean":
         _check_learned(surrogate, images, labels, config)
     return surrogate
+
+
+def _without_paths(config: GeneratorConfig) -> GeneratorConfig:
+    """The config with pretrained weights named by file and digest: a path tells of the owner's machine."""
+    if not config.pretrained:
+        return config
+    from semtransforms.noise.guided import named  # imports torchvision, which costs seconds
+
+    return named(config, config.pretrained)
 
 
 # how the surrogate of each kind of engine comes to be

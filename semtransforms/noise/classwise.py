@@ -35,6 +35,7 @@ class Classwise(nn.Module):
         size: (height, width) of a period, in pixels.
         rho_u: radius, a fraction of the pixel range.
         seed: of the noise before the fit, uniform in the ball.
+        guides: pretrained surrogates with a layer each, which are saved with it.
 
     Attributes:
         noises: float32 (C * V, 3, height, width), fractions of the pixel range, class by class.
@@ -46,10 +47,19 @@ class Classwise(nn.Module):
     momentum: Tensor
 
     def __init__(
-        self, network: nn.Module, *, num_classes: int, count: int, size: tuple[int, int], rho_u: float, seed: int
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        count: int,
+        size: tuple[int, int],
+        rho_u: float,
+        seed: int,
+        guides: nn.ModuleList | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.guides = nn.ModuleList() if guides is None else guides
         keys = fold_in(index_keys(torch.arange(num_classes * count), seed), _START)
         start = (2 * keyed_uniform(keys, (3, *size)) - 1) * rho_u
         self.count = count

@@ -204,10 +204,24 @@ class ClasswiseEngine(NetworkEngine):
     """Noises of each class, found with a network along the fit: an image gets a window of one."""
 
     @classmethod
+    def check(cls, config: GeneratorConfig) -> None:
+        """As of a network; and whether the pretrained surrogates can be had."""
+        super().check(config)
+        if config.pretrained:
+            from semtransforms.noise.guided import check_pretrained  # imports torchvision, which costs seconds
+
+            check_pretrained(config.pretrained)
+
+    @classmethod
     def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
         """The network, and the noises before a fit."""
         assert config.num_classes is not None
         assert config.image_size is not None
+        guides = None
+        if config.pretrained:
+            from semtransforms.noise.guided import build_guides
+
+            guides = build_guides(config.pretrained, config.num_classes, with_weights=not stored)
         return Classwise(
             super().build(config, stored),
             num_classes=config.num_classes,
@@ -215,6 +229,7 @@ class ClasswiseEngine(NetworkEngine):
             size=config.image_size,
             rho_u=config.rho_u,
             seed=config.seed,
+            guides=guides,
         )
 
     @property
@@ -225,17 +240,28 @@ class ClasswiseEngine(NetworkEngine):
 
     @property
     def smallest(self) -> int:
-        """One pixel: the network is not asked."""
-        return 1
+        """One pixel where the network is not asked."""
+        return super().smallest if self.config.pretrained else 1
 
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        """A window of a noise of the class."""
+        """A window of a noise of the class, driven on where there are pretrained surrogates."""
         device = self.device
-        drawn = self.classwise.noise(to_float(images.to(device)), labels.to(device), keys.to(device))
+        pixels, labels, keys = to_float(images.to(device)), labels.to(device), keys.to(device)
+        drawn = self.classwise.noise(pixels, labels, keys)
+        if self.classwise.guides:
+            from semtransforms.noise.guided import drive
+
+            drawn = drive(
+                self.classwise.network, self.classwise.guides, pixels, labels, drawn, keys=keys, config=self.config,
+                eot=self.eot, dtype=autocast_dtype(self.config.precision, device),
+            )  # fmt: skip
         return quantize(drawn, self.config.rho_u).cpu()
 
     def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
-        """The window that fits an image best, taken off: there is no loop, and no key is needed."""
+        """The window that fits an image best, taken off: there is no loop, and no key is needed.
+
+        What pretrained surrogates added to it stays.
+        """
         device = self.device
         found = self.classwise.found(to_float(images.to(device)), labels.to(device))
         return quantize(-found, self.config.rho_u).cpu()
