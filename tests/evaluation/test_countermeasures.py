@@ -621,6 +621,8 @@ def test_every_name_is_one_of_these():
         ("clean-share-nan", "clean-share-nan.*above 0"),
         ("protected-classes-a", "protected-classes-a.*protected-classes-0,1"),
         ("protected-class-share-0", "protected-class-share-0.*above 0"),
+        ("pairs-0", "pairs-0.*>= 1.*pairs-500"),
+        ("pairs-500-label", "pairs-500-label.*pairs-500"),
         ("informed-same-seed", "needs the published generator.*InformedTrainer"),
     ],
 )

@@ -7,7 +7,9 @@ from semtransforms.evaluation.countermeasures.base import (
     apply_stored,
 )
 from semtransforms.evaluation.countermeasures.informed import InformedTrainer, PublishedGenerator
+from semtransforms.evaluation.countermeasures.learned import Learned, let_learn
 from semtransforms.evaluation.countermeasures.names import KNOWN, parse_countermeasure
+from semtransforms.evaluation.countermeasures.pairs import HoldsPairs
 from semtransforms.evaluation.countermeasures.partial import CleanOnly, CleanShare, ProtectedClasses
 from semtransforms.evaluation.countermeasures.stored import ImageMap, Purifier
 
@@ -16,13 +18,16 @@ __all__ = [
     "CleanOnly",
     "CleanShare",
     "Countermeasure",
+    "HoldsPairs",
     "ImageMap",
     "InformedTrainer",
+    "Learned",
     "ProtectedClasses",
     "PublishedGenerator",
     "Purifier",
     "apply_at_test",
     "apply_before_resize",
     "apply_stored",
+    "let_learn",
     "parse_countermeasure",
 ]

@@ -18,6 +18,7 @@ from semtransforms.evaluation.countermeasures.batch import (
     randaugment,
 )
 from semtransforms.evaluation.countermeasures.linear import LinearRemoval
+from semtransforms.evaluation.countermeasures.pairs import HoldsPairs
 from semtransforms.evaluation.countermeasures.partial import (
     CleanOnly,
     CleanShare,
@@ -53,11 +54,11 @@ def _parse_one(name: str) -> Countermeasure:
             f"countermeasure {name!r} needs the published generator: evaluate(..., generator=...) builds it for "
             "'informed-same-seed' and 'informed-other-seed', or use InformedTrainer(generator, seed=...) yourself"
         )
-    kind, _, value = name.rpartition("-")
-    if kind in _WITH_VALUE:
+    kind = max((kind for kind in _WITH_VALUE if name.startswith(f"{kind}-")), key=len, default=None)
+    if kind is not None:
         build, example = _WITH_VALUE[kind]
         try:
-            return build(value)
+            return build(name.removeprefix(f"{kind}-"))
         except ValueError as error:
             reason = str(error).rstrip(".")
             raise ValueError(f"countermeasure {name!r}: {reason}. Write, say, {kind}-{example}.") from None
@@ -76,12 +77,19 @@ _PLAIN: dict[str, Callable[[], Countermeasure]] = {
     "ueraser": UEraser,
 }
 
-# with what follows the last hyphen, and an example of it
+
+def _holds_pairs(text: str) -> HoldsPairs:
+    count = text.removesuffix("-labels")
+    return HoldsPairs(int(count), by_label=count != text)
+
+
+# with what follows the hyphen, and an example of it
 _WITH_VALUE: dict[str, tuple[Callable[[str], Countermeasure], str]] = {
     "jpeg": (lambda text: jpeg(int(text)), "10"),
     "bit-depth": (lambda text: bit_depth(int(text)), "4"),
     "clean-share": (lambda text: CleanShare(float(text)), "20"),
     "clean-only": (lambda text: CleanOnly(float(text)), "20"),
+    "pairs": (_holds_pairs, "500"),
     "protected-classes": (lambda text: ProtectedClasses(tuple(map(int, text.split(",")))), "0,1"),
     "protected-class-share": (lambda text: ProtectedClassShare(float(text)), "50"),
 }
