@@ -601,7 +601,9 @@ def test_names_come_back(name):
 
 def test_every_name_is_one_of_these():
     """A countermeasure that the table of names lost would be missed by nobody."""
-    assert {"none", *FIXED, *PER_IMAGE, *MIXTURES, "linear-removal", "clean-share-20", "clean-only-20"} <= set(KNOWN)
+    assert {"none", *FIXED, *PER_IMAGE, *MIXTURES, "linear-removal", "d-vae", "pairs-500", "clean-share-20"} <= set(
+        KNOWN
+    )
     stored = {name for name in KNOWN[1:] if one(name).acts_on == "stored"}
     assert stored == set(KNOWN[1:]) - {*PER_IMAGE, *MIXTURES}
 

@@ -1,12 +1,14 @@
 """Trainers who learn to take the noise off, on made images: how near they come to the originals, counted in NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from semtransforms.data.loading import Labelled
-from semtransforms.evaluation.countermeasures import HoldsPairs, parse_countermeasure
-from semtransforms.evaluation.countermeasures.learned import let_learn
+from semtransforms.evaluation.countermeasures import DVAE, HoldsPairs, parse_countermeasure
+from semtransforms.evaluation.countermeasures.learned import in_chunks, let_learn
 from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.victims import VictimConfig
 from semtransforms.evaluation.victims.seen import training_set
@@ -156,6 +158,44 @@ def test_names_of_pairs_come_back():
     assert (labels.name, labels.count, labels.by_label) == ("pairs-100-labels", 100, True)
     with pytest.raises(ValueError, match=r"'pairs-many'.*Write, say, pairs-500"):
         parse_countermeasure("pairs-many")
+
+
+def signs(images, labels):
+    """A fixed pattern of random signs, 8 grey levels, for each class."""
+    patterns = np.random.default_rng(7).choice([-8, 8], (2, 3, SIDE, SIDE)).astype(np.int16)
+    return (images.to(torch.int16) + torch.from_numpy(patterns)[labels]).to(torch.uint8)
+
+
+def purified(data):
+    """The images without what the class says of their noise, and the images rebuilt."""
+    (fitted,) = let_learn([DVAE(steps=50)], data, seed=0, device=torch.device("cpu"), progress=False)
+    return in_chunks(fitted.first.without_noise, data, fitted.device), fitted.on_stored(data, seed=0).images
+
+
+def test_a_purifier_learns_a_classs_pattern_from_the_protected_images_alone():
+    """An autoencoder that is told nothing by the class takes the image away with the noise."""
+    data = made(signs, 32)
+    left, rebuilt = purified(data)
+    assert error(data.images, data.clean) == 64
+    assert error(left, data.clean) < 0.7 * 64
+    noise, after = (each.double() - data.clean for each in (data.images, rebuilt))
+    assert float((after * noise).sum() / noise.square().sum()) < 0.5  # of the pattern in the images rebuilt
+
+
+def test_labels_that_say_nothing_of_the_noise_give_no_pattern():
+    """What is taken off must be what the class tells, not a blur."""
+    data = made(signs, 32)
+    mixed = replace(data, labels=data.labels[torch.randperm(32, generator=torch.Generator().manual_seed(1))])
+    assert error(purified(mixed)[0], data.clean) > 0.85 * 64
+
+
+def test_a_purifier_takes_images_of_any_size_and_test_images_without_labels():
+    """Sides that no cell divides must come back as they were."""
+    clean = slopes(8, side=10)[:, :, :, :7]
+    data = Labelled(clean, torch.arange(8) % 2)
+    (fitted,) = let_learn([DVAE(steps=1)], data, seed=0, device=torch.device("cpu"), progress=False)
+    assert fitted.on_stored(data, seed=0).images.shape == clean.shape
+    assert torch.equal(fitted.at_test(clean[:3]), fitted.at_test(clean)[:3])
 
 
 def judged(*countermeasures):

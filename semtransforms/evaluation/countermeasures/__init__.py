@@ -6,6 +6,7 @@ from semtransforms.evaluation.countermeasures.base import (
     apply_before_resize,
     apply_stored,
 )
+from semtransforms.evaluation.countermeasures.dvae import DVAE
 from semtransforms.evaluation.countermeasures.informed import InformedTrainer, PublishedGenerator
 from semtransforms.evaluation.countermeasures.learned import Learned, let_learn
 from semtransforms.evaluation.countermeasures.names import KNOWN, parse_countermeasure
@@ -14,6 +15,7 @@ from semtransforms.evaluation.countermeasures.partial import CleanOnly, CleanSha
 from semtransforms.evaluation.countermeasures.stored import ImageMap, Purifier
 
 __all__ = [
+    "DVAE",
     "KNOWN",
     "CleanOnly",
     "CleanShare",

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from semtransforms.core.grid import to_bytes, to_float
 from semtransforms.core.hardware import pick_device
 from semtransforms.core.steps import Step, one_cycle, seeded_steps
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures.base import Countermeasure, apply_stored
+from semtransforms.evaluation.countermeasures.stored import CHUNK_PIXELS
 
 
 class Learned(Countermeasure):
@@ -75,6 +77,28 @@ class Course:
     batch_size: int
     learning_rate: float
     seed: int
+
+
+def unnamed(images: Tensor) -> Labelled:
+    """Test images, whose labels nobody knows: label 0 for all."""
+    return Labelled(images, torch.zeros(len(images), dtype=torch.int64))
+
+
+@torch.no_grad()
+def in_chunks(function: Callable[[Tensor, Tensor], Tensor], data: Labelled, device: torch.device) -> Tensor:
+    """A function of images and labels, applied to stored images part by part.
+
+    Args:
+        function: float32 (N, 3, H, W) in [0, 1] and int64 (N,), both on the device, to float of the shape of the first.
+        data: the images and their labels.
+        device: where to compute.
+
+    Returns:
+        uint8 (N, 3, H, W): whole grey levels.
+    """
+    count = max(1, CHUNK_PIXELS // data.images.shape[2:].numel())
+    parts = zip(torch.split(data.images, count), torch.split(data.labels, count), strict=True)
+    return torch.cat([to_bytes(function(to_float(some.to(device)), named.to(device))).cpu() for some, named in parts])
 
 
 def batch_of(pixels: int, side: int, count: int) -> int:

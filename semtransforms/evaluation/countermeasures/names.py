@@ -17,6 +17,7 @@ from semtransforms.evaluation.countermeasures.batch import (
     mixup,
     randaugment,
 )
+from semtransforms.evaluation.countermeasures.dvae import DVAE
 from semtransforms.evaluation.countermeasures.linear import LinearRemoval
 from semtransforms.evaluation.countermeasures.pairs import HoldsPairs
 from semtransforms.evaluation.countermeasures.partial import (
@@ -68,6 +69,7 @@ def _parse_one(name: str) -> Countermeasure:
 _PLAIN: dict[str, Callable[[], Countermeasure]] = {
     **{name: partial(Purifier, function, name) for name, function in CHANGES.items()},
     "linear-removal": LinearRemoval,
+    "d-vae": DVAE,
     "cutout": partial(Augmentation, cutout, "cutout"),
     "mixup": partial(Mixture, mixup, "mixup"),
     "cutmix": partial(Mixture, cutmix, "cutmix"),

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semtransforms.core.checks import check_integer
-from semtransforms.core.grid import to_bytes, to_float
+from semtransforms.core.grid import to_float
 from semtransforms.core.steps import Step
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures.base import Countermeasure
-from semtransforms.evaluation.countermeasures.learned import Course, Learned, batch_of, train
+from semtransforms.evaluation.countermeasures.learned import Course, Learned, batch_of, in_chunks, train, unnamed
 from semtransforms.evaluation.countermeasures.partial import clean_images, draw_rows
-from semtransforms.evaluation.countermeasures.stored import CHUNK_PIXELS
 
 
 class Remover(nn.Module):
@@ -107,7 +106,7 @@ class HoldsPairs(Learned):
         network = train(
             lambda: Remover(classes), loss, self.count, course, title=self.name, device=device, progress=progress
         )
-        return _TakesOff(self.name, network, rows)
+        return _TakesOff(self.name, network, rows, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,16 +117,18 @@ class _TakesOff(Countermeasure):
         name: for records.
         network: a :class:`Remover`.
         rows: int64, the images that the trainer has the originals of.
+        device: of the network.
     """
 
     name: str
     network: nn.Module
     rows: Tensor
+    device: torch.device
     acts_on = "stored"
 
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The originals where the trainer holds them, all others cleaned."""
-        images = self._cleaned(data.images, data.labels)
+        images = in_chunks(self.network, data, self.device)
         images[self.rows] = clean_images(data, self.name)[self.rows]
         return replace(data, images=images)
 
@@ -135,13 +136,4 @@ class _TakesOff(Countermeasure):
         """Cleaned too, where that needs no label."""
         if self.network.classes:
             return images
-        return self._cleaned(images, torch.zeros(len(images), dtype=torch.int64))
-
-    @torch.no_grad()
-    def _cleaned(self, images: Tensor, labels: Tensor) -> Tensor:
-        device = next(self.network.parameters()).device
-        count = max(1, CHUNK_PIXELS // images.shape[2:].numel())
-        parts = zip(torch.split(images, count), torch.split(labels, count), strict=True)
-        return torch.cat(
-            [to_bytes(self.network(to_float(some.to(device)), named.to(device))).cpu() for some, named in parts]
-        )
+        return in_chunks(self.network, unnamed(images), self.device)
