@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from torchvision.transforms.v2.functional import equalize
+
 from semtransforms.core.names import unknown
 from semtransforms.evaluation.countermeasures.base import Countermeasure
 from semtransforms.evaluation.countermeasures.batch import (
     Augmentation,
     Mixture,
+    augmix,
+    channel_shuffle,
     colour_jitter,
     cutmix,
     cutout,
     gaussian_noise,
     mixup,
     randaugment,
+    random_resized,
+    warp,
 )
 from semtransforms.evaluation.countermeasures.dvae import DVAE
 from semtransforms.evaluation.countermeasures.linear import LinearRemoval
@@ -26,7 +32,7 @@ from semtransforms.evaluation.countermeasures.partial import (
     ProtectedClasses,
     ProtectedClassShare,
 )
-from semtransforms.evaluation.countermeasures.stored import Purifier, bit_depth, jpeg
+from semtransforms.evaluation.countermeasures.stored import ImageMap, Purifier, bit_depth, jpeg
 from semtransforms.evaluation.countermeasures.ueraser import UEraser
 from semtransforms.views.catalogue import CHANGES
 
@@ -70,6 +76,11 @@ _PLAIN: dict[str, Callable[[], Countermeasure]] = {
     **{name: partial(Purifier, function, name) for name, function in CHANGES.items()},
     "linear-removal": LinearRemoval,
     "d-vae": DVAE,
+    "equalise": partial(ImageMap, equalize, "equalise"),
+    "random-resized": partial(Augmentation, random_resized, "random-resized"),
+    "warp": partial(Augmentation, warp, "warp"),
+    "channel-shuffle": channel_shuffle,
+    "augmix": partial(Augmentation, augmix, "augmix"),
     "cutout": partial(Augmentation, cutout, "cutout"),
     "mixup": partial(Mixture, mixup, "mixup"),
     "cutmix": partial(Mixture, cutmix, "cutmix"),
