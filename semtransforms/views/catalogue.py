@@ -85,7 +85,8 @@ def _frequencies(images: Tensor, low: float, high: float) -> Tensor:
     columns = 2 * torch.fft.rfftfreq(width, device=images.device)
     radius = torch.hypot(rows, columns)
     kept = ((radius >= low) | (radius == 0)) & (radius <= high)
-    return torch.fft.irfft2(torch.fft.rfft2(images) * kept, s=(height, width)).clamp(0, 1)
+    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * kept, s=(height, width))
+    return found.clamp(0, 1)
 
 
 @torch.no_grad()
