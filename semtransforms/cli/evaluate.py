@@ -21,7 +21,7 @@ VICTIMS_HELP = (
     "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping; with --pretrained: probe, "
     "fine-tune, last-block."
 )
-NETWORK_HELP = "The trainer's network; convnet suits a CPU. Also timm/NAME and torchvision/NAME."
+NETWORK_HELP = "The trainer's network; convnet suits a CPU. resnet18, vit, ...; timm/NAME and torchvision/NAME."
 PRETRAINED_HELP = (
     "Weights that a network of timm or torchvision starts from: a file, a folder as on the Hub, the name of published "
     "weights, or default."
