@@ -218,7 +218,7 @@ def test_an_evaluation_names_who_holds_pairs_apart():
     (row,) = [each for each in report.records if each.countermeasure == "pairs-20"]
     assert row.test_accuracy_processed is not None
     (verdict,) = report.verdict()
-    assert f"pairs-20 ({100 * row.peak_test_accuracy:.0f} %)" in verdict
+    assert f"{100 * row.peak_test_accuracy:.0f} % (pairs-20)" in verdict
     assert verdict.index("Not counted") < verdict.index("pairs-20")
 
 

@@ -56,6 +56,11 @@ class Row(NamedTuple):
         return any(part.startswith(WITH_CLEAN_IMAGES) for part in self.countermeasure.split("+"))
 
     @property
+    def holds_pairs(self) -> bool:
+        """Whether they learned from originals and their protected copies to take the noise off the others."""
+        return any(part.startswith("pairs-") for part in self.countermeasure.split("+"))
+
+    @property
     def draws(self) -> bool:
         """Whether another seed gives another figure: a probe takes its features once and draws nothing."""
         return self.trainer.transfer != "probe" or self.countermeasure != NONE

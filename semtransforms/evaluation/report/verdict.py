@@ -148,13 +148,14 @@ def _caveats(summary: Summary, copy: str, best: Mapping[Row, float], shares: Map
         sentences.append(f"Trainers that cannot be compared with the clean copy: {lone} of {len(best)}.")
     if places := dict.fromkeys(row.trainer.place for row in cells if row.trainer.place):
         sentences.append(f"Sizes and crops tried: {', '.join(places)}; a trainer at others may learn more.")
-    mixed: dict[str, float] = {}  # countermeasure -> the most that any trainer reaches with it
-    for row, cell in cells.items():
-        if row.has_clean_images and cell.best is not None:
-            mixed[row.countermeasure] = max(cell.best, mixed.get(row.countermeasure, 0.0))
-    if mixed:
-        listed = ", ".join(f"{name} ({percent(reached)})" for name, reached in mixed.items())
-        sentences.append(f"Not counted, since clean images of the owner were trained on: {listed}.")
+    if mixed := dict.fromkeys(row.countermeasure for row in cells if row.has_clean_images):
+        sentences.append(f"Not counted, since clean images of the owner were trained on: {', '.join(mixed)}.")
+    held = {row: cell.best for row, cell in cells.items() if row.holds_pairs and cell.best is not None}
+    if held:
+        top = max(held, key=held.__getitem__)
+        sentences.append(
+            f"Of them, who holds originals with their copies reaches {percent(held[top])} ({top.countermeasure})."
+        )
     if diverged := sum(cell.diverged for cell in cells.values()):
         runs = sum(cell.runs for cell in cells.values())
         sentences.append(f"Runs that diverged and are left out, which is no protection: {diverged} of {runs}.")
