@@ -68,11 +68,11 @@ TRAINERS: Mapping[str, Known] = {
     "gaussian-noise": Known("-", "1"),
     "ueraser": Known(_UERASER, "5"),
     "linear-removal": Known("Sandoval-Segura et al., NeurIPS 2023", "1, and minutes before"),
-    "d-vae": Known("Yu et al., ICML 2024, smaller here", "1, and 3 to 10 minutes before"),
+    "d-vae": Known("Yu et al., ICML 2024, smaller here", "1, and 2 minutes before"),
     "informed-same-seed": Known("this package: holds your generator and seed", "1, and as long as the protection took"),
     "informed-other-seed": Known("this package: holds your generator", "1, and as long as the protection took"),
-    "pairs-500": Known("this package: holds 500 originals", "1, and 2 to 6 minutes before"),
-    "pairs-500-labels": Known("this package: holds 500 originals", "1, and 2 to 6 minutes before"),
+    "pairs-500": Known("this package: holds 500 originals", "1, and 2 minutes before"),
+    "pairs-500-labels": Known("this package: holds 500 originals", "1, and 2 minutes before"),
 }
 
 # "quick" is quick as the protocol of that name is, and goes with no other one
