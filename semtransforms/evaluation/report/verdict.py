@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from semtransforms.evaluation.records import CLEAN, NONE
 from semtransforms.evaluation.report.summary import Row, Summary, percent, radius_text
+from semtransforms.evaluation.sets import STANDARD, not_played
 
 # Of what the clean copy teaches. Up to the first a copy is mostly, up to the second partly protected.
 QUARTERS = (0.25, 0.5, 0.75)
@@ -149,9 +150,17 @@ def _caveats(summary: Summary, copy: str, best: Mapping[Row, float], shares: Map
         sentences.append(f"Sizes and crops tried: {', '.join(places)}; a trainer at others may learn more.")
     if mixed := dict.fromkeys(row.countermeasure for row in cells if row.has_clean_images):
         sentences.append(f"Not counted, since clean images of the owner were trained on: {', '.join(mixed)}.")
+    held = {row: cell.best for row, cell in cells.items() if row.holds_pairs and cell.best is not None}
+    if held:
+        top = max(held, key=held.__getitem__)
+        sentences.append(
+            f"Of them, who holds originals with their copies reaches {percent(held[top])} ({top.countermeasure})."
+        )
     if diverged := sum(cell.diverged for cell in cells.values()):
         runs = sum(cell.runs for cell in cells.values())
         sentences.append(f"Runs that diverged and are left out, which is no protection: {diverged} of {runs}.")
+    if missing := not_played(name for row in best for name in names_of(row)):
+        sentences.append(f"Not played, of the trainers that an owner must know: {', '.join(missing)}.")
     once = sum(row.draws and (found := cells[row].accuracy) is not None and found.n == 1 for row in best)
     if once == len(best) == 1:
         sentences.append("This rests on one trainer and one seed.")
@@ -162,6 +171,22 @@ def _caveats(summary: Summary, copy: str, best: Mapping[Row, float], shares: Map
     if any(row.draws and (found := summary.cells[CLEAN, row].accuracy) and found.n == 1 for row in clean):
         sentences.append("The clean copy, which this is compared with, was tried with one seed only.")
     return sentences
+
+
+def names_of(row: Row) -> list[str]:
+    """The named trainers that a row stands for.
+
+    Args:
+        row: trainer and countermeasure.
+    """
+    trainer, way = row.trainer, row.trainer.transfer or STANDARD
+    if trainer.rho_a or trainer.stops_early:
+        return []
+    if row.countermeasure != NONE:
+        return [row.countermeasure] if way == STANDARD else []
+    if way != STANDARD or trainer.train_size is None:
+        return [way]
+    return [way, "shrink", *(["random-resized"] if trainer.crop == "random-resized" else [])]  # photographs, resized
 
 
 def who(row: Row, summary: Summary) -> str:
