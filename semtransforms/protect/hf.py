@@ -12,7 +12,7 @@ import torch
 from datasets.utils._dill import pklregister
 from torch import Tensor
 
-from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_rgb
+from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_rgb, without_colour_key
 from semtransforms.protect.batch import check_class_count
 
 
@@ -62,6 +62,11 @@ class MapFunction:
             ValueError: a column does not exist, an image does not decode, a label is missing or out of range, the
                 label column has another number of classes than the generator.
         """
+        if not isinstance(batch, Mapping):
+            raise TypeError(
+                f"this function takes batches with all columns, got a {type(batch).__name__}. Leave input_columns out: "
+                "dataset.map(..., batched=True)."
+            )
         for name in (self.image_column, self.label_column):
             if name not in batch:
                 raise ValueError(
@@ -125,7 +130,7 @@ class MapFunction:
                     f"row out with dataset.select. {_origin(rows)}"
                 ) from error
             try:
-                images.append(to_rgb(image))
+                images.append(to_rgb(without_colour_key(image)))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{place} {error} {_origin(rows)}") from error
         return images
