@@ -164,7 +164,7 @@ class NoiseStore:
         shapes: NDArray[np.integer[Any]],
         compute: Compute,
         *,
-        images: NDArray[np.uint32] | None = None,
+        images: NDArray[np.uint64] | None = None,
         description: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> NoiseStore:
@@ -178,7 +178,7 @@ class NoiseStore:
             shapes: int (N, 2), height and width of every image.
             compute: ``compute(start, stop)`` gives the noise of images start..stop-1 in pieces, each int8
                 (n, 3, H, W) or a list of n int8 (3, H, W).
-            images: uint32 (N,), checksums of the images, filled in by ``compute``; None where they are not there.
+            images: uint64 (N,), checksums of the images, filled in by ``compute``; None where they are not there.
             description: what the noise depends on, JSON values, kept in the manifest.
             progress: show a progress bar (images/s, time left).
 
@@ -280,7 +280,7 @@ def _fill(
     folder: Path,
     missing: list[Part],
     shapes: NDArray[np.int64],
-    images: NDArray[np.uint32] | None,
+    images: NDArray[np.uint64] | None,
     compute: Compute,
     progress: bool,
 ) -> None:

@@ -30,7 +30,7 @@ class Survey(NamedTuple):
     digest: str
     labels: NDArray[Any]
     shapes: NDArray[np.int64] | None = None
-    checksums: NDArray[np.uint32] | None = None
+    checksums: NDArray[np.uint64] | None = None
 
 
 def survey(dataset: Any, rows: NDArray[np.int64], read: Read, progress: bool) -> Survey:
@@ -135,7 +135,7 @@ def _survey_samples(dataset: Any, rows: NDArray[np.int64], read: Read, progress:
     first = int(rows[0])
     # asked anew: what reads for us may keep what it has read
     check_same(checksums[0], read_pixels(dataset, first)[0].numpy().transpose(1, 2, 0), first)
-    return Survey(digest.hexdigest(), np.asarray(labels), np.asarray(shapes), np.array(checksums, np.uint32))
+    return Survey(digest.hexdigest(), np.asarray(labels), np.asarray(shapes), np.array(checksums, np.uint64))
 
 
 def check_same(checksum: int | None, pixels: NDArray[np.uint8], index: int) -> None:

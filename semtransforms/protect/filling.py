@@ -37,7 +37,7 @@ class Filling:
         rows: int64 (N,), positions of the images to protect.
         read: reads one of them: uint8 (3, H, W) and its label.
         shapes: int64 (N, 2), heights and widths; ``None`` for an image folder, whose files are asked.
-        checksums: uint32 (N,), what the images were when they were looked at, where each was read.
+        checksums: uint64 (N,), what the images were when they were looked at, where each was read.
         labels: int64 (N,), the generator's.
         generator: makes the noise.
         seed, noise_size, visibility, batch_size, device, progress: as for ``ProtectedDataset``.
@@ -50,7 +50,7 @@ class Filling:
     rows: NDArray[np.int64]
     read: Read
     shapes: NDArray[np.int64] | None
-    checksums: NDArray[np.uint32] | None
+    checksums: NDArray[np.uint64] | None
     labels: Tensor
     generator: NoiseGenerator
     seed: int
@@ -75,7 +75,7 @@ class Filling:
         self._check_sizes(self.shapes)
         scale = self.scale
         made = np.array([scale.made_at(*shape) for shape in self.shapes.tolist()])
-        images = np.zeros(len(self.rows), np.uint32)
+        images = np.zeros(len(self.rows), np.uint64)
         compute = partial(self._compute, images)
         return NoiseStore.build(
             self.folder, made, compute, images=images, description=self.description, progress=self.progress
@@ -97,7 +97,7 @@ class Filling:
                 "it, or leave it out (torch.utils.data.Subset)."
             )
 
-    def _compute(self, checksums: NDArray[np.uint32], start: int, stop: int) -> Iterator[Sequence[Tensor]]:
+    def _compute(self, checksums: NDArray[np.uint64], start: int, stop: int) -> Iterator[Sequence[Tensor]]:
         assert self.shapes is not None
         scale = self.scale
         device = getattr(self.generator, "device", "cpu") if self.device is None else self.device

@@ -90,7 +90,7 @@ class Journal:
             yield journal
         except BaseException:
             if fresh and not any((files / name).is_file() for name in journal._finished):
-                journal.keep_only((), ())
+                journal.keep_only(())
                 shutil.rmtree(folder)
             raise
 
@@ -124,12 +124,11 @@ class Journal:
         with explained("OUT", self._files):
             write_atomically(self._files / name, data, mode=mode)
 
-    def keep_only(self, names: Iterable[str], folders: Iterable[str]) -> int:
+    def keep_only(self, names: Iterable[str]) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.
 
         Args:
             names: files to keep.
-            folders: folders to keep, empty or not.
 
         Returns:
             How many files are no longer there.
@@ -144,7 +143,7 @@ class Journal:
                     (self._files / name).unlink(missing_ok=True)
                 del self._finished[name]
             # a folder comes after its sub-folders
-            for name in sorted(self._folders - {f"{folder}/" for folder in folders}, reverse=True):
+            for name in sorted(self._folders, reverse=True):
                 with suppress(OSError):  # not empty
                     (self._files / name).rmdir()
                     self._folders.remove(name)

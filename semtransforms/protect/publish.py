@@ -25,17 +25,19 @@ from semtransforms.core.checks import check_integer, check_number
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE
+from semtransforms.data.metadata import METADATA, PROTECTION
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.sources import Source, reason
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
+from semtransforms.protect.labelling import write_labels
 from semtransforms.protect.making import Failed, Made, Maker, Task, make, stamp
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
-MANIFEST = "protection.json"
+MANIFEST = PROTECTION
 
 # One batch of reading, noise and writing: what an interruption costs at most, and what lies in memory at once.
 BATCH_IMAGES = 128
@@ -57,6 +59,7 @@ class Outcome:
         converted: of those written, how many had a colour profile by which they were brought to sRGB.
         profile_ignored: of those written, how many had a colour profile that could not be used.
         failed: images that do not decode, or are too small for the generator's network: where they are and why.
+        empty: folders of classes without images, which are not there; labels stand in ``metadata.csv`` then.
         difference: how far all files, those found too, are from the originals.
         private: the folder with the seed.
     """
@@ -70,6 +73,7 @@ class Outcome:
     converted: int = 0
     profile_ignored: int = 0
     failed: list[str] = field(default_factory=list)
+    empty: tuple[str, ...] = ()
     difference: Difference = field(default_factory=Difference)
 
 
@@ -152,6 +156,8 @@ def _protect(
                 elif kind.published:
                     names = (source.names[i] + kind.suffix for i in finished)
                     manifest["files"] = {name: journal.sha256(name) for name in names}
+                    if empty := write_labels(source, finished, kind.suffix, files):
+                        outcome.empty, manifest["labels"] = empty, METADATA
                     write_atomically(files / MANIFEST, to_json(manifest))
     return outcome
 
@@ -169,8 +175,6 @@ def _finish(
     outcome.found = len(found)
     todo = sorted(set(range(len(source))).difference(found))
     check_room(source, files, len(todo), kind, maker.quality)
-    for folder in source.folders:  # also of a class without images: readers count folders to number the labels
-        journal.make_folder(folder)
     written = []
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
         for group in make(maker, _groups(source, labels, todo), workers):
@@ -181,7 +185,7 @@ def _finish(
     if not found and not written:
         raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
     finished = sorted(found + written)
-    outcome.removed = journal.keep_only((source.names[i] + kind.suffix for i in finished), source.folders)
+    outcome.removed = journal.keep_only(source.names[i] + kind.suffix for i in finished)
     return finished
 
 

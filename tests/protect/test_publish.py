@@ -13,6 +13,7 @@ import torch
 from killing import run_killed
 from PIL import Image, PngImagePlugin
 from safetensors.numpy import load_file
+from torchvision.datasets import ImageFolder
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import UNFINISHED
@@ -571,3 +572,48 @@ def test_sources_that_are_none_say_what_would_be(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=message):
             open_source(spec)
+
+
+@pytest.mark.parametrize("names", [None, ["cat", "dog", "eel"], ["eel", "cat", "dog"]])
+@pytest.mark.parametrize("format", ["png", "jpeg"])
+def test_classes_without_images_keep_their_numbers(names, format: str, tmp_path: Path, hf_cache: None):
+    """The copy of labels 0 and 2 has an empty folder, which ImageFolder and our own commands refuse, or labels 0, 1."""
+    import datasets
+
+    labels = [0, 2, 2, 0]
+    kind = datasets.Value("int64") if names is None else datasets.ClassLabel(names=names)
+    features = datasets.Features({"image": datasets.Image(), "label": kind})
+    images = [Image.new("RGB", (8, 8), (60 * row,) * 3) for row in range(4)]
+    table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+    table.to_parquet(tmp_path / "rows.parquet")
+    out = tmp_path / "out"
+
+    def protect() -> Outcome:
+        source = open_source(str(tmp_path / "rows.parquet"))
+        return protect_source(source, out, small_generator(3), format=format, seed=1, private=tmp_path / "private")
+
+    assert len(protect().empty) == 1
+    assert len(ImageFolder(out)) == 4
+    copy = datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=tmp_path / "read")["train"]
+    ours = open_source(str(out))
+    assert ours.classes == (None if names is None else tuple(names))
+    for row, label in enumerate(ours.labels.tolist()):
+        shade = ours[row][0].float().mean() / 60  # which image it is
+        assert labels[round(float(shade))] == label
+    assert sorted(copy["label"][:]) == sorted(labels)
+    assert len(protect().empty) == 1  # begun again, it stays so
+
+
+def test_the_table_of_labels_goes_when_no_class_is_empty(photos: Path, tmp_path: Path):
+    """Images that come later are not in the table of an earlier run, and every reader refuses the copy."""
+    kept = {path.name: path.read_bytes() for path in (photos / "dog").iterdir()}
+    for name in kept:
+        (photos / "dog" / name).write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert run(photos, out).empty == ("dog",)
+    assert open_source(str(out)).labels.unique().tolist() == [0]
+    for name, data in kept.items():
+        (photos / "dog" / name).write_bytes(data)
+    assert run(photos, out).empty == ()
+    assert set(tree(out)) == {*tree(photos), "protection.json"}
+    assert len(open_source(str(out))) == 10
