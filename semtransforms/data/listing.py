@@ -18,16 +18,25 @@ IMAGE_SUFFIXES = (
 PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
 
 
+# Folders that systems make, with thumbnails and what was thrown away.
+_OF_SYSTEMS = {"@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information"}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a folder or file of that name is nobody's picture: hidden, or a system's own."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
 def is_part(folder: Path) -> bool:
     """Whether a folder of such a name is a part and no class: it holds folders only, or the labels of its images."""
     if (folder / METADATA).is_file():
         return True
     inside = list(folder.iterdir())
-    return any(p.is_dir() and not p.name.startswith(".") for p in inside) and not any(map(_is_image, inside))
+    return any(p.is_dir() and not is_hidden(p.name) for p in inside) and not any(map(_is_image, inside))
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name) and path.is_file()
 
 
 def files_below(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
@@ -49,7 +58,7 @@ def files_below(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
     """
     images: list[Path] = []
     others: list[str] = []
-    if not folder.is_dir() or any(part.startswith(".") for part in folder.relative_to(root).parts):
+    if not folder.is_dir() or any(map(is_hidden, folder.relative_to(root).parts)):
         return images, others
     for place, names in _visible(folder):
         for path in (place / name for name in sorted(names)):
@@ -64,11 +73,11 @@ def _visible(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """The folders below one, in their order, and the files in each; without hidden ones."""
     found = []
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for link in (Path(place, name) for name in folders):
             if link.is_symlink() and Path(place).resolve().is_relative_to(link.resolve()):
                 raise ValueError(f"SOURCE: {str(link)!r} is a link to a folder that holds it. Remove it.")
-        found.append((place, [name for name in names if not name.startswith(".")]))
+        found.append((place, [name for name in names if not is_hidden(name)]))
     return ((Path(place), names) for place, names in sorted(found))
 
 

@@ -50,6 +50,12 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str
     return dict(sorted(labels.items()))
 
 
+def record_above(path: Path) -> Path | None:
+    """The record of the protected copy that a folder is, or lies in; None where it is none."""
+    places = (path.resolve(), *path.resolve().parents)
+    return next((place / PROTECTION for place in places if (place / PROTECTION).is_file()), None)
+
+
 def label_table(labels: Mapping[str, int]) -> bytes:
     """A ``metadata.csv`` of files and their labels' numbers."""
     table = io.StringIO()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 from torchvision.datasets.vision import StandardTransform
 
 from semtransforms.data.images import LABEL_REMEDY, UNDECODABLE, as_pixels, check_labels
@@ -288,6 +288,11 @@ def read_samples(dataset: Any, rows: Iterable[int] | None = None) -> Iterator[tu
         ValueError: an image does not decode, or a label is missing; the message names the index.
         TypeError: an image is float or a label is not a whole number; the message names the index.
     """
+    if isinstance(dataset, IterableDataset):  # which has a __getitem__ that does nothing, and may have a length
+        raise TypeError(
+            f"dataset must be map-style (have __getitem__ and __len__), got {type(dataset).__name__}, which streams. "
+            "Read its samples into a list first: list(dataset)."
+        )
     raw, _ = take_off_transforms(dataset)
     for index in range(len(raw)) if rows is None else rows:
         yield read_pixels(raw, index)

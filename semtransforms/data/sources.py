@@ -14,11 +14,11 @@ from torch import Tensor
 from semtransforms.core.files import read_json
 from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
-from semtransforms.data.listing import IMAGE_SUFFIXES, PARTS, files_below, is_part
+from semtransforms.data.listing import IMAGE_SUFFIXES, PARTS, files_below, is_hidden, is_part
 from semtransforms.data.metadata import METADATA, PROTECTION, read_metadata, sorted_names
 from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
-from semtransforms.data.tables import FORMS, find_column, is_tabular, load_table
+from semtransforms.data.tables import FORMS, find_column, is_protected, is_tabular, load_table
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Source:
         other_files: files among the images whose suffix is no image's; they are not read.
         left_out: images that are not here since they, or their copies, do not decode: where they are and why.
         most_pixels: larger images are refused.
+        protected: whether the table says that images in it were protected before.
     """
 
     identity: str
@@ -56,6 +57,7 @@ class Source:
     other_files: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     most_pixels: int = MOST_PIXELS
+    protected: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -138,7 +140,7 @@ def open_source(
 
 
 def _image_folder(root: Path) -> Source:
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
     if not folders:
         raise ValueError(
             f"SOURCE {str(root)!r} has no class sub-folders. Say what is on each image: put them into one sub-folder "
@@ -260,6 +262,7 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
     labels = check_labels(list(table.with_format(None)[label_column]), len(classes) if classes else None)
     # decode=False: the bytes as they are; PIL opens them here, so that orientation and modes are read in one place
     images = table.select_columns([image_column])
+    protected = is_protected(images.data.column(image_column))
     if isinstance(features[image_column], ImageFeature):
         images = images.cast_column(image_column, ImageFeature(decode=False))
 
@@ -270,13 +273,14 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
         data: bytes | None = value["bytes"] if isinstance(value, dict) else value
         return Path(value["path"]) if data is None else data
 
-    return _numbered(
+    source = _numbered(
         f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, read_row,
         place=lambda index: f"image {index} of {spec!r}",
         folder=path if path.is_dir() else None,
         columns=(image_column, label_column),
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
     )  # fmt: skip
+    return replace(source, protected=protected)
 
 
 def _torchvision(spec: str, split: str | None) -> Source:

@@ -66,8 +66,9 @@ class Journal:
         fresh = not any(files.iterdir())
         if not fresh and not earlier:
             raise ValueError(
-                f"OUT {str(files)!r} is not empty, and not an unfinished protection of this SOURCE with this "
-                "generator, format, noise size and visibility. Choose an empty folder."
+                f"OUT {str(files)!r} is not empty (it holds {next(files.iterdir()).name!r}), and not an unfinished "
+                "protection of this SOURCE with this generator, format, noise size and visibility. Choose an empty "
+                "folder."
             )
         # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
         folder = private / f"{key}-{(earlier or [-1])[-1] + fresh}"

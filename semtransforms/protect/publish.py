@@ -25,9 +25,10 @@ from semtransforms.core.checks import check_integer, check_number
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE
-from semtransforms.data.metadata import METADATA, PROTECTION
+from semtransforms.data.metadata import METADATA, PROTECTION, record_above
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.sources import Source, reason
+from semtransforms.data.tables import PROTECTED
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
@@ -310,11 +311,14 @@ def check_places(source: Source, out: Path, private: Path) -> None:
         ValueError: the places overlap, or ``out`` cannot be a folder.
     """
     target = out.resolve()
+    if source.protected:
+        raise ValueError(f"SOURCE {source.identity!r} is protected already: noise on noise. Give the original images.")
     if source.folder is not None:
         origin = source.folder.resolve()
-        if (origin / MANIFEST).exists():
+        if record := record_above(origin):
+            lies = "holds" if record.parent == origin else f"lies in {str(record.parent)!r}, which holds"
             raise ValueError(
-                f"SOURCE {str(source.folder)!r} holds {MANIFEST}: it is protected already, and noise on noise is "
+                f"SOURCE {str(source.folder)!r} {lies} {MANIFEST}: it is protected already, and noise on noise is "
                 "beyond rho_u. Give the original images."
             )
         if target == origin or origin in target.parents:
@@ -364,8 +368,8 @@ def _pack(source: Source, files: Path, indices: list[int], out: Path, format: st
 
     def rows(pngs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
         for png, label in pngs:
-            # bytes and no path: datasets would store a path only, or encode anew
-            yield {image_column: {"bytes": Path(png).read_bytes(), "path": None}, label_column: label}
+            # bytes, and no path of a file: datasets would store the path only, or encode anew
+            yield {image_column: {"bytes": Path(png).read_bytes(), "path": PROTECTED}, label_column: label}
 
     features = Features({image_column: ImageFeature(), label_column: label_type})
     with tempfile.TemporaryDirectory(dir=files, prefix=".pack-") as scratch:

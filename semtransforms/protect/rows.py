@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from semtransforms.data.metadata import record_above
 from semtransforms.data.raw import unwrap_subsets
+from semtransforms.data.tables import is_protected
 
 KNOWN = ("targets", "samples", "class_to_idx")  # what torchvision's datasets keep beside their samples
 
@@ -39,6 +42,16 @@ def choose(size: int, fraction: float, indices: Sequence[int] | Tensor | None, s
     if wrong.size:
         raise ValueError(f"indices must be in 0..{size - 1}, got {wrong[0]}.")
     return np.unique(chosen).astype(np.int64)
+
+
+def is_protected_copy(dataset: Any) -> bool:
+    """Whether a dataset's own images were protected and published before: in a folder, or in rows of `datasets`."""
+    root = getattr(dataset, "root", None)
+    if isinstance(root, (str, Path)) and hasattr(dataset, "samples"):
+        return record_above(Path(root)) is not None
+    if type(dataset).__module__.partition(".")[0] == "datasets":
+        return any(map(is_protected, dataset.data.columns))
+    return False
 
 
 def known_of(dataset: Any, name: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from semtransforms.core.checks import check_integer
 from semtransforms.core.grid import add_noise, levels
@@ -38,7 +38,7 @@ from semtransforms.protect.adding import MadeNoise, as_rgb, check_shape, full_no
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.cifar import as_cifar
 from semtransforms.protect.filling import Filling
-from semtransforms.protect.rows import KNOWN, choose, known_of
+from semtransforms.protect.rows import KNOWN, choose, is_protected_copy, known_of
 from semtransforms.views.resize import NoiseScale
 
 if TYPE_CHECKING:
@@ -358,15 +358,16 @@ class ProtectedDataset(Dataset[Any]):
 
 
 def _check_dataset(dataset: Any) -> None:
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise TypeError(
             f"dataset must be map-style (have __getitem__ and __len__), got {type(dataset).__name__}. "
             "Protect the samples of a stream with SEMProtect instead."
         )
-    if any(isinstance(part, ProtectedDataset) for part in datasets_inside(dataset)):
-        raise TypeError(
-            "dataset is protected already: twice the noise would leave the radius. Protect the clean dataset."
-        )
+    for part in datasets_inside(dataset):
+        if isinstance(part, ProtectedDataset) or is_protected_copy(part):
+            raise TypeError(
+                "dataset is protected already: twice the noise would leave the radius. Protect the clean dataset."
+            )
 
 
 def _by_name(generator: str | os.PathLike[str] | NoiseGenerator, device: str | torch.device | None) -> NoiseGenerator:

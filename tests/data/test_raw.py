@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 from torchvision.datasets.vision import VisionDataset
 
 from semtransforms.data.raw import class_names, read_samples, take_off_transforms
+from semtransforms.protect.wrapper import ProtectedDataset
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,19 @@ def test_a_transform_that_is_set_later_stays_outside(wrap):
     inside.transform = lambda image: Image.new("RGB", (8, 8), "white")
     assert raw[3][0].getpixel((0, 0)) == (3, 3, 3)
     assert wrap(inside)[3][0].getpixel((0, 0)) == (255, 255, 255)  # the owner's own is as they set it
+
+
+class Stream(IterableDataset):
+    def __len__(self):
+        return 3
+
+    def __iter__(self):
+        return iter([(Image.new("RGB", (8, 8)), 0)] * 3)
+
+
+def test_a_stream_that_has_a_length_is_refused():
+    """Its ``__getitem__`` is there and does nothing: 'should implement __getitem__' is what the owner reads."""
+    with pytest.raises(TypeError, match=r"map-style.*Stream, which streams"):
+        next(read_samples(Stream()))
+    with pytest.raises(TypeError, match=r"map-style.*Stream"):
+        ProtectedDataset(Stream(), "sem-digits")
