@@ -327,7 +327,7 @@ def test_what_is_protected_is_not_protected_again(generator, tmp_path):
     once.to_parquet(tmp_path / "rows.parquet")
     kinds = {
         "memory": once,
-        "select": once.select([4, 2]),
+        "select": once.select([3, 1]),
         "saved": datasets.load_from_disk(tmp_path / "saved"),
         "parquet": datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=tmp_path / "read"),
         "joined": datasets.concatenate_datasets([clean, once]),

@@ -648,13 +648,14 @@ def test_parquet_of_the_same_size_and_time_is_read_anew(tmp_path: Path, hf_cache
     import datasets
 
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    file, sizes = tmp_path / "rows.parquet", []
+    file, sizes = tmp_path / "table" / "rows.parquet", []
+    file.parent.mkdir()
     for shade in (10, 20):
         images = [Image.new("RGB", (8, 8), (shade + row,) * 3) for row in range(2)]
         datasets.Dataset.from_dict({"image": images, "label": [0, 1]}, features=features).to_parquet(file)
         os.utime(file, (1_700_000_000, 1_700_000_000))
         sizes.append(file.stat().st_size)
-        for spec in (file, tmp_path):
+        for spec in (file, file.parent):
             assert [int(open_source(str(spec))[row][0][0, 0, 0]) for row in range(2)] == [shade, shade + 1]
     assert sizes[0] == sizes[1]
 
