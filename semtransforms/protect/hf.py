@@ -14,7 +14,7 @@ from torch import Tensor
 
 from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_rgb, without_colour_key
 from semtransforms.data.tables import PROTECTED, is_protected
-from semtransforms.protect.batch import check_class_count
+from semtransforms.protect.batch import check_class_count, warn_of_other_names
 
 
 class MapFunction:
@@ -30,6 +30,7 @@ class MapFunction:
         label_column: column of whole numbers.
         device: where ``protect`` computes; ``None`` or ``"cuda"`` gives each rank an accelerator of its own.
         num_classes: how many classes a ``ClassLabel`` column must have; ``None`` where ``protect`` maps its labels.
+        classes: their names, where the generator has some; a column with some of them at other numbers is warned of.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class MapFunction:
         label_column: str,
         device: torch.device | str | None,
         num_classes: int | None,
+        classes: tuple[str, ...] | None = None,
     ) -> None:
         self.protect = protect
         self.identity = identity
@@ -47,6 +49,7 @@ class MapFunction:
         self.label_column = label_column
         self.device = device
         self.num_classes = num_classes
+        self.classes = classes
 
     def __call__(self, batch: Mapping[str, Any], *extra: Any) -> dict[str, list[dict[str, bytes | str]]]:
         """Protect the images of a batch.
@@ -111,6 +114,7 @@ class MapFunction:
         names = getattr(features.get(self.label_column), "names", None)
         if self.num_classes is not None:
             check_class_count(f"column {self.label_column!r}", names, self.num_classes)
+            warn_of_other_names(f"column {self.label_column!r}", names, self.classes)
 
     def _read(self, batch: Mapping[str, Any], rows: Sequence[int] | None) -> list[RGBImage]:
         try:

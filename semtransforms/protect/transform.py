@@ -40,6 +40,9 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     ``labels``, ``target``, ``targets``, ``fine_label``), in a tuple or list the types do. A sample in which that is
     missing or ambiguous is refused.
 
+    Samples carry no class names, so nothing here can compare them with the generator's: see to it that label k means
+    the same class in both, or pass ``label_map``. :class:`ProtectedDataset` and :meth:`map_fn` compare them.
+
     Args:
         generator: where the noise comes from.
         seed: keeps the noise secret; draw a fresh one for a real protection.
@@ -167,7 +170,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
         Args:
             image_column: column of ``datasets.Image``, or of ``{"bytes", "path"}``.
-            label_column: column of whole numbers, ``ClassLabel`` or not.
+            label_column: column of whole numbers, ``ClassLabel`` or not. A warning says where a ``ClassLabel`` has
+                the generator's names at other numbers.
 
         Returns:
             A picklable function whose hash, and so the cache of ``datasets``, depends on the generator's weights and
@@ -179,7 +183,9 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         )
 
         num_classes = self.generator.num_classes if self.label_map is None else None
-        return MapFunction(self._protect, self._identity, image_column, label_column, self.device, num_classes)
+        return MapFunction(
+            self._protect, self._identity, image_column, label_column, self.device, num_classes, self.generator.classes
+        )
 
     def _identity(self) -> tuple[Any, ...]:
         """What decides the noise of an image and label, in plain values."""

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -349,3 +350,23 @@ def test_input_columns_are_named(generator):
         table([Image.fromarray(image) for image in arrays()]).map(
             SEMProtect(generator).map_fn(), batched=True, input_columns=["image", "label"]
         )
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [(["a", "c", "b"], "'c' is where it has 'b'"), (["a", "b", "c"], None), (["x", "y", "z"], None)],
+)
+def test_class_names_in_another_order_are_warned_of(names, warned):
+    """Noise goes by the label's number: with b and c swapped, two classes of three get each other's noise."""
+    generator = NoiseGenerator(build_surrogate(CONFIG), CONFIG, classes=["a", "b", "c"])
+    features = datasets.Features({**FEATURES, "label": datasets.ClassLabel(names=names)})
+    data = table([Image.fromarray(image) for image in arrays()], features)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.map(SEMProtect(generator).map_fn(), batched=True)
+        told = [str(each.message) for each in caught if "class names" in str(each.message)]
+        assert len(told) == (warned is not None)
+        assert all(warned in each and "column 'label'" in each for each in told)
+        caught.clear()
+        data.map(SEMProtect(generator, label_map={0: 0, 1: 1, 2: 2}).map_fn(), batched=True)  # they have compared them
+        assert not [each for each in caught if "class names" in str(each.message)]

@@ -55,6 +55,11 @@ class Row(NamedTuple):
         """Whether clean images of the owner are part of the training set."""
         return any(part.startswith(WITH_CLEAN_IMAGES) for part in self.countermeasure.split("+"))
 
+    @property
+    def draws(self) -> bool:
+        """Whether another seed gives another figure: a probe takes its features once and draws nothing."""
+        return self.trainer.transfer != "probe" or self.countermeasure != NONE
+
 
 class Spread(NamedTuple):
     """Mean and sample standard deviation over ``n`` runs; ``None`` for the deviation of a single one."""

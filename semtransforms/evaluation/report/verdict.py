@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from semtransforms.evaluation.records import CLEAN, NONE
@@ -21,8 +21,9 @@ class Verdict:
 
     Args:
         copy: its name.
-        word: ``"mostly protected"``, ``"partly protected"``, ``"not protected"``; ``"mostly or partly protected"`` and
-            the like where the test images are too few to tell; ``None`` where nothing allows one.
+        word: ``"mostly protected"``, ``"partly protected"``, ``"not protected"``; ``"mostly or partly protected"``,
+            ``"mostly, partly or not protected"`` and the like where the test images are too few to tell; ``None`` where
+            nothing allows one.
         learned: the largest share of what the clean copy teaches that a trainer still learned, where known.
         bounds: between which values that share lies, where they are too few to tell.
         row: the trainer it was.
@@ -65,7 +66,7 @@ def judge(summary: Summary, copy: str) -> Verdict:
     grades = () if bounds is None else GRADES[_grade(bounds[0]) : _grade(bounds[1]) + 1]
     word = None
     if grades and len(shares) == len(best):
-        word = f"{' or '.join(grades)} protected"
+        word = f"{_either(grades)} protected"
     elif learned is not None and learned > QUARTERS[1]:
         word = "not protected"
     if len(grades) < 2:
@@ -88,6 +89,11 @@ def judge(summary: Summary, copy: str) -> Verdict:
 def _grade(learned: float) -> int:
     """The position in ``GRADES`` of a share; a bound belongs to the better one."""
     return bisect_left(QUARTERS[:2], learned)
+
+
+def _either(words: Sequence[str]) -> str:
+    """``"a"``, ``"a or b"``, ``"a, b or c"``."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def between(bounds: tuple[float, float]) -> str:
@@ -146,14 +152,14 @@ def _caveats(summary: Summary, copy: str, best: Mapping[Row, float], shares: Map
     if diverged := sum(cell.diverged for cell in cells.values()):
         runs = sum(cell.runs for cell in cells.values())
         sentences.append(f"Runs that diverged and are left out, which is no protection: {diverged} of {runs}.")
-    once = sum((found := cells[row].accuracy) is not None and found.n == 1 for row in best)
+    once = sum(row.draws and (found := cells[row].accuracy) is not None and found.n == 1 for row in best)
     if once == len(best) == 1:
         sentences.append("This rests on one trainer and one seed.")
     elif once:
         some = "All" if once == len(best) else f"Of the {len(best)} trainers, {once}"
         sentences.append(f"{some} were run with one seed only (n=1), so their spread is not known.")
     clean = {Row(row.trainer, NONE) for row in shares}
-    if any((found := summary.cells[CLEAN, row].accuracy) and found.n == 1 for row in clean):
+    if any(row.draws and (found := summary.cells[CLEAN, row].accuracy) and found.n == 1 for row in clean):
         sentences.append("The clean copy, which this is compared with, was tried with one seed only.")
     return sentences
 
