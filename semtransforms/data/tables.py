@@ -34,11 +34,12 @@ def _holds_parquet(folder: Path) -> bool:
 PROTECTED = "semtransforms:protected"
 
 
-def is_protected(column: Any) -> bool:
-    """Whether a column of images, as Arrow has it, holds some that were protected here."""
+def is_protected(column: Any, *, wholly: bool = False) -> bool:
+    """Whether a column of images, as Arrow has it, holds some that were protected here, or nothing else."""
     if not str(column.type).startswith("struct<") or column.type.get_field_index("path") < 0:
         return False
-    return any(PROTECTED in chunk.field("path").unique().to_pylist() for chunk in column.chunks)
+    names = {name for chunk in column.chunks for name in chunk.field("path").unique().to_pylist()}
+    return names == {PROTECTED} if wholly else PROTECTED in names
 
 
 def _cache_for(files: list[Path]) -> str:

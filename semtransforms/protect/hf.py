@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -85,16 +86,20 @@ class MapFunction:
         device = _device_of(rank, self.device)
         features = getattr(getattr(batch, "formatter", None), "features", None) or {}  # a stream gives plain dicts
         self._check_features(features)
-        if hasattr(batch, "pa_table") and is_protected(batch.pa_table[self.image_column]):
-            raise ValueError(self._protected_already)
-        images = self._read(batch, rows)
+        if hasattr(batch, "pa_table") and is_protected(column := batch.pa_table[self.image_column]):
+            if not is_protected(column, wholly=True):
+                raise ValueError(self._protected_already)
+            warnings.warn(f"{self._protected_already} These rows are left as they are.", stacklevel=2)
+            images: list[dict[str, bytes | str]] = column.to_pylist()
+            return {self.image_column: images}
+        clean = self._read(batch, rows)
         try:
-            protected = self.protect([image.pixels for image in images], labels, device)
+            protected = self.protect([image.pixels for image in clean], labels, device)
         except TypeError as error:
             raise TypeError(f"column {self.label_column!r}: {error} {_origin(rows)}") from error
         except ValueError as error:
             raise ValueError(f"column {self.label_column!r}: {error} {_origin(rows)}") from error
-        pngs = [encode_png(pixels, image.alpha) for pixels, image in zip(protected, images, strict=True)]
+        pngs = [encode_png(pixels, image.alpha) for pixels, image in zip(protected, clean, strict=True)]
         return {self.image_column: [{"bytes": png, "path": PROTECTED} for png in pngs]}
 
     @property
