@@ -205,8 +205,7 @@ class NoiseGenerator:
         """
         reach = min(levels(self.config.rho_u), 127)
         if noise_size is None:
-            assert self.config.image_size is not None  # the constructor has checked it
-            noise_size = max(min(self.config.image_size), self.smallest)
+            noise_size = self.engine.side
         if noise_size != "full":
             check_integer(
                 "noise_size", noise_size, low=self.smallest, advice="'full' makes noise at each image's own size."

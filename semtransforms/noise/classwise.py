@@ -104,8 +104,11 @@ class Classwise(nn.Module):
 
     def seen(self, chosen: Tensor, places: Tensor, images: Tensor) -> Tensor:
         """The noise at the places of :meth:`place`, cut where the range of pixels ends: float32 (N, 3, H, W)."""
-        windows = self.noises[chosen].flatten(2).gather(2, places[:, None].expand(-1, 3, -1))
-        return torch.clamp(windows.view_as(images), -images, 1 - images)
+        return torch.clamp(self.windows(chosen, places).view_as(images), -images, 1 - images)
+
+    def windows(self, chosen: Tensor, places: Tensor) -> Tensor:
+        """The noise at the places of :meth:`place`: float32 (N, 3, height * width)."""
+        return self.noises[chosen].flatten(2).gather(2, places[:, None].expand(-1, 3, -1))
 
     @torch.no_grad()
     def found(self, images: Tensor, labels: Tensor) -> Tensor:

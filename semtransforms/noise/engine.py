@@ -99,6 +99,12 @@ class Engine(ABC):
         """The shorter side of the smallest image it takes, in pixels."""
 
     @property
+    def side(self) -> int:
+        """S, the shorter side in pixels at which the noise of larger images is made."""
+        assert self.config.image_size is not None
+        return max(min(self.config.image_size), self.smallest)
+
+    @property
     def device(self) -> torch.device:
         """Where the surrogate lies; the CPU where it holds nothing."""
         for held in (*self.surrogate.parameters(), *self.surrogate.buffers()):
@@ -239,6 +245,11 @@ class ClasswiseEngine(NetworkEngine):
         return self.surrogate
 
     @property
+    def side(self) -> int:
+        """At least as large as what pretrained surrogates see: they are misled at the size that they are asked at."""
+        return max(super().side, *(each.side for each in self.config.pretrained), 0)
+
+    @property
     def smallest(self) -> int:
         """One pixel where the network is not asked."""
         return super().smallest if self.config.pretrained else 1
@@ -247,15 +258,13 @@ class ClasswiseEngine(NetworkEngine):
         """A window of a noise of the class, driven on where there are pretrained surrogates."""
         device = self.device
         pixels, labels, keys = to_float(images.to(device)), labels.to(device), keys.to(device)
-        drawn = self.classwise.noise(pixels, labels, keys)
-        if self.classwise.guides:
-            from semtransforms.noise.guided import drive
+        if not self.config.pretrained:
+            return quantize(self.classwise.noise(pixels, labels, keys), self.config.rho_u).cpu()
+        from semtransforms.noise.guided import drive
 
-            drawn = drive(
-                self.classwise.network, self.classwise.guides, pixels, labels, drawn, keys=keys, config=self.config,
-                eot=self.eot, dtype=autocast_dtype(self.config.precision, device),
-            )  # fmt: skip
-        return quantize(drawn, self.config.rho_u).cpu()
+        dtype = autocast_dtype(self.config.precision, device)
+        made = drive(self.classwise, pixels, labels, keys=keys, config=self.config, eot=self.eot, dtype=dtype)
+        return quantize(made, self.config.rho_u).cpu()
 
     def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
         """The window that fits an image best, taken off: there is no loop, and no key is needed.

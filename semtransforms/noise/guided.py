@@ -23,9 +23,11 @@ from semtransforms.core.pretrained.libraries import is_of_library, smallest_side
 from semtransforms.core.pretrained.network import FromLibrary, build_from_library
 from semtransforms.core.pretrained.weights import find_weights
 from semtransforms.noise.ball import project
+from semtransforms.noise.classwise import Classwise
 from semtransforms.noise.fuse import fuse_batch_norm
-from semtransforms.noise.pgd import forward, frozen, largest_batches, mean_gradient
+from semtransforms.noise.pgd import forward, frozen, mean_gradient
 from semtransforms.views.eot import EOT, build_eot
+from semtransforms.views.resize import NoiseScale
 
 # chosen on clothing10; examples/reproduce/README.md has the trials
 STEPS = 8
@@ -153,11 +155,9 @@ def _fit_layer(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:
 
 
 def drive(
-    network: nn.Module,
-    guides: nn.ModuleList,
+    surrogate: Classwise,
     images: Tensor,
     labels: Tensor,
-    delta: Tensor,
     *,
     keys: Tensor,
     config: GeneratorConfig,
@@ -170,11 +170,9 @@ def drive(
     An image's gradient counts by its direction alone: each is brought to a mean of one before they are added.
 
     Args:
-        network: the surrogate of the fit.
-        guides: with their layers fitted.
+        surrogate: of the fit, with guides whose layers are fitted.
         images: float (N, 3, H, W) in [0, 1], at the size at which noise is made.
         labels, keys: int64 (N,).
-        delta: float (N, 3, H, W), the noise of the images' classes.
         config: radius, and the loop that the fitted network's gradient is taken as in.
         eot: T, for the fitted network.
         dtype: autocast that one to it; the guides run in fp32, where their narrow convolutions are faster.
@@ -183,29 +181,46 @@ def drive(
         float (N, 3, H, W) within the ball of ``rho_u``, ``images + noise`` in [0, 1].
     """
     assert config.num_classes is not None
+    assert config.image_size is not None
+    size, side = images.shape[2:], min(config.image_size)
     following = (labels + 1) % config.num_classes
     plain = PGDConfig(config.rho_u, ALPHA, STEPS)
-    seen = build_eot(
-        (
-            Transformation("resized-crop", {"scale": [LEAST, 1], "resolution": min(images.shape[2:])}),
-            Transformation("flip"),
-        )
-    )
-    known = largest_batches(network)
-    some = None if images.is_cuda else {images.shape[1:]: _BATCH}
-    with frozen(network), frozen(guides):
-        fused = fuse_batch_norm(network)
+    window = Transformation("resized-crop", {"scale": [LEAST, 1], "resolution": min(size)})
+    seen = build_eot((window, Transformation("flip")))
+    network = _Shrinking(surrogate.network, side)
+    most = {} if images.is_cuda else {torch.Size((3, *size)): _BATCH}
+    # the noise of the class as the fit had it, enlarged as it would be for a photograph
+    small = NoiseScale(side, 0).made_at(*size)
+    delta = surrogate.windows(*surrogate.place(labels, keys, *small)).view(-1, 3, *small)
+    if delta.shape[2:] != size:
+        delta = F.interpolate(delta, size, mode="bicubic")
+    delta = project(delta, images, config.rho_u)
+    with frozen(network), frozen(surrogate.guides):
+        network.network = fuse_batch_norm(network.network)
         for k in range(STEPS):
             at, drawn = images + delta, fold_in(keys, k)
-            own = mean_gradient(fused, at, labels, config.defense, fold_in(drawn, _FITTED), eot, dtype, known)
+            own = mean_gradient(network, at, labels, config.defense, fold_in(drawn, _FITTED), eot, dtype, dict(most))
             step = (1 - SHARE) * _levelled(own)
-            for number, guide in enumerate(guides):
+            for number, guide in enumerate(surrogate.guides):
                 theirs = fold_in(fold_in(drawn, _PRETRAINED), number)
-                most = some or largest_batches(guide)
-                gradient = mean_gradient(guide, at, following, plain, theirs, seen, None, most)
-                step += SHARE / len(guides) * _levelled(gradient)
+                gradient = mean_gradient(guide, at, following, plain, theirs, seen, None, dict(most))
+                step += SHARE / len(surrogate.guides) * _levelled(gradient)
             delta = project(delta - ALPHA * step.sign(), images, config.rho_u)
     return delta
+
+
+class _Shrinking(nn.Module):
+    """A network that is given larger views at the size that it was fitted at: squares of ``side`` px."""
+
+    def __init__(self, network: nn.Module, side: int) -> None:
+        super().__init__()
+        self.network, self.side = network, side
+
+    def forward(self, views: Tensor) -> Tensor:
+        if min(views.shape[2:]) > self.side:
+            views = F.interpolate(views, (self.side, self.side), mode="bilinear", antialias=True)
+        logits: Tensor = self.network(views)
+        return logits
 
 
 def _levelled(gradient: Tensor) -> Tensor:

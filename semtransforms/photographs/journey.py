@@ -165,9 +165,9 @@ def _digest(value: Any) -> str:
 
 
 def _side(config: GeneratorConfig) -> int:
-    """S."""
+    """S: at least as large as what pretrained surrogates see."""
     assert config.image_size is not None  # a plan has it, and so has a generator
-    return min(config.image_size)
+    return max(min(config.image_size), *(each.side for each in config.pretrained), 0)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Plan:
         return (
             f"Plan: a {c.surrogate} of width {c.width} is fitted on the middle of each photograph at {side} px: "
             f"{c.train_steps:,} updates of {c.batch_size} photographs with {c.steps_u} noise steps each "
-            f"({self.passes:,.0f} passes a second here). It makes noise of {side} px, which is enlarged"
+            f"({self.passes:,.0f} passes a second here). Its noise of {side} px is enlarged"
             f"{''.join(f', driven against {each.network} at {each.side} px' for each in c.pretrained)}."
         )
 
@@ -262,11 +262,10 @@ def measure_noise(config: GeneratorConfig, surrogate: nn.Module | None = None, d
     """
     if not config.pretrained:
         return 0.0
-    assert config.image_size is not None
     made = build_surrogate(config) if surrogate is None else surrogate
     engine = engine_of(config)(made.to(pick_device(device)), config, build_eot(config.eot))
     rows = torch.arange(NOISED)
-    images = torch.randint(0, 256, (NOISED, 3, *config.image_size), generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (NOISED, 3, engine.side, engine.side), generator=torch.Generator().manual_seed(0))
     labels, started = rows % (config.num_classes or 1), 0.0
     for timed in range(2):  # one to warm up
         started = time.perf_counter()
