@@ -29,6 +29,7 @@ from examples.reproduce.scales import SCALES
 from examples.reproduce.words import in_words
 from semtransforms import GeneratorConfig, NoiseGenerator
 from semtransforms.core.files import read_json, write_atomically
+from semtransforms.evaluation.sets import SETS, TRAINERS
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("*.md", "examples/*.md", "examples/reproduce/*.md", "tests/**/*.md")
@@ -51,6 +52,15 @@ OTHERS = {
     "ar-linf": "AR, within 8/255",
     "ar-l2": "AR, in its authors' norm",
 }
+
+
+def trainers(root: Path) -> str:
+    """The trainers that have names: their sets, where they come from and what they cost."""
+    smallest = {name: each for each in reversed(SETS) for name in SETS[each]}
+    return table(
+        ["trainer", "smallest set", "source", "time, in trainings of `standard`"],
+        [[f"`{name}`", smallest[name], known.source, known.cost] for name, known in TRAINERS.items()],
+    )
 
 
 def methods(root: Path) -> str:
@@ -339,6 +349,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "clean-shares": clean_shares,
     "passes": passes,
     "search": search,
+    "trainers": trainers,
     "fit-and-protect": fit_and_protect,
 }
 

@@ -21,7 +21,7 @@ VICTIMS_HELP = (
     "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping; with --pretrained: probe, "
     "fine-tune, last-block."
 )
-NETWORK_HELP = "The trainer's network; convnet suits a CPU. Also timm/NAME and torchvision/NAME."
+NETWORK_HELP = "The trainer's network; convnet suits a CPU. resnet18, vit, ...; timm/NAME and torchvision/NAME."
 PRETRAINED_HELP = (
     "Weights that a network of timm or torchvision starts from: a file, a folder as on the Hub, the name of published "
     "weights, or default."
@@ -29,6 +29,11 @@ PRETRAINED_HELP = (
 COUNTERMEASURES_HELP = (
     "Comma-separated: none, greyscale, jpeg-75, mean, cutout, informed-same-seed, ...; joined with +."
 )
+TRAINERS_HELP = (
+    "In the place of both: quick (minutes on a laptop), owner (those that you must know) or full; or comma-separated "
+    "names, such as standard,jpeg-75,probe+jpeg-75."
+)
+PRETRAINED_NETWORK_HELP = "Network of these weights, where other trainers are to have --network. Default: --network."
 TRAIN_SIZE_HELP = (
     "Comma-separated sides of the square that trainers train on, such as 64,128; photographs may have any and mixed "
     "sizes. Without it all images must have one size."
@@ -44,12 +49,14 @@ MaybeGenerator = Annotated[str | None, typer.Option(help=GENERATOR_HELP)]
 Protected = Annotated[str | None, typer.Option(help="A copy protected already, instead of --generator.")]
 Victims = Annotated[str, typer.Option(help=VICTIMS_HELP)]
 Countermeasures = Annotated[str, typer.Option(help=COUNTERMEASURES_HELP)]
+Trainers = Annotated[str | None, typer.Option(help=TRAINERS_HELP)]
 TrainSizes = Annotated[str | None, typer.Option("--train-size", metavar="PIXELS", help=TRAIN_SIZE_HELP)]
 Crops = Annotated[str, typer.Option("--crop", help=CROP_HELP)]
 Seeds = Annotated[str, typer.Option(help="Comma-separated seeds of the victims.")]
 Protocol = Annotated[str, typer.Option(help="quick (20 epochs) or paper (40,000 updates).")]
 Network = Annotated[str, typer.Option(help=NETWORK_HELP)]
 Pretrained = Annotated[str | None, typer.Option(metavar="PATH_OR_NAME", help=PRETRAINED_HELP)]
+PretrainedNetwork = Annotated[str | None, typer.Option(metavar="NAME", help=PRETRAINED_NETWORK_HELP)]
 ProtectionSeed = Annotated[int, typer.Option(help="Of the noise.")]
 CopyName = Annotated[str | None, typer.Option(help="What the protected copy is called in the report.")]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the noise.")]
@@ -64,11 +71,13 @@ def evaluate_command(
     protected: Protected = None,
     victims: Victims = "standard",
     countermeasures: Countermeasures = "none",
+    trainers: Trainers = None,
     seeds: Seeds = "0,1,2",
     protocol: Protocol = "quick",
     network: Network = "resnet18",
     width: Width = None,
     pretrained: Pretrained = None,
+    pretrained_network: PretrainedNetwork = None,
     size: Size = None,
     train_size: TrainSizes = None,
     crop: Crops = "resize",
@@ -94,6 +103,7 @@ def evaluate_command(
             raise ValueError("--generator or --protected must say which copy is to be judged.")
         options: dict[str, Any] = {
             "victims": _names("victims", victims), "countermeasures": _names("countermeasures", countermeasures),
+            "trainers": _trainers(trainers), "pretrained_network": pretrained_network,
             "seeds": _numbers("seeds", seeds), "protocol": protocol, "network": network, "width": width,
             "pretrained": pretrained, "train_sizes": () if train_size is None else _numbers("train-size", train_size),
             "crops": _names("crop", crop), "protection_seed": protection_seed,
@@ -148,6 +158,13 @@ def _names(option: str, text: str) -> list[str]:
     if not all(words):
         raise ValueError(f"--{option} must be comma-separated names, got {text!r}.")
     return words
+
+
+def _trainers(text: str | None) -> str | list[str] | None:
+    """The name of a set, or the names of trainers."""
+    from semtransforms.evaluation.sets import SETS
+
+    return text if text is None or text in SETS else _names("trainers", text)
 
 
 def _numbers(option: str, text: str) -> list[int]:

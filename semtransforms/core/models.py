@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -162,6 +163,50 @@ def _wrn34_10(num_classes: int, image_size: int) -> nn.Module:
     return nn.Sequential(layers)
 
 
+class Tokens(nn.Module):
+    """A map of patches as a sequence, (N, C, h, w) to (N, h w, C), with the sines and cosines of each patch's place."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        channels, height, width = patches.shape[1:]
+        rates = 10_000.0 ** -torch.linspace(0, 1, channels // 4, device=patches.device)
+        row, column = (torch.arange(length, device=patches.device)[:, None] * rates for length in (height, width))
+        row, column = row[:, None].expand(-1, width, -1), column[None].expand(height, -1, -1)
+        places = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 2)
+        return (patches + places.permute(2, 0, 1)).flatten(2).transpose(1, 2)
+
+
+class MeanToken(nn.Module):
+    """The mean over a sequence: (N, T, C) to (N, C)."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1)
+
+
+def _vit(num_classes: int, image_size: int) -> nn.Module:
+    """A small vision transformer: patches of 4 px (ImageNet form: 16), 6 layers of width 192, 3 heads.
+
+    The plain form of Beyer et al. (2022): places as sines and cosines, the mean of all tokens, no class token; so it
+    takes any size.
+    """
+    width, patch = 192, 4 if image_size < IMAGENET_FROM else 16
+    layers = [
+        nn.TransformerEncoderLayer(
+            width, width // 64, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        for _ in range(6)
+    ]
+    return nn.Sequential(
+        OrderedDict(
+            patches=nn.Conv2d(3, width, patch, patch),
+            tokens=Tokens(),
+            layers=nn.Sequential(*layers),
+            norm=nn.LayerNorm(width),
+            pool=MeanToken(),
+            classifier=nn.Linear(width, num_classes),
+        )
+    )
+
+
 class Architecture(NamedTuple):
     """A row of `MODELS`."""
 
@@ -177,6 +222,7 @@ MODELS: Mapping[str, Architecture] = {
     "vgg16_bn": Architecture(_vgg16_bn, smallest=32),
     "densenet121": Architecture(_densenet121, smallest=8),
     "wrn34_10": Architecture(_wrn34_10, smallest=8),
+    "vit": Architecture(_vit, smallest=8),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
+from semtransforms.core.covering import covering
 from semtransforms.data.images import check_labels
 from semtransforms.data.raw import class_names, read_samples
 
@@ -150,8 +151,6 @@ def _read_all(
 def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -> Tensor:
     """Resize images until they cover a size, and crop their middle, as torchvision's ``Resize`` and ``CenterCrop`` do.
 
-    The side that decides becomes what is wanted, and the other one follows it, rounded down.
-
     Args:
         images: uint8 (..., 3, H, W).
         size: height and width they get; ``None`` leaves them alone.
@@ -171,10 +170,6 @@ def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -
             "exactly the images it was fitted on: none of yours would be found. Resize the data set itself, fit and "
             "protect that, and leave image_size (--size) out."
         )
-    (height, width), (old_height, old_width) = size, images.shape[-2:]
-    if height * old_width >= width * old_height:  # the height decides
-        covering = [height, old_width * height // old_height]
-    else:
-        covering = [old_height * width // old_width, width]
-    cropped: Tensor = center_crop(resize(images, covering, antialias=True), [height, width])
+    whole = resize(images, covering(images.shape[-2:], size), antialias=True)
+    cropped: Tensor = center_crop(whole, list(size))
     return cropped

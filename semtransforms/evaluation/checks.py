@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,13 @@ from semtransforms.evaluation.countermeasures import (
     CleanOnly,
     Countermeasure,
     InformedTrainer,
-    ProtectedClasses,
+    Learned,
     apply_at_test,
     apply_before_resize,
     apply_stored,
 )
 from semtransforms.evaluation.victims import VictimConfig
+from semtransforms.evaluation.victims.libraries import DEFAULT, find, is_of_library
 from semtransforms.evaluation.victims.pretrained import build_from_library
 from semtransforms.evaluation.victims.probe import refuse_batches
 from semtransforms.evaluation.victims.validation import validation_images
@@ -73,7 +75,7 @@ def check_on_samples(
     countermeasures: Mapping[str, tuple[Countermeasure, ...]],
     seed: int,
 ) -> None:
-    """Find what is wrong with a countermeasure, on an image of each class and a few more.
+    """Find what is wrong with a countermeasure or a network, on an image of each class and a few more.
 
     Args:
         clean: the training data.
@@ -83,8 +85,13 @@ def check_on_samples(
 
     Raises:
         ValueError: one changes the size of the images, does not fit the labels, needs what is not kept, or leaves a
-            victim no images to validate on.
+            victim no images to validate on; or a victim's network does not take images of this size.
     """
+    if isinstance(clean, Labelled):
+        size = (clean.images.shape[2], clean.images.shape[3])
+        for network in dict.fromkeys(config.network for config in configs.values() if config.pretrained is None):
+            if is_of_library(network):
+                _try_size(network, size, train_size=None)
     classes = clean.labels.unique()  # type: ignore[no-untyped-call]
     rows = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in classes])
     rows = torch.cat([rows, torch.arange(min(32, len(clean.labels)))]).unique()  # type: ignore[no-untyped-call]
@@ -94,11 +101,7 @@ def check_on_samples(
             _try_out(left_to_do, some, rows, int(classes.max()) + 1, seed)
         left = len(clean.labels)
         for each in parts:
-            if isinstance(each, ProtectedClasses) and (absent := set(each.classes) - set(classes.tolist())):
-                raise ValueError(
-                    f"countermeasure {each.name!r} names label {min(absent)}, which no image has: labels are "
-                    f"0..{int(classes.max())}"
-                )
+            each.check(clean.labels)
             if isinstance(each, CleanOnly):
                 left = max(1, round(left * each.percent / 100))
         for victim, config in configs.items():
@@ -111,30 +114,48 @@ def check_on_samples(
 def check_starts(
     configs: Mapping[str, VictimConfig], countermeasures: Mapping[str, tuple[Countermeasure, ...]]
 ) -> None:
-    """See that pretrained networks can be had and start from their weights, each tried once.
+    """See that networks of timm and torchvision can be had, start from their weights and take images, each tried once.
+
+    Those that take images as the data have them are tried when these are known, in :func:`check_on_samples`.
 
     Args:
         configs: name -> victim.
         countermeasures: name -> parts, in order.
 
     Raises:
-        ValueError: weights of another architecture, a pickle, ...; a probe with what acts on batches.
+        ValueError: weights of another architecture, a pickle, ...; a train_size that a network does not take; a probe
+            with what acts on batches.
         OSError: weights cannot be fetched.
     """
-    tried = set()
     for config in configs.values():
         if config.is_probe:
             for parts in countermeasures.values():
                 refuse_batches(parts)
-        start = (config.network, config.pretrained, config.transfer)
-        if config.pretrained is not None and start not in tried:
-            assert isinstance(config.network, str)
-            with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
-                build_from_library(
-                    config.network, num_classes=2, train_size=config.train_size, pretrained=config.pretrained,
-                    transfer=config.transfer,
-                )  # fmt: skip
-            tried.add(start)
+    starts = dict.fromkeys(
+        (config.network, config.pretrained, config.transfer, config.train_size)
+        for config in configs.values()
+        if is_of_library(config.network) and (config.pretrained is not None or config.train_size is not None)
+    )
+    for network, pretrained, transfer, side in starts:
+        size = None if side is None else (side, side)
+        _try_size(network, size, train_size=side, pretrained=pretrained, transfer=transfer)
+
+
+@torch.no_grad()
+def _try_size(network: Any, size: tuple[int, int] | None, **start: Any) -> None:
+    """Build a network as a trainer does, and show it two images; of the size it was made for where none is given."""
+    library, name = find(network)
+    own = library.pixels(name, DEFAULT).side
+    height, width = size or (own, own)
+    with torch.random.fork_rng(devices=[]):  # the caller's own stream must not move
+        built = build_from_library(network, num_classes=2, **start)
+        try:
+            built(torch.zeros(2, 3, height, width))
+        except Exception as error:  # each library raises its own
+            raise ValueError(
+                f"network {network!r} does not take images of {height}x{width} px ({error}). Pass train_sizes=({own},) "
+                f"(--train-size {own}), the size that it was made for, or take another network."
+            ) from error
 
 
 def _samples_as_trained(
@@ -158,7 +179,8 @@ def _samples_as_trained(
 
 
 def _try_out(parts: Sequence[Countermeasure], some: Labelled, rows: Tensor, count: int, seed: int) -> None:
-    """Apply countermeasures to some images of ``count`` classes, as a training does."""
+    """Apply countermeasures to some images of ``count`` classes, as a training does; what takes minutes is left out."""
+    parts = [each for each in parts if not isinstance(each, Learned)]
     apply_stored(parts, some, seed=seed)
     apply_at_test(parts, some.images)
     views, targets = to_float(some.images), F.one_hot(some.labels, count).float()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from semtransforms.core.hardware import describe_machine, pick_device
 from semtransforms.data.loading import Labelled, load_labelled
-from semtransforms.data.photographs import Photographs, load_photographs
+from semtransforms.data.photographs import Photographs, count_of, load_photographs
 from semtransforms.evaluation.checks import check_on_samples, check_starts, check_test
 from semtransforms.evaluation.copies import (
     Copy,
@@ -28,11 +28,11 @@ from semtransforms.evaluation.copies import (
     protected_photographs,
 )
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, PublishedGenerator
-from semtransforms.evaluation.records import CLEAN, NONE, Record
+from semtransforms.evaluation.plays import DEFAULTS, Play, Setup, plays_of
+from semtransforms.evaluation.records import CLEAN, Record
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.results import Results
 from semtransforms.evaluation.runs import Run, plan_runs
-from semtransforms.evaluation.trainers import countermeasures_by_name, victims_by_name
 from semtransforms.evaluation.victims import CUTS, VictimConfig, VictimResult, train_victim
 from semtransforms.protect.transform import SEMProtect
 from semtransforms.protect.wrapper import NoiseSource
@@ -45,13 +45,15 @@ def evaluate(
     *,
     test: Any,
     protected: Any = None,
-    victims: Sequence[str] | Mapping[str, VictimConfig] = ("standard",),
-    countermeasures: Sequence[str | Countermeasure | Sequence[Countermeasure]] = (NONE,),
+    victims: Sequence[str] | Mapping[str, VictimConfig] = DEFAULTS[0],
+    countermeasures: Sequence[str | Countermeasure | Sequence[Countermeasure]] = DEFAULTS[1],
+    trainers: str | Sequence[str] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     protocol: str = "quick",
     network: str = "resnet18",
     width: int | None = None,
     pretrained: str | os.PathLike[str] | None = None,
+    pretrained_network: str | None = None,
     train_sizes: Sequence[int] = (),
     crops: Sequence[str] = CUTS[:1],
     protection_seed: int = 0,
@@ -84,11 +86,16 @@ def evaluate(
         countermeasures: names such as ``"none"``, ``"greyscale"``, ``"jpeg-10+cutout"``, ``"informed-same-seed"``,
             ``"informed-other-seed"``, ``"informed-by=FOLDER"`` (who holds another generator); or countermeasures,
             such as a :class:`~semtransforms.Purifier`, single or in sequences.
+        trainers: in the place of both, the name of a set: ``"quick"`` (minutes on a laptop), ``"owner"`` (those that a
+            data owner must know), ``"full"``; what of it cannot be played is left out, and said. Or names such as
+            ``("standard", "jpeg-75", "probe+jpeg-75")``: who trains how, and what they do, joined by ``+``.
         seeds: of the victims.
         protocol: ``"quick"`` or ``"paper"``, for victims given by name.
         network, width: of victims given by name; ``"convnet"`` suits a CPU. ``"timm/..."`` and ``"torchvision/..."``
             are those of these libraries.
         pretrained: weights of such a network, as in :class:`~semtransforms.VictimConfig`.
+        pretrained_network: the network that those weights are of, where the other victims are to have ``network``;
+            default: ``network``.
         train_sizes: sides in pixels of the squares that victims train on, such as ``(64, 128)``: each victim is run at
             each size with each crop. Photographs may then have any and mixed sizes. They are published at their own
             sizes, decoded one at a time, and kept with a shorter side of at most twice the largest of these.
@@ -120,18 +127,25 @@ def evaluate(
     seeds, name = _seeds(seeds), name or type(dataset).__name__
     if image_size is not None and (isinstance(image_size, int) or len(image_size) != 2):
         raise ValueError(f"image_size must be (height, width), got {image_size!r}")
-    victims_for = victims_by_name(victims, protocol, network, width, train_sizes, crops, pretrained)
     if isinstance(generator, (str, os.PathLike)):
         generator = SEMProtect.from_pretrained(os.fspath(generator), device=device).generator
-    chosen = countermeasures_by_name(countermeasures, generator, protection_seed)
-    check_starts(victims_for(1), chosen)
+    setup = Setup(
+        protocol, network, width, pretrained, pretrained_network, train_sizes, crops, generator, protection_seed
+    )
+    plays, left_out = plays_of(trainers, victims, countermeasures, count_of(dataset), setup)
+    for trainer, why in left_out.items() if progress else ():
+        tqdm.write(f"not played: {trainer} ({why})")
+    for play in plays:
+        check_starts(play.victims_for(1), play.countermeasures)
 
-    side = _side_to_keep(victims_for(1), chosen, image_size)
+    some, chosen = _all_victims(plays, 1), {name: each for play in plays for name, each in play.countermeasures.items()}
+    side = _side_to_keep(some, chosen, image_size)
     clean, tests = _load("dataset", dataset, image_size, side), _load("test", test, image_size, side)
     check_test(clean, tests)
     facts = _facts(clean, tests, name) | {"left_out": _left_out(dataset, test)}
-    configs = victims_for(len(clean.labels))
-    check_on_samples(clean, configs, chosen, seeds[0])
+    configs = _all_victims(plays, len(clean.labels))
+    for play in plays:
+        check_on_samples(clean, play.victims_for(len(clean.labels)), play.countermeasures, seeds[0])
     results = Results(None if out is None else Path(out).expanduser(), facts)
 
     options = {"seed": protection_seed, "cache_dir": cache_dir, "device": device, "progress": progress}
@@ -141,7 +155,11 @@ def evaluate(
     if len(copies) > 1 and copies[1].name == CLEAN:
         raise ValueError(f"the protected copy must not be called {CLEAN!r}. Pass another copy_name.")
 
-    runs = list(plan_runs(copies, configs, chosen, seeds))
+    runs = [
+        run
+        for play in plays
+        for run in plan_runs(copies, play.victims_for(len(clean.labels)), play.countermeasures, seeds)
+    ]
     results.go_on(runs, pool)
     results.describe(*_as_shown(copies[1:], clean, configs), chosen)
     for number, run in enumerate(runs, 1):
@@ -166,6 +184,10 @@ def evaluate(
         )
         results.add(run, _record(run, result, facts, device))
     return results.report()
+
+
+def _all_victims(plays: Sequence[Play], images: int) -> dict[str, VictimConfig]:
+    return {name: config for play in plays for name, config in play.victims_for(images).items()}
 
 
 def _seeds(seeds: Sequence[int]) -> list[int]:

@@ -49,6 +49,8 @@ def plan_runs(
 ) -> Iterator[Run]:
     """All runs of an evaluation; all seeds of a row before the next row, so that what is stopped leaves whole rows.
 
+    A probe that does nothing about the noise draws nothing: it is run with the first seed only.
+
     Args:
         copies: the clean one, and the protected one where there is one.
         victims: name -> config.
@@ -61,11 +63,12 @@ def plan_runs(
         config = replace(victims[victim], seed=seed)
         return Run(copy, victim, config, {**described[victim], "seed": seed}, name, parts)
 
-    for victim in victims:
-        for seed in seeds:
+    for victim, config in victims.items():
+        of_plain = seeds[:1] if config.is_probe else seeds  # more would be the same figure, called a spread of 0
+        for seed in of_plain:
             yield run(copies[0], victim, seed, NONE, ())
         for name, parts in countermeasures.items():
             if len(copies) == 1 and name == NONE:
                 continue
-            for seed in seeds:
+            for seed in seeds if parts else of_plain:
                 yield run(copies[-1], victim, seed, name, parts)

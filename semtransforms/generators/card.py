@@ -61,8 +61,9 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
     assert config.num_classes is not None
     assert config.image_size is not None
     measured = card.get("measured", ())
-    # whether a trainer who holds it was measured
+    # whether a trainer who holds it, or some originals, was measured
     washed = any(row["trainer"].startswith("informed") for row in measured)
+    paired = any(row["trainer"].startswith("pairs") for row in measured)
     sees = "adversary" in (config.defense_sees, config.surrogate_sees)
     return fill(
         TEMPLATE,
@@ -85,6 +86,7 @@ def write_card(config: GeneratorConfig, classes: Sequence[str] | None, card: Map
         notes=f"{card['notes']} " if "notes" in card else "",
         measured=measured,
         washed=washed,
+        paired=paired,
         keeps_noise=engine_of(config).keeps_noise,
         citation=CITATION,
         cell=_cell,

@@ -74,6 +74,21 @@ def updates_of_check(config: GeneratorConfig) -> int:
     return min(MOST_UPDATES, max(FEWEST_UPDATES, config.train_steps // 2))
 
 
+def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, read: float) -> float:
+    """How long the check takes.
+
+    Args:
+        found: the photographs.
+        config: of the generator.
+        passes: images a second that the trainer's network sends forward and backward at S.
+        read: seconds to read one pixel of the photographs.
+    """
+    # on two copies, at S and with a quarter of the pixels; originals are decoded twice, copies once
+    trained = 2 * 1.25 * updates_of_check(config) * TRAINER.batch_size
+    sample = min(SAMPLE, len(found.rows)) / len(found.rows)
+    return trained / passes + 3 * read * found.pixels * sample
+
+
 def check_copy(
     found: Found, copies: dict[int, Path], config: GeneratorConfig, folder: Path, *, device: str | None, progress: bool
 ) -> Checked:

@@ -30,7 +30,7 @@ from semtransforms.data.sources import open_source, reason
 from semtransforms.data.store import default_cache_dir
 from semtransforms.generators.fitting import fit_generator
 from semtransforms.generators.generator import NoiseGenerator
-from semtransforms.photographs.check import SAMPLE, TRAINER, Checked, check_copy, updates_of_check
+from semtransforms.photographs.check import TRAINER, Checked, check_copy, seconds_of_check
 from semtransforms.photographs.look import Found, check_enough, look
 from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
 from semtransforms.protect.formats import FORMATS, pick_quality
@@ -200,7 +200,8 @@ class _Maker:
         self._checkpoint.unlink(missing_ok=True)  # a kill behind the fit leaves it
         self.say(f"The generator of these classes is used again: {self.generator}")
         read, write = measure_files(found, _side(generator.config))
-        self._expect(found, generator.config, measure_passes(generator.config, self.device), read, write, fit=0)
+        passes = measure_passes(replace(generator.config, width=TRAINER.width), self.device)
+        self._expect(found, generator.config, passes, read, write, fit=0)
         return generator
 
     def make(
@@ -219,7 +220,7 @@ class _Maker:
             read, write = measure_files(found, NOISE_SIZE)
             plan = self._plan(found, minutes, seed, read)
         self.say(plan.describe())
-        self._expect(found, plan.config, plan.passes, read, write, fit=plan.fit_seconds + found.pixels * read)
+        self._expect(found, plan.config, plan.check_passes, read, write, fit=plan.fit_seconds + found.pixels * read)
         photographs = read_squares(found, _side(plan.config), self.progress, self.say)
         generator = fit_generator(
             photographs,
@@ -276,17 +277,15 @@ class _Maker:
     def _expect(
         self, found: Found, config: GeneratorConfig, passes: float, read: float, write: float, *, fit: float
     ) -> None:
-        """Say how long each step will take, and which photographs are too small for noise of the usual size."""
+        """Say how long each step will take, and which photographs are too small for noise of the usual size.
+
+        ``passes`` are those of the network that checks.
+        """
         small = int((found.sizes.min(axis=1) < _side(config)).sum())
         if small:
             self.say(f"Smaller than {_side(config)} px, with noise that is made at their own size: {small}.")
         protect = found.pixels * write  # class-wise noise is there: no pass
-        sample = min(SAMPLE, len(found.rows))
-        # on two copies, at S and with a quarter of the pixels; originals are decoded twice, copies once
-        seen = 2 * 1.25 * updates_of_check(config) * TRAINER.batch_size
-        assert TRAINER.width is not None
-        trained = passes * ((config.width or TRAINER.width) / TRAINER.width) ** 2
-        check = seen / trained + 3 * read * found.pixels * sample / len(found.rows)
+        check = seconds_of_check(found, config, passes=passes, read=read)
         steps = {"fit": fit, "protect": protect, "check": check}
         text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)
         self.say(f"Expected: {text}.")

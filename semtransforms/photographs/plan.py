@@ -21,6 +21,7 @@ from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
 from semtransforms.generators.fitting import train_step
 from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.methods import SEM_CLASSWISE, with_effort
+from semtransforms.photographs.check import TRAINER
 from semtransforms.photographs.look import Found
 from semtransforms.views.eot import build_eot
 from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
@@ -87,12 +88,14 @@ class Plan:
         minutes: what it was to take.
         passes: a second, as measured when it was made.
         photographs: digest of what is fitted on.
+        check_passes: a second, of the network that checks the copies, likewise.
     """
 
     config: GeneratorConfig
     minutes: float
     passes: float
     photographs: str
+    check_passes: float
 
     @property
     def fit_seconds(self) -> float:
@@ -125,13 +128,14 @@ class Plan:
         """JSON values."""
         return {
             "config": self.config.to_dict(), "minutes": self.minutes, "passes": self.passes,
-            "photographs": self.photographs,
+            "photographs": self.photographs, "check_passes": self.check_passes,
         }  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{**values, "config": GeneratorConfig.from_dict(values["config"])})
+        """The inverse of :meth:`to_dict`; older versions kept the fit's speed alone."""
+        config = GeneratorConfig.from_dict(values["config"])
+        return cls(**{"check_passes": values["passes"], **values, "config": config})
 
 
 def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: str | None = None) -> Plan:
@@ -153,13 +157,18 @@ def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: s
     check_number("minutes", minutes, low=-math.inf)
     left = 60 * minutes - found.pixels * read
     facts: dict[str, Any] = {"num_classes": len(found.classes), "photographs": len(found.rows)}
-    measured: dict[tuple[int, int], float] = {}
-    updates = 0
-    for effort in EFFORTS:
-        config, network = config_for(effort, **facts), (effort.side, effort.width)
+    measured: dict[tuple[int, int | None], float] = {}
+
+    def speed(config: GeneratorConfig) -> float:
+        network = (effort.side, config.width)
         if network not in measured:
             measured[network] = measure_passes(config, device)
-        passes = measured[network]
+        return measured[network]
+
+    updates = 0
+    for effort in EFFORTS:
+        config = config_for(effort, **facts)
+        passes = speed(config)
         updates = min(MOST_UPDATES, int(left * passes / passes_of_update(config)))
         if updates >= effort.enough:
             break
@@ -176,7 +185,10 @@ def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: s
             f"--minutes {math.ceil(10 * least) / 10:g} or more.",
             stacklevel=3,
         )
-    return Plan(config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest)
+    check_passes = speed(replace(config, width=TRAINER.width))
+    return Plan(
+        config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest, check_passes
+    )
 
 
 def passes_of_update(config: GeneratorConfig) -> int:

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semtransforms import __version__
-from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb
+from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb, without_colour_key
 from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 from semtransforms.generators.hub import CONFIG_FILE
 from semtransforms.protect.batch import check_label_map, protect_batch
@@ -39,6 +39,9 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     In a dict the keys decide what is what (``image``, ``images``, ``img``, ``imgs``, ``pixel_values``; ``label``,
     ``labels``, ``target``, ``targets``, ``fine_label``), in a tuple or list the types do. A sample in which that is
     missing or ambiguous is refused.
+
+    Samples carry no class names, so nothing here can compare them with the generator's: see to it that label k means
+    the same class in both, or pass ``label_map``. :class:`ProtectedDataset` and :meth:`map_fn` compare them.
 
     Args:
         generator: where the noise comes from.
@@ -167,7 +170,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
 
         Args:
             image_column: column of ``datasets.Image``, or of ``{"bytes", "path"}``.
-            label_column: column of whole numbers, ``ClassLabel`` or not.
+            label_column: column of whole numbers, ``ClassLabel`` or not. A warning says where a ``ClassLabel`` has
+                the generator's names at other numbers.
 
         Returns:
             A picklable function whose hash, and so the cache of ``datasets``, depends on the generator's weights and
@@ -179,7 +183,9 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         )
 
         num_classes = self.generator.num_classes if self.label_map is None else None
-        return MapFunction(self._protect, self._identity, image_column, label_column, self.device, num_classes)
+        return MapFunction(
+            self._protect, self._identity, image_column, label_column, self.device, num_classes, self.generator.classes
+        )
 
     def _identity(self) -> tuple[Any, ...]:
         """What decides the noise of an image and label, in plain values."""
@@ -323,7 +329,7 @@ def _unpack(leaf: _Leaf) -> list[RGBImage]:
     """The images behind one value, each uint8 (3, H, W) with its alpha channel."""
     image = leaf.value
     if isinstance(image, PIL.Image.Image):
-        return [to_rgb(image)]
+        return [to_rgb(without_colour_key(image))]
     if not isinstance(image, Tensor):
         raise TypeError(f"the image at {leaf.place} must be a PIL image or a uint8 tensor, got {_kind(image)}.")
     if image.dtype != torch.uint8:

@@ -62,6 +62,33 @@ def shrink(images: Tensor) -> Tensor:
     return F.interpolate(half, size=images.shape[2:], mode="bilinear", align_corners=False)
 
 
+def channel_norm(images: Tensor) -> Tensor:
+    """Each channel of each image shifted and scaled to a mean of 1/2 and a standard deviation of 1/4."""
+    spread = images.std((2, 3), keepdim=True, correction=0).clamp_min(1 / 255)  # a flat channel stays flat
+    return ((images - images.mean((2, 3), keepdim=True)) / (4 * spread) + 0.5).clamp(0, 1)
+
+
+def low_pass(images: Tensor) -> Tensor:
+    """The spatial frequencies up to half of the highest (Fourier, the image taken as periodic)."""
+    return _frequencies(images, 0, 1 / 2)
+
+
+def band_pass(images: Tensor) -> Tensor:
+    """The spatial frequencies from an eighth to half of the highest, and the mean."""
+    return _frequencies(images, 1 / 8, 1 / 2)
+
+
+def _frequencies(images: Tensor, low: float, high: float) -> Tensor:
+    """Those from ``low`` to ``high``, as shares of the highest along an axis, and the mean; clamped."""
+    height, width = images.shape[2:]
+    rows = 2 * torch.fft.fftfreq(height, device=images.device)[:, None]
+    columns = 2 * torch.fft.rfftfreq(width, device=images.device)
+    radius = torch.hypot(rows, columns)
+    kept = ((radius >= low) | (radius == 0)) & (radius <= high)
+    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * kept, s=(height, width))
+    return found.clamp(0, 1)
+
+
 @torch.no_grad()
 def denoise(images: Tensor) -> Tensor:
     """Total-variation denoising: the image near the given one that varies least (Rudin, Osher and Fatemi 1992).
@@ -105,5 +132,8 @@ CHANGES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gaussian": gaussian,
     "bilateral": bilateral,
     "shrink": shrink,
+    "channel-norm": channel_norm,
+    "low-pass": low_pass,
+    "band-pass": band_pass,
     "denoise": denoise,
 }

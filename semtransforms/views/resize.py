@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semtransforms.core.checks import check_number
+from semtransforms.core.covering import covering
 from semtransforms.core.grid import add_noise
 from semtransforms.views.visibility import FINER, tolerated
 
@@ -172,10 +173,7 @@ def _bicubic(image: Tensor, height: int, width: int) -> Tensor:
 
 def _fitted(height: int, width: int, side: int | None) -> tuple[int, int]:
     """A height and width whose smaller one is at most ``side``; the shape is kept."""
-    shorter = min(height, width)
-    if side is None or shorter <= side:
-        return height, width
-    return round(height * side / shorter), round(width * side / shorter)
+    return (height, width) if side is None or min(height, width) <= side else covering((height, width), (side, side))
 
 
 def centre_square(image: Tensor, side: int = NOISE_SIZE) -> Tensor:
@@ -189,10 +187,8 @@ def centre_square(image: Tensor, side: int = NOISE_SIZE) -> Tensor:
         uint8 (3, side, side): the image with its shorter side brought to ``side``, as where noise is made, and the ends
         of its longer side cut off. A smaller image is enlarged, though its noise will be made at its own size.
     """
-    height, width = image.shape[1:]
-    shorter = min(height, width)
-    whole = _resampled(image, round(height * side / shorter), round(width * side / shorter))
-    top, left = (whole.shape[1] - side) // 2, (whole.shape[2] - side) // 2
+    whole = _resampled(image, *covering(image.shape[1:], (side, side)))
+    top, left = (round((length - side) / 2) for length in whole.shape[1:])  # as torchvision's CenterCrop
     return whole[:, top : top + side, left : left + side].contiguous()
 
 

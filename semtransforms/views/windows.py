@@ -90,12 +90,17 @@ def resized_windows(images: Images, keys: Tensor, side: int) -> Tensor:
     Returns:
         uint8 (N, 3, side, side).
     """
+    return windows_of_size(images, keys, (side, side))
+
+
+def windows_of_size(images: Images, keys: Tensor, size: tuple[int, int]) -> Tensor:
+    """As :func:`resized_windows`, resized to any height and width; float images come back as floats."""
     boxes = draw_windows(keys, np.array([image.shape[1:] for image in images])).tolist()
     windows = [
         image[None, :, top : top + h, left : left + w] for image, (top, left, h, w) in zip(images, boxes, strict=True)
     ]
     # what torchvision's resize comes to, without its half of the time
-    return torch.cat([F.interpolate(window, (side, side), mode="bilinear", antialias=True) for window in windows])
+    return torch.cat([F.interpolate(window, size, mode="bilinear", antialias=True) for window in windows])
 
 
 def draw_windows(keys: Tensor, sizes: NDArray[np.int64]) -> NDArray[np.int64]:

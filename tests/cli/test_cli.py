@@ -524,6 +524,8 @@ def test_mistakes_in_evaluate_are_one_line(tmp_path: Path):
     fails(run(*common, "--protected", photos, "--seeds", ""), "seeds")
     fails(run(*common, "--protected", photos, "--seeds", "one"), "--seeds")
     fails(run(*common, "--protected", photos, "--victims", "adversarial-2"), "8/255")
+    fails(run(*common, "--protected", photos, "--trainers", "quick", "--protocol", "paper"), "protocol='quick' alone")
+    fails(run(*common, "--protected", photos, "--trainers", "standard,gpeg-75"), "gpeg-75")
     fails(run(*common[:3], "--test", photos, "--protected", photos), "shares 6 of its 6 images")
     assert not (tmp_path / "report").exists()
 
@@ -544,10 +546,11 @@ def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     kib = f"{(folder / 'model.safetensors').stat().st_size / 1024:.0f}"
     facts = ["sem", "shapes", "3", "8x8", "convnet", "8/255", "4/255", kib]
     measured = ["standard", "31.0", "±", "1.4", "(n=2)", "(90.0)"]
+    missing = ["greyscale,", "jpeg-75,", "shrink,", "random-resized,", "probe,", "fine-tune"]
     assert [row.split() for row in rows] == [
-        ["em-2", *facts, "em-shapes", *measured],
-        ["em-shapes", *facts, "bundled", *measured],
-        ["far", *"????????", f"org/far@{'0' * 40}", "not", "measured"],
+        ["em-2", *facts, "em-shapes", *measured, *missing],
+        ["em-shapes", *facts, "bundled", *measured, *missing],
+        ["far", *"????????", f"org/far@{'0' * 40}", "not", "measured", "all"],
     ]
 
 

@@ -79,6 +79,27 @@ def wrn34_10_by_hand() -> int:
     return total + 2 * 640 + 640 * 10 + 10
 
 
+def vit_by_hand() -> int:
+    """Dosovitskiy et al. 2021, eq. 1 to 4, width 192, 6 layers, mean of the tokens: projections, MLP and two norms."""
+    width = 192
+    layer = 4 * width * (width + 1) + width * 4 * width + 4 * width + 4 * width * width + width + 2 * 2 * width
+    return 3 * 4 * 4 * width + width + 6 * layer + 2 * width + width * 10 + 10
+
+
+def test_the_small_transformer_sees_where_a_patch_is():
+    """Without places it would be a bag of patches; with a table of them it would take one size only."""
+    assert count(on_meta("vit")) == vit_by_hand()
+    torch.manual_seed(0)
+    network = build_model("vit", num_classes=3, image_size=16).eval()
+    images = torch.rand(2, 3, 16, 24)
+    logits = network(images)
+    assert logits.shape == (2, 3)
+    swapped = torch.cat([images[:, :, 4:8], images[:, :, :4], images[:, :, 8:]], 2)  # the first two rows of patches
+    assert not torch.allclose(network(swapped), logits, atol=1e-4)
+    network.get_submodule("network.tokens").forward = lambda patches: patches.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(network(swapped), network(images), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "published", "by_hand"),
     [

@@ -165,7 +165,7 @@ def shares_allowed(right, clean_right, guess, images):
 
 @pytest.mark.parametrize(
     ("images", "right", "word"),
-    [(40, 12, "mostly or partly or not"), (40, 22, "partly or not"), (400, 120, "mostly or partly"), (400, 220, "not")],
+    [(40, 12, "mostly, partly or not"), (40, 22, "partly or not"), (400, 120, "mostly or partly"), (400, 220, "not")],
 )
 def test_few_test_images_forbid_a_sure_word(images, right, word):
     """Twelve of forty photographs named rightly may be luck: an owner would publish on the strength of it."""
@@ -252,6 +252,10 @@ def test_few_seeds_are_said():
     assert "Of the 2 trainers, 1" in str(verdict_on(*clean, once, *thrice))
     assert "one seed" not in str(verdict_on(*clean, *thrice))
     assert "one seed" in str(verdict_on(clean[0], *thrice))  # the clean copy's
+    probe = {"transfer": "probe", "pretrained": "in1k"}  # has the same features at every seed
+    assert "one seed" not in str(verdict_on(run(**probe), run(0.2, copy="sem", **probe)))
+    cut = {**probe, "countermeasure": "cutout"}
+    assert "one seed" in str(verdict_on(run(**probe), run(0.2, copy="sem", **cut)))
 
 
 def test_trainers_that_train_alike_are_told_apart():

@@ -4,6 +4,8 @@ import builtins
 import hashlib
 import json
 import pickle
+import warnings
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from semtransforms.evaluation.copies import Copy
 from semtransforms.evaluation.countermeasures import parse_countermeasure
 from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.records import Record
+from semtransforms.evaluation.runs import plan_runs
 from semtransforms.evaluation.trainers import victims_by_name
 from semtransforms.evaluation.victims import FINE_TUNING, VictimConfig, train_victim, training
 from semtransforms.evaluation.victims.libraries import find, is_of_library
@@ -206,7 +210,10 @@ def test_a_pickle_is_never_run(tmp_path: Path):
     bomb.write_bytes(pickle.dumps(Attack(tmp_path / "ran")))
     torch.save(timm.create_model("test_resnet"), harmless)
     for file in (bomb, harmless):
-        with pytest.raises(ValueError, match=rf"{file.name}.*pickle.*safetensors\.torch\.save_file"):
+        with (
+            warnings.catch_warnings(action="error"),  # torch's own words would stand before ours
+            pytest.raises(ValueError, match=rf"{file.name}.*pickle.*safetensors\.torch\.save_file"),
+        ):
             build_from_library(SMALL, num_classes=3, train_size=32, pretrained=file)
     assert not (tmp_path / "ran").exists()
 
@@ -218,6 +225,28 @@ def test_files_of_tensors_alone_are_read(weights: Path, tmp_path: Path):
         torch.save(content, tmp_path / name)
         made = build_from_library(SMALL, num_classes=3, train_size=32, pretrained=tmp_path / name)
         assert torch.equal(made.network.conv1[0].weight, tensors["conv1.0.weight"])
+
+
+def test_weights_without_a_version_are_read(tmp_path: Path):
+    """torchvision's MNASNet asks a file for its version, which safetensors files do not hold."""
+    file = saved(tmp_path / "weights.safetensors", "torchvision/mnasnet0_5")
+    made = build_from_library("torchvision/mnasnet0_5", num_classes=3, train_size=32, pretrained=file)
+    assert torch.equal(made.network.layers[0].weight, load_file(file)["layers.0.weight"])
+
+
+def test_googlenet_sees_what_torchvisions_sees(tmp_path: Path):
+    """Its weights are of another library, with another normalisation, and its file holds heads for training alone."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.googlenet(aux_logits=True, transform_input=True, init_weights=False)
+    torch.save(theirs.state_dict(), tmp_path / "googlenet.pth")
+    settings = {"num_classes": 3, "train_size": 64, "pretrained": tmp_path / "googlenet.pth"}
+    ours = build_from_library("torchvision/googlenet", transfer="probe", **settings).eval()
+    theirs.fc = nn.Identity()
+    images, view = torch.rand(2, 3, 64, 64), torchvision.models.GoogLeNet_Weights.DEFAULT.transforms()
+    seen = torchvision.transforms.functional.normalize(images, view.mean, view.std)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs.eval()(seen))
+    assert isinstance(build_from_library("torchvision/googlenet", num_classes=3, train_size=64)(images), torch.Tensor)
 
 
 @pytest.mark.parametrize(
@@ -314,11 +343,19 @@ def test_unknown_networks_get_the_nearest_of_all():
         ("timm/eficientnet_lite0", "'timm/efficientnet_lite0'"),
         ("mobilenet_v2", "'torchvision/mobilenet_v2'"),
         ("convnett", "'convnet'"),
+        ("resnet18.a1_in1k", "network='timm/resnet18', pretrained='a1_in1k'"),  # as timm and the Hub name it
+        ("timm/resnet18.a1_in1k", "--network timm/resnet18 --pretrained a1_in1k"),
     ):
         with pytest.raises(ValueError, match=nearest):
             victims_by_name(("standard",), "quick", given, None)
     with pytest.raises(ValueError, match="width"):
         victims_by_name(("standard",), "quick", "timm/resnet18", 8)
+
+
+def test_a_part_of_a_larger_model_is_no_trainer():
+    """timm has encoders without a head, whose config names none: nothing could be trained to name classes."""
+    with torch.device("meta"), pytest.raises(ValueError, match="'timm/qwen3_vit_88m_enc' names no classes"):
+        build_from_library("timm/qwen3_vit_88m_enc", num_classes=3, train_size=64)
 
 
 def test_settings_that_do_not_go_together(weights: Path):
@@ -398,6 +435,20 @@ def test_bad_weights_are_found_before_any_training(weights: Path, tmp_path: Path
         judged(weights, countermeasures=("none", "cutout"))
 
 
+@pytest.mark.parametrize(
+    ("network", "train_sizes"), [("torchvision/squeezenet1_0", (64, 16)), ("torchvision/inception_v3", ())]
+)
+def test_a_size_that_a_network_does_not_take_is_found_before_any_training(
+    network: str, train_sizes: tuple[int, ...], weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Found when its turn comes, it costs the hours of the trainers before it; images of their own are of 32 px."""
+    monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", lambda *_, **__: pytest.fail("a training"))
+    side, own = min(train_sizes, default=32), torchvision.models.get_model_weights(network.split("/")[1]).DEFAULT
+    size = own.transforms().crop_size[0]
+    with pytest.raises(ValueError, match=rf"'{network}'.* {side}x{side} px .*--train-size {size}\)"):
+        judged(weights, network=network, pretrained=None, victims=("standard",), train_sizes=train_sizes)
+
+
 def test_a_killed_fine_tuning_goes_on(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Frozen parts have no momentum: a checkpoint must bring back the rest, bit for bit."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
@@ -421,8 +472,20 @@ def test_a_killed_fine_tuning_goes_on(weights: Path, tmp_path: Path, monkeypatch
     assert replace(train(config, checkpoint=path), seconds=0) == replace(unbroken, seconds=0)
 
 
+def test_what_draws_nothing_is_run_once(weights: Path):
+    """Three times the same figure would be reported as a spread of 0 over three seeds."""
+    copies = [Copy(name, torch.zeros(0), {}) for name in ("clean", "published")]
+    victims = {"probe": starting(weights, "probe"), "fine-tune": starting(weights)}
+    countermeasures = {name: parse_countermeasure(name) for name in ("none", "greyscale")}
+    planned = plan_runs(copies, victims, countermeasures, seeds=(4, 5, 6))
+    runs = Counter((run.victim, run.countermeasure, run.copy.name) for run in planned)
+    once = {("probe", "none", copy.name) for copy in copies}
+    others = {(victim, name, "published") for victim in victims for name in countermeasures}
+    assert runs == Counter(dict.fromkeys({("fine-tune", "none", "clean"), *others}, 3) | dict.fromkeys(once, 1))
+
+
 def test_the_cosine():
-    """Kornblith et al.: from the peak to 0 along half a cosine."""
+    """The schedule that trainers know by this name: from the peak to 0 along half a cosine."""
     config = VictimConfig(train_steps=100, schedule="cosine")
     shares = [training.learning_rate_share(step, config) for step in range(100)]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)

@@ -89,6 +89,15 @@ def test_it_says_who_washes_the_noise_out():
     assert "This generator keeps the noise" in write_card(ntga, None, {})
 
 
+def test_it_says_what_pairs_do():
+    """An owner who publishes a few originals, or protects on request, loses all others too."""
+    untried = write_card(CONFIG, None, {})
+    tried = write_card(CONFIG, None, {"measured": [{"trainer": "pairs-500", "protected": [59.0]}]})
+    for text in (untried, tried):
+        assert "originals with their protected copies" in text
+    assert ("not measured for this generator" in untried, "not measured for this generator" in tried) == (True, False)
+
+
 FIGURE = re.compile(r"\b\d+\.\d\b")
 
 

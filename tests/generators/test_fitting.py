@@ -562,11 +562,11 @@ def test_mixed_sizes_become_squares_of_64_px(differing):
     found = load_labelled(data, to_one_size=centre_square)
     assert found.labels.tolist() == [index % 2 for index in range(len(sizes))]
     for (image, _), square in zip(data, found.images, strict=True):
-        # PIL's own: the shorter side to 64 px, then the middle
+        # PIL's own pixels: the shorter side to 64 px, the other one rounded down as torchvision does, then the middle
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-        scale = 64 / min(picture.size)
-        whole = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BILINEAR)
-        left, top = ((side - 64) // 2 for side in whole.size)
+        shorter = min(picture.size)
+        whole = picture.resize([side * 64 // shorter for side in picture.size], Image.Resampling.BILINEAR)
+        left, top = (round((side - 64) / 2) for side in whole.size)
         assert (np.asarray(whole.crop((left, top, left + 64, top + 64))) == square.permute(1, 2, 0).numpy()).all()
 
 

@@ -10,9 +10,10 @@ from owner import COLOUR, write_photographs
 from PIL import Image
 
 from semtransforms.data.sources import open_source
+from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.victims import VictimConfig
 from semtransforms.noise.methods import SEM_CLASSWISE
-from semtransforms.photographs.check import check_copy, draw
+from semtransforms.photographs.check import check_copy, draw, seconds_of_check
 from semtransforms.photographs.look import Found, look
 
 FITTED = replace(SEM_CLASSWISE, image_size=(16, 16), train_steps=1)
@@ -63,7 +64,8 @@ def recoloured(pixels: np.ndarray, label: int) -> np.ndarray:
 @pytest.mark.filterwarnings("ignore:protected differs")  # colours are swapped by 60 levels
 def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A check that always says protected, or never, is worth nothing: originals are learned, others' colours not."""
-    monkeypatch.setattr("semtransforms.photographs.check.TRAINER", VictimConfig(network="convnet", width=4))
+    trainer = VictimConfig(network="convnet", width=4, evaluations=1)  # a look at its start would be luck
+    monkeypatch.setattr("semtransforms.photographs.check.TRAINER", trainer)
     monkeypatch.setattr("semtransforms.photographs.check.FEWEST_UPDATES", 40)
     as_they_are = publish(found, tmp_path / "same", lambda pixels, label: pixels)
     # what tells the classes apart says the opposite in the copy
@@ -76,6 +78,8 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "8 other" in checked.verdict[0]
     assert checked.report == tmp_path / "report" / "report.html"
     assert checked.report.is_file()
+    trained = sum(run.passes * (run.train_size / 16) ** 2 for run in EvaluationReport.load(tmp_path / "report").records)
+    assert seconds_of_check(found, FITTED, passes=trained, read=0) == pytest.approx(1)  # what was announced
     checked = check_copy(found, swapped, FITTED, tmp_path / "other", device="cpu", progress=False)
     assert checked.learned is not None
     assert checked.learned < 0.2

@@ -64,6 +64,7 @@ def test_the_best_fit_that_the_minutes_allow(found: Found, monkeypatch: pytest.M
     c = made.config
     assert (c.image_size, c.width, c.train_steps) == ((64, 64), chosen, updates)
     assert made.fit_seconds <= 60 * minutes
+    assert (made.passes, made.check_passes) == (speeds[chosen], 200)  # copies are checked by a network of width 32
     assert (c.num_classes, c.batch_size, c.seed) == (2, 64, 1)
     # all else is SEM_CLASSWISE
     changed = {"width", "num_classes", "image_size", "batch_size", "seed", "train_steps", "decay_every"}
@@ -139,5 +140,5 @@ def test_a_plan_of_an_older_version_is_known():
     """Gone on with, it would mix an old fit's settings with new code: a generator that nobody has measured."""
     for count in (199, 200):
         config = plan.config_for(plan.EFFORTS[1], num_classes=2, photographs=count, train_steps=7, seed=3)
-        assert plan.Plan(config, 1, 1, "").is_of_today
-        assert not plan.Plan(replace(config, learning_rate=0.1), 1, 1, "").is_of_today
+        assert plan.Plan(config, 1, 1, "", 1).is_of_today
+        assert not plan.Plan(replace(config, learning_rate=0.1), 1, 1, "", 1).is_of_today

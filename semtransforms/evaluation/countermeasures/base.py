@@ -26,6 +26,17 @@ class Countermeasure:
     acts_on: ClassVar[Literal["stored", "batch"]]
     before_resize: ClassVar[bool] = False
 
+    def check(self, labels: Tensor) -> None:
+        """See, before any training, that it does for a training set.
+
+        Args:
+            labels: int64 (N,), all of them.
+
+        Raises:
+            ValueError: it does not.
+        """
+        return
+
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The training set it makes of what was published; ``data`` is not written to.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import kornia.augmentation
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from semtransforms.core.grid import to_bytes, to_float
@@ -18,6 +19,7 @@ from semtransforms.core.keys import fold_in, keyed_normal, keyed_uniform
 from semtransforms.evaluation.countermeasures.base import Countermeasure
 from semtransforms.views.eot import EOT
 from semtransforms.views.members import Kornia
+from semtransforms.views.windows import windows_of_size
 
 
 def cutout(images: Tensor, keys: Tensor) -> Tensor:
@@ -70,14 +72,51 @@ def gaussian_noise(images: Tensor, keys: Tensor) -> Tensor:
 
 def randaugment(images: Tensor, keys: Tensor) -> Tensor:
     """torchvision's RandAugment with its defaults: 2 operations of magnitude 9 (Cubuk et al. 2020)."""
+    return _one_by_one(v2.RandAugment(), images, keys)
+
+
+def augmix(images: Tensor, keys: Tensor) -> Tensor:
+    """torchvision's AugMix with its defaults: 3 chains of severity 3, mixed (Hendrycks et al. 2020); not its loss."""
+    return _one_by_one(v2.AugMix(), images, keys)
+
+
+def _one_by_one(augment: Callable[[Tensor], Tensor], images: Tensor, keys: Tensor) -> Tensor:
     # torchvision and kornia draw the operations once per batch, so each image goes through alone
-    augment = v2.RandAugment()
     results = []
     with torch.random.fork_rng(devices=[]):
         for image, key in zip(to_bytes(images), keys.tolist(), strict=True):
             torch.default_generator.manual_seed(key)
             results.append(augment(image))
     return to_float(torch.stack(results))
+
+
+def random_resized(images: Tensor, keys: Tensor) -> Tensor:
+    """A random window of 35 to 100 % of the area, of shape 3:4 to 4:3, resized to the image's size."""
+    return windows_of_size(images, keys.cpu(), (images.shape[2], images.shape[3]))
+
+
+def warp(images: Tensor, keys: Tensor) -> Tensor:
+    """Smooth random warps: every fourth pixel is moved by up to 2 px in each direction, those between follow.
+
+    After COIN (Wang et al. 2023), which moves each pixel by itself.
+    """
+    height, width = images.shape[2:]
+    coarse = 4 * keyed_uniform(keys, (2, -(-height // 4) + 1, -(-width // 4) + 1)) - 2
+    moves = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True)
+    places = torch.meshgrid(
+        torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"
+    )
+    # grid_sample counts from -1 to 1 between the outer borders of the outer pixels, the column first
+    row, column = (
+        (2 * (place + moves[:, axis]) + 1) / length - 1
+        for axis, (place, length) in enumerate(zip(places, (height, width), strict=True))
+    )
+    return F.grid_sample(images, torch.stack([column, row], 3), padding_mode="border", align_corners=False)
+
+
+def channel_shuffle() -> Augmentation:
+    """kornia's: the channels in a random order."""
+    return Augmentation(EOT([Kornia(kornia.augmentation.RandomChannelShuffle(p=1.0))]), "channel-shuffle")
 
 
 @dataclass(frozen=True)

@@ -5,26 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from torchvision.transforms.v2.functional import equalize
+
 from semtransforms.core.names import unknown
 from semtransforms.evaluation.countermeasures.base import Countermeasure
 from semtransforms.evaluation.countermeasures.batch import (
     Augmentation,
     Mixture,
+    augmix,
+    channel_shuffle,
     colour_jitter,
     cutmix,
     cutout,
     gaussian_noise,
     mixup,
     randaugment,
+    random_resized,
+    warp,
 )
+from semtransforms.evaluation.countermeasures.dvae import DVAE
 from semtransforms.evaluation.countermeasures.linear import LinearRemoval
+from semtransforms.evaluation.countermeasures.pairs import HoldsPairs
 from semtransforms.evaluation.countermeasures.partial import (
     CleanOnly,
     CleanShare,
     ProtectedClasses,
     ProtectedClassShare,
 )
-from semtransforms.evaluation.countermeasures.stored import Purifier, bit_depth, jpeg
+from semtransforms.evaluation.countermeasures.stored import ImageMap, Purifier, bit_depth, jpeg
 from semtransforms.evaluation.countermeasures.ueraser import UEraser
 from semtransforms.views.catalogue import CHANGES
 
@@ -53,11 +61,11 @@ def _parse_one(name: str) -> Countermeasure:
             f"countermeasure {name!r} needs the published generator: evaluate(..., generator=...) builds it for "
             "'informed-same-seed' and 'informed-other-seed', or use InformedTrainer(generator, seed=...) yourself"
         )
-    kind, _, value = name.rpartition("-")
-    if kind in _WITH_VALUE:
+    kind = max((kind for kind in _WITH_VALUE if name.startswith(f"{kind}-")), key=len, default=None)
+    if kind is not None:
         build, example = _WITH_VALUE[kind]
         try:
-            return build(value)
+            return build(name.removeprefix(f"{kind}-"))
         except ValueError as error:
             reason = str(error).rstrip(".")
             raise ValueError(f"countermeasure {name!r}: {reason}. Write, say, {kind}-{example}.") from None
@@ -67,6 +75,12 @@ def _parse_one(name: str) -> Countermeasure:
 _PLAIN: dict[str, Callable[[], Countermeasure]] = {
     **{name: partial(Purifier, function, name) for name, function in CHANGES.items()},
     "linear-removal": LinearRemoval,
+    "d-vae": DVAE,
+    "equalise": partial(ImageMap, equalize, "equalise"),
+    "random-resized": partial(Augmentation, random_resized, "random-resized"),
+    "warp": partial(Augmentation, warp, "warp"),
+    "channel-shuffle": channel_shuffle,
+    "augmix": partial(Augmentation, augmix, "augmix"),
     "cutout": partial(Augmentation, cutout, "cutout"),
     "mixup": partial(Mixture, mixup, "mixup"),
     "cutmix": partial(Mixture, cutmix, "cutmix"),
@@ -76,12 +90,19 @@ _PLAIN: dict[str, Callable[[], Countermeasure]] = {
     "ueraser": UEraser,
 }
 
-# with what follows the last hyphen, and an example of it
+
+def _holds_pairs(text: str) -> HoldsPairs:
+    count = text.removesuffix("-labels")
+    return HoldsPairs(int(count), by_label=count != text)
+
+
+# with what follows the hyphen, and an example of it
 _WITH_VALUE: dict[str, tuple[Callable[[str], Countermeasure], str]] = {
     "jpeg": (lambda text: jpeg(int(text)), "10"),
     "bit-depth": (lambda text: bit_depth(int(text)), "4"),
     "clean-share": (lambda text: CleanShare(float(text)), "20"),
     "clean-only": (lambda text: CleanOnly(float(text)), "20"),
+    "pairs": (_holds_pairs, "500"),
     "protected-classes": (lambda text: ProtectedClasses(tuple(map(int, text.split(",")))), "0,1"),
     "protected-class-share": (lambda text: ProtectedClassShare(float(text)), "50"),
 }

@@ -13,13 +13,22 @@ from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures.base import Countermeasure
 
 
-def _drawn(count: int, percent: float, seed: int) -> Tensor:
-    """Numbers of the drawn ones of ``count``, sorted; a larger share holds those of a smaller one."""
+def draw_rows(count: int, some: int, seed: int) -> Tensor:
+    """Numbers of ``some`` of ``count``, drawn and sorted; more of them hold the fewer."""
     order = keyed_uniform(index_keys(torch.arange(count), seed), ()).argsort(stable=True)
-    return order[: max(1, round(count * percent / 100))].sort().values
+    return order[:some].sort().values
 
 
-def _clean_images(data: Labelled, name: str) -> Tensor:
+def _draw_share(count: int, percent: float, seed: int) -> Tensor:
+    return draw_rows(count, max(1, round(count * percent / 100)), seed)
+
+
+def clean_images(data: Labelled, name: str) -> Tensor:
+    """The owner's clean images: uint8 (N, 3, H, W).
+
+    Raises:
+        ValueError: the trainer was not given them.
+    """
     if data.clean is None:
         raise ValueError(f"countermeasure {name!r} needs the owner's clean images, got none. Pass clean=...")
     return data.clean
@@ -27,7 +36,7 @@ def _clean_images(data: Labelled, name: str) -> Tensor:
 
 def _protect_only(data: Labelled, classes: Tensor, name: str) -> Labelled:
     protected = torch.isin(data.labels, classes)[:, None, None, None]
-    return replace(data, images=torch.where(protected, data.images, _clean_images(data, name)))
+    return replace(data, images=torch.where(protected, data.images, clean_images(data, name)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class CleanShare(_Share):
 
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The drawn images clean, the others as they are."""
-        rows, clean = _drawn(len(data.labels), self.percent, seed), _clean_images(data, self.name)
+        rows, clean = _draw_share(len(data.labels), self.percent, seed), clean_images(data, self.name)
         images = data.images.clone()
         images[rows] = clean[rows]
         return replace(data, images=images)
@@ -81,7 +90,7 @@ class CleanOnly(_Share):
 
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The drawn images, clean, with their labels."""
-        rows, clean = _drawn(len(data.labels), self.percent, seed), _clean_images(data, self.name)
+        rows, clean = _draw_share(len(data.labels), self.percent, seed), clean_images(data, self.name)
         return replace(data, images=clean[rows], labels=data.labels[rows], clean=clean[rows])
 
 
@@ -105,6 +114,14 @@ class ProtectedClasses(Countermeasure):
             raise ValueError(f"protected-classes must name labels >= 0, got {self.classes}")
         object.__setattr__(self, "name", f"protected-classes-{','.join(map(str, self.classes))}")
 
+    def check(self, labels: Tensor) -> None:
+        """Every class named has an image."""
+        if absent := set(self.classes) - set(labels.tolist()):
+            raise ValueError(
+                f"countermeasure {self.name!r} names label {min(absent)}, which no image has: labels are "
+                f"0..{int(labels.max())}"
+            )
+
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The images of the other classes replaced by clean ones."""
         return _protect_only(data, torch.tensor(self.classes), self.name)
@@ -126,4 +143,4 @@ class ProtectedClassShare(_Share):
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """The images of the classes not drawn replaced by clean ones."""
         classes = torch.unique(data.labels)
-        return _protect_only(data, classes[_drawn(len(classes), self.percent, seed)], self.name)
+        return _protect_only(data, classes[_draw_share(len(classes), self.percent, seed)], self.name)

@@ -11,7 +11,7 @@ from semtransforms.evaluation.records import CLEAN, NONE, Record
 from semtransforms.evaluation.report.bounds import share_bounds
 
 # Countermeasures that put clean images of the owner into the training set: what they teach, no protection can withhold.
-WITH_CLEAN_IMAGES = ("clean-share-", "clean-only-", "protected-classes-", "protected-class-share-")
+WITH_CLEAN_IMAGES = ("clean-share-", "clean-only-", "pairs-", "protected-classes-", "protected-class-share-")
 SMALLEST_GAIN = 0.05  # below 5 points over guessing, a share of the clean copy's gain is mostly chance
 
 
@@ -54,6 +54,16 @@ class Row(NamedTuple):
     def has_clean_images(self) -> bool:
         """Whether clean images of the owner are part of the training set."""
         return any(part.startswith(WITH_CLEAN_IMAGES) for part in self.countermeasure.split("+"))
+
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether they learned from originals and their protected copies to take the noise off the others."""
+        return any(part.startswith("pairs-") for part in self.countermeasure.split("+"))
+
+    @property
+    def draws(self) -> bool:
+        """Whether another seed gives another figure: a probe takes its features once and draws nothing."""
+        return self.trainer.transfer != "probe" or self.countermeasure != NONE
 
 
 class Spread(NamedTuple):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from semtransforms.evaluation.records import CLEAN, NONE
 from semtransforms.evaluation.report.summary import Row, Summary, percent, radius_text
+from semtransforms.evaluation.sets import STANDARD, not_played
 
 # Of what the clean copy teaches. Up to the first a copy is mostly, up to the second partly protected.
 QUARTERS = (0.25, 0.5, 0.75)
@@ -21,8 +22,9 @@ class Verdict:
 
     Args:
         copy: its name.
-        word: ``"mostly protected"``, ``"partly protected"``, ``"not protected"``; ``"mostly or partly protected"`` and
-            the like where the test images are too few to tell; ``None`` where nothing allows one.
+        word: ``"mostly protected"``, ``"partly protected"``, ``"not protected"``; ``"mostly or partly protected"``,
+            ``"mostly, partly or not protected"`` and the like where the test images are too few to tell; ``None`` where
+            nothing allows one.
         learned: the largest share of what the clean copy teaches that a trainer still learned, where known.
         bounds: between which values that share lies, where they are too few to tell.
         row: the trainer it was.
@@ -65,7 +67,7 @@ def judge(summary: Summary, copy: str) -> Verdict:
     grades = () if bounds is None else GRADES[_grade(bounds[0]) : _grade(bounds[1]) + 1]
     word = None
     if grades and len(shares) == len(best):
-        word = f"{' or '.join(grades)} protected"
+        word = f"{_either(grades)} protected"
     elif learned is not None and learned > QUARTERS[1]:
         word = "not protected"
     if len(grades) < 2:
@@ -88,6 +90,11 @@ def judge(summary: Summary, copy: str) -> Verdict:
 def _grade(learned: float) -> int:
     """The position in ``GRADES`` of a share; a bound belongs to the better one."""
     return bisect_left(QUARTERS[:2], learned)
+
+
+def _either(words: Sequence[str]) -> str:
+    """``"a"``, ``"a or b"``, ``"a, b or c"``."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def between(bounds: tuple[float, float]) -> str:
@@ -143,19 +150,43 @@ def _caveats(summary: Summary, copy: str, best: Mapping[Row, float], shares: Map
         sentences.append(f"Sizes and crops tried: {', '.join(places)}; a trainer at others may learn more.")
     if mixed := dict.fromkeys(row.countermeasure for row in cells if row.has_clean_images):
         sentences.append(f"Not counted, since clean images of the owner were trained on: {', '.join(mixed)}.")
+    held = {row: cell.best for row, cell in cells.items() if row.holds_pairs and cell.best is not None}
+    if held:
+        top = max(held, key=held.__getitem__)
+        sentences.append(
+            f"Of them, who holds originals with their copies reaches {percent(held[top])} ({top.countermeasure})."
+        )
     if diverged := sum(cell.diverged for cell in cells.values()):
         runs = sum(cell.runs for cell in cells.values())
         sentences.append(f"Runs that diverged and are left out, which is no protection: {diverged} of {runs}.")
-    once = sum((found := cells[row].accuracy) is not None and found.n == 1 for row in best)
+    if missing := not_played(name for row in best for name in names_of(row)):
+        sentences.append(f"Not played, of the trainers that an owner must know: {', '.join(missing)}.")
+    once = sum(row.draws and (found := cells[row].accuracy) is not None and found.n == 1 for row in best)
     if once == len(best) == 1:
         sentences.append("This rests on one trainer and one seed.")
     elif once:
         some = "All" if once == len(best) else f"Of the {len(best)} trainers, {once}"
         sentences.append(f"{some} were run with one seed only (n=1), so their spread is not known.")
     clean = {Row(row.trainer, NONE) for row in shares}
-    if any((found := summary.cells[CLEAN, row].accuracy) and found.n == 1 for row in clean):
+    if any(row.draws and (found := summary.cells[CLEAN, row].accuracy) and found.n == 1 for row in clean):
         sentences.append("The clean copy, which this is compared with, was tried with one seed only.")
     return sentences
+
+
+def names_of(row: Row) -> list[str]:
+    """The named trainers that a row stands for.
+
+    Args:
+        row: trainer and countermeasure.
+    """
+    trainer, way = row.trainer, row.trainer.transfer or STANDARD
+    if trainer.rho_a or trainer.stops_early:
+        return []
+    if row.countermeasure != NONE:
+        return [row.countermeasure] if way == STANDARD else []
+    if way != STANDARD or trainer.train_size is None:
+        return [way]
+    return [way, "shrink", *(["random-resized"] if trainer.crop == "random-resized" else [])]  # photographs, resized
 
 
 def who(row: Row, summary: Summary) -> str:

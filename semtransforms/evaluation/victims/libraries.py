@@ -63,6 +63,12 @@ def smallest_side(network: str, width: int | None = None) -> int:
         return look_up(network, width).smallest
     if not is_of_library(network):
         names = [*MODELS, *_all_names()]
+        bare, _, tag = network.removeprefix("timm/").partition(".")
+        if tag and f"timm/{bare}" in names:  # as timm names a network together with its weights
+            raise ValueError(
+                f"network {network!r} names weights too. Give them as pretrained: network='timm/{bare}', "
+                f"pretrained={tag!r} (--network timm/{bare} --pretrained {tag})."
+            )
         named_so = [each for each in names if each.endswith(f"/{network}")]  # the library was left out
         raise ValueError(unknown("network", network, named_so or names))
     if width is not None:
@@ -116,11 +122,17 @@ def _timm_build(name: str) -> nn.Module:
 
 
 def _timm_heads(network: nn.Module) -> tuple[str, ...]:
-    heads: Any = network.pretrained_cfg["classifier"]  # type: ignore[index]
+    heads: Any = network.pretrained_cfg["classifier"] or ()  # type: ignore[index]
     return (heads,) if isinstance(heads, str) else tuple(heads)
 
 
 def _timm_put_head(network: nn.Module, num_classes: int) -> None:
+    if not hasattr(network, "reset_classifier"):
+        name = network.pretrained_cfg["architecture"]  # type: ignore[index]
+        raise ValueError(
+            f"network 'timm/{name}' names no classes: it is a part of a larger model. Use a classifier, such as "
+            "'timm/vit_base_patch16_224'."
+        )
     network.reset_classifier(num_classes)  # type: ignore[operator]
 
 
@@ -143,16 +155,19 @@ def _timm_fetch(name: str, weights: str) -> Path:
     return hub.fetch(_timm_config(name, weights).hf_hub_id, what="network")
 
 
-_SEVERAL_OUTPUTS = ("googlenet", "inception_v3")  # in training, where they have further heads
+# Without their further heads, which give several outputs in training; and as their weights want them, which come from
+# another library: they undo the usual normalisation themselves.
+_INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": True}
 
 
 def _torchvision_names() -> list[str]:
-    names = torchvision.models.list_models(module=torchvision.models)
-    return [name for name in names if name not in _SEVERAL_OUTPUTS]
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
 
 
 def _torchvision_build(name: str) -> nn.Module:
-    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    options = _INCEPTION if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return network
 
 

@@ -126,9 +126,9 @@ def train_victim(
     tests = Labelled(torch.as_tensor(test_images) if side is None else centre_squares(test_images, side), test_labels)
     num_classes = int(max(labels.max(), test_labels.max())) + 1
     network = _build(config, num_classes, min(tests.images.shape[2:])).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    seen = training_set(images, labels, clean, config, countermeasures)
+    seen = training_set(images, labels, clean, config, countermeasures, device=target, progress=progress)
     dtype = autocast_dtype(config.precision, target)
-    exams = _tests_as_tried(tests, countermeasures)
+    exams = _tests_as_tried(tests, seen.countermeasures)
     if config.is_probe:
         refuse_batches(countermeasures)
         network, state = fit_probe(network, seen.data, exams, num_classes, config, dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from semtransforms.core.names import unknown
 from semtransforms.evaluation.victims.libraries import DEFAULT, Pixels, find
+
+FURTHER_HEADS = ("aux1", "aux2", "AuxLogits")  # of GoogLeNet and Inception, which their files may hold
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"  # of a folder as timm keeps a network on the Hub
 
@@ -81,7 +84,8 @@ def load_weights(network: nn.Module, heads: tuple[str, ...], weights: Weights, n
     Raises:
         ValueError: the file is a pickle or damaged, or its weights are of another architecture.
     """
-    wanted, found = (_without_heads(each, heads) for each in (network.state_dict(), read_weights(weights.file)))
+    left_out = (*heads, *FURTHER_HEADS)
+    wanted, found = (_without_heads(each, left_out) for each in (network.state_dict(), read_weights(weights.file)))
     fitting = {key: value for key, value in found.items() if key in wanted and value.shape == wanted[key].shape}
     if len(fitting) < max(len(wanted), len(found)):
         first = next(key for key in (*wanted, *found) if key not in fitting)
@@ -90,7 +94,8 @@ def load_weights(network: nn.Module, heads: tuple[str, ...], weights: Weights, n
             f"its {len(found)} tensors fit the network, which has {len(wanted)}; {first!r} does not. Name their "
             "network (network=..., --network), or give weights of this one."
         )
-    network.load_state_dict(fitting, strict=False)
+    for key, value in wanted.items():  # not by load_state_dict: MNASNet's asks for a version that safetensors lacks
+        value.copy_(fitting[key])
 
 
 def read_weights(file: Path) -> Mapping[str, Tensor]:
@@ -111,7 +116,9 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
             raise ValueError(f"pretrained {file.name!r} is damaged or no safetensors file ({error}).") from error
     else:
         try:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # said before the error below
+                found = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a pickle's own error among them
             raise ValueError(
                 f"pretrained {file.name!r} is a pickle that holds more than tensors, or is damaged. Reading it could "

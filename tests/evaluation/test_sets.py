@@ -1,0 +1,149 @@
+"""Trainers by name and in named sets: what is played, what is not, and that both are said."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_protocol import halves
+from test_transfer import SMALL, saved
+
+from semtransforms.evaluation.countermeasures import parse_countermeasure
+from semtransforms.evaluation.protocol import evaluate
+from semtransforms.evaluation.sets import SETS, TRAINERS, not_played, split_name
+from semtransforms.evaluation.trainers import PROTOCOLS, VICTIMS, parse_victim
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr("semtransforms.evaluation.victims.config.FEWEST_STEPS", 4)
+
+
+def play(trainers, **options):
+    images, labels = halves(24).tensors
+    settings = {"test": halves(12, seed=1), "protected": (255 - images, labels), "network": "convnet", "width": 4,
+                "seeds": (0,), "device": "cpu", "progress": False}  # fmt: skip
+    return evaluate((images, labels), trainers=trainers, **(settings | options))
+
+
+def played(report):
+    """(victim, countermeasure) on the protected copy, in order."""
+    return [(r.victim.split(" ")[1], r.countermeasure) for r in report.records if r.copy != "clean"]
+
+
+def test_every_name_of_the_table_is_a_trainer():
+    """A set with a name that nobody reads would end an evaluation of hours with an error."""
+    for name, row in TRAINERS.items():
+        victim, countermeasure = split_name(name)
+        parse_victim(victim)
+        if not countermeasure.startswith("informed"):
+            parse_countermeasure(countermeasure)
+        assert row.source
+        assert row.cost
+    assert {"quick", "owner", "full"} == set(SETS)
+    assert all(set(names) <= set(TRAINERS) for names in SETS.values())
+    # what an owner must know, as it was asked for
+    assert set(SETS["owner"]) == {
+        "standard", "greyscale", "jpeg-75", "shrink", "random-resized", "probe", "fine-tune"
+    }  # fmt: skip
+
+
+def test_no_name_means_two_things():
+    """Whoever types a name must get what it says, as victim, countermeasure, set or protocol alike."""
+    assert not set(SETS) & {*TRAINERS, *VICTIMS}
+    with pytest.raises(ValueError, match=r"'quick' goes with protocol='quick' alone"):
+        play("quick", protocol="paper")
+    assert set(SETS) & set(PROTOCOLS) == {"quick"}
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("standard", ("standard", "none")),
+        ("jpeg-75", ("standard", "jpeg-75")),
+        ("jpeg-75+greyscale", ("standard", "jpeg-75+greyscale")),
+        ("probe+jpeg-75", ("probe", "jpeg-75")),
+        ("adversarial-2/255+cutout+mixup", ("adversarial-2/255", "cutout+mixup")),
+        ("early-stopping-30", ("early-stopping-30", "none")),
+    ],
+)
+def test_a_name_is_how_they_train_and_what_they_do(name, parts):
+    """A countermeasure taken for a victim, or lost, is another trainer."""
+    assert split_name(name) == parts
+
+
+def test_named_trainers_are_played_and_not_crossed():
+    """Crossed, the set owner would be a day's work."""
+    report = play(("jpeg-75", "early-stopping", "greyscale+jpeg-75"))
+    assert sorted(played(report)) == [
+        ("early-stopping", "none"), ("standard", "greyscale+jpeg-75"), ("standard", "jpeg-75")
+    ]  # fmt: skip
+    assert len([r for r in report.records if r.copy == "clean"]) == 2
+
+
+def test_the_set_owner_without_weights_says_what_was_not_played(capsys):
+    """An owner who reads a good verdict must know that no pretrained network was tried."""
+    report = play("owner", progress=True)
+    assert {countermeasure for _, countermeasure in played(report)} == {
+        "none", "greyscale", "jpeg-75", "shrink", "random-resized"
+    }  # fmt: skip
+    assert "Not played, of the trainers that an owner must know: probe, fine-tune." in report.verdict()[0]
+    assert "not played: probe (no pretrained weights)" in capsys.readouterr().out
+
+
+def test_the_set_owner_with_weights_is_whole(tmp_path: Path):
+    """Those from scratch keep their network; those from weights have that of the weights."""
+    report = play("owner", pretrained=saved(tmp_path / "theirs.safetensors"), pretrained_network=SMALL)
+    assert {(r.victim.split(" ")[1], r.network) for r in report.records} == {
+        ("standard", "convnet"), ("probe", SMALL), ("fine-tune", SMALL)
+    }  # fmt: skip
+    assert "Not played" not in report.verdict()[0]
+    crossed = play(
+        None, victims=("standard", "probe"), countermeasures=("none", "jpeg-75"), pretrained_network=SMALL,
+        pretrained=tmp_path / "theirs.safetensors",
+    )  # fmt: skip
+    assert {(r.victim.split(" ")[1], r.network) for r in crossed.records} == {
+        ("standard", "convnet"), ("probe", SMALL)
+    }  # fmt: skip
+    assert ("probe", "jpeg-75") in played(crossed)
+
+
+def test_a_row_that_was_not_measured_counts_as_not_played():
+    """Of one trainer, all but one of the set are missing."""
+    assert not_played(["standard", "jpeg-10"]) == [name for name in SETS["owner"] if name != "standard"]
+    (verdict,) = play(("greyscale",)).verdict()
+    assert "Not played, of the trainers that an owner must know: standard, jpeg-75, shrink" in verdict
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainers": "owners"}, "unknown set of trainers 'owners', did you mean 'owner'"),
+        ({"trainers": ()}, "at least one"),
+        ({"trainers": ("jpeg-75", "jpeg-75")}, "none twice"),
+        ({"trainers": ("gpeg-75",)}, "unknown countermeasure 'gpeg-75'"),
+        ({"trainers": ("probe",)}, "starts from pretrained weights"),
+        ({"trainers": "owner", "victims": ("adversarial-2/255",)}, "leave victims and countermeasures out"),
+        ({"trainers": "owner", "countermeasures": ("greyscale",)}, "leave victims and countermeasures out"),
+        ({"trainers": "owner", "pretrained_network": SMALL}, "needs the weights"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, message, monkeypatch):
+    """Before any training, with what to write instead."""
+    monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", None)
+    with pytest.raises(ValueError, match=message):
+        play(**options)
+
+
+def test_full_leaves_out_what_it_cannot_play():
+    """A set that ends in an error at its last row is of no use."""
+    from semtransforms.evaluation.plays import Setup, plays_of
+
+    setup = Setup("quick", "convnet", 4, None, None, (), ("resize",), None, 0)
+    plays, left_out = plays_of("full", ("standard",), ("none",), 400, setup)
+    names = {victim.split(" ")[1] for each in plays for victim in each.victims_for(400)}
+    assert names == {"standard", "adversarial-2/255", "adversarial-4/255", "early-stopping"}
+    assert set(left_out) == {
+        "probe", "probe+jpeg-75", "fine-tune", "last-block", "informed-same-seed", "informed-other-seed", "pairs-500",
+        "pairs-500-labels",
+    }  # fmt: skip
+    assert torch.tensor([len(each.countermeasures) for each in plays]).sum() == len(TRAINERS) - len(left_out)
