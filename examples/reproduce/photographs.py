@@ -4,6 +4,7 @@
     python -m examples.reproduce.photographs tiny-imagenet-10 --data DATA --parts sizes
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --each 20
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --rho-u 3 --fit-seed 2
+    python -m examples.reproduce.photographs clothing10 --data DATA --pretrained-surrogate torchvision/resnet18=FILE
 
 ``DATA`` holds ``clothing10/`` or ``tiny-imagenet-100/``, of whose classes the first ten are taken. A generator is
 fitted (``sem-classwise``, noise made at 64 px) on the training photographs, or on the first ``--each`` of each class,
@@ -26,6 +27,7 @@ import datasets
 import numpy as np
 
 from semtransforms import NoiseGenerator, ProtectedDataset, VictimConfig, evaluate, fit_generator
+from semtransforms.core.config import PretrainedSurrogate
 from semtransforms.core.files import read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
 from semtransforms.data.sources import open_source
@@ -73,6 +75,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, default=SEM_CLASSWISE.train_steps, help="of the fit (M)")
     parser.add_argument("--rho-u", type=int, default=8, help="radius in 255ths (default: %(default)s)")
     parser.add_argument("--fit-seed", type=int, default=SEED, help="of the fit (default: %(default)s)")
+    parser.add_argument("--pretrained-surrogate", type=PretrainedSurrogate.parse, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainers")
     parser.add_argument("--work", type=Path, default=Path("runs/photographs"))
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
@@ -82,6 +85,7 @@ def main(words: Sequence[str] | None = None) -> None:
     name = arguments.name + (f"-{arguments.each}-each" if arguments.each else "")
     name += f"-rho{arguments.rho_u}" if arguments.rho_u != 8 else ""
     name += f"-fit{arguments.fit_seed}" if arguments.fit_seed != SEED else ""
+    name += "".join(f"-{each.network.rpartition('/')[2]}" for each in arguments.pretrained_surrogate)
     work = arguments.work / f"{name}-{arguments.updates}"
     generator, seconds = fit(train, arguments, work)
     rows = []
@@ -123,7 +127,7 @@ def fit(train: Part, arguments: Any, work: Path) -> tuple[NoiseGenerator, float]
         started = time.perf_counter()
         config = config_for(
             EFFORTS[0], num_classes=CLASSES, photographs=len(train), train_steps=arguments.updates,
-            seed=arguments.fit_seed,
+            seed=arguments.fit_seed, pretrained=arguments.pretrained_surrogate,
         )  # fmt: skip
         config = with_effort(config, rho_u=arguments.rho_u / 255)
         generator = fit_generator(train, config, checkpoint_dir=work / "fit", resume=True)
