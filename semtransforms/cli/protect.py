@@ -117,19 +117,24 @@ def protect_command(
                     raise ValueError(
                         f"{option} {value!r} needs a generator that is there. Give --generator, or leave it out."
                     )
-            # only here: what fits and judges brings torchvision and with it torch's compiler, 160 MB
-            from semtransforms.photographs.journey import protect_photographs
-
-            limit = MINUTES if minutes is None else minutes
-            done = protect_photographs(
-                source, out, minutes=limit, pretrained=parse_pretrained(pretrained_surrogate), private=cache_dir,
-                columns=columns, **common,
-            )  # fmt: skip
-            outcome = done.outcome
-            _tell(outcome, out, format, done.found.source)
-            tell_verdict(done.checked, done.generator)
+            common |= {"private": cache_dir, "columns": columns}
+            outcome = _fit_and_protect(source, out, minutes, pretrained_surrogate, common)
         if outcome.failed:
             raise typer.Exit(1)
+
+
+def _fit_and_protect(
+    source: str, out: Path, minutes: float | None, pretrained: list[str] | None, common: Mapping[str, Any]
+) -> Outcome:
+    """Protect with a generator that is fitted for these images, and tell the verdict."""
+    # only here: what fits and judges brings torchvision and with it torch's compiler, 160 MB
+    from semtransforms.photographs.journey import protect_photographs
+
+    limit = MINUTES if minutes is None else minutes
+    done = protect_photographs(source, out, minutes=limit, pretrained=parse_pretrained(pretrained), **common)
+    _tell(done.outcome, out, common["format"], done.found.source)
+    tell_verdict(done.checked, done.generator)
+    return done.outcome
 
 
 def _protect_with(

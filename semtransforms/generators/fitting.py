@@ -98,7 +98,16 @@ def fit_generator(
                 f"checkpoint_dir already holds {checkpoint}. Pass resume=True (--resume on the command line) to go "
                 "on with it, or another folder."
             )
-    # pretrained surrogates see images larger than those that the fit is for
+    data, config = _load(dataset, config, engine)
+    fitted_on = replace(data, images=resized(data.images, config.image_size))
+    surrogate = FITTED_BY[engine](fitted_on, config, _Run(target, checkpoint, checkpoint_every, progress))
+    if isinstance(surrogate, Classwise) and surrogate.guides:
+        _fit_heads(surrogate.guides, data, progress)
+    return NoiseGenerator(surrogate, _without_paths(config), classes=data.classes)
+
+
+def _load(dataset: Any, config: GeneratorConfig, engine: type[Engine]) -> tuple[Labelled, GeneratorConfig]:
+    """The data, at the size that pretrained surrogates see, and the config with all that follows from them."""
     larger = max((each.side for each in config.pretrained), default=0)
     to_one_size = None if engine.exact else partial(centre_square, side=max(NOISE_SIZE, larger))
     size = config.image_size and (max(config.image_size[0], larger), max(config.image_size[1], larger))
@@ -107,12 +116,7 @@ def fit_generator(
     if config.pretrained and min(height, width) > NOISE_SIZE:
         height, width = config.image_size or (NOISE_SIZE, NOISE_SIZE)
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
-    config = replace(config, num_classes=num_classes, image_size=(height, width))
-    fitted_on = replace(data, images=resized(data.images, config.image_size))
-    surrogate = FITTED_BY[engine](fitted_on, config, _Run(target, checkpoint, checkpoint_every, progress))
-    if isinstance(surrogate, Classwise) and surrogate.guides:
-        _fit_heads(surrogate.guides, data, progress)
-    return NoiseGenerator(surrogate, _without_paths(config), classes=data.classes)
+    return data, replace(config, num_classes=num_classes, image_size=(height, width))
 
 
 @dataclass(frozen=True)

@@ -84,15 +84,13 @@ def protect_photographs(
 ) -> Protection:
     """Protect photographs with a generator that is fitted for them, and check what a trainer still learns.
 
-    Called again after an interruption, even by ``kill -9``, it goes on. With more photographs of the same classes it
-    uses the same generator.
+    Called again, it goes on, even after ``kill -9``. More photographs of the same classes get the same generator.
 
     Args:
         source: an image folder, or what else :func:`semtransforms.data.sources.open_source` takes.
         out: folder to write the protected copies to; must be empty, or begun by this call.
         minutes: for the fit; protecting and checking take as long as they take, and the plan says how long.
-        pretrained: networks with pretrained weights that the noise is driven against too, for trainers who start from
-            such weights; see :mod:`semtransforms.noise.guided`.
+        pretrained: networks with pretrained weights that noise is driven against too.
         private: folder for what must not be published: generator, seed, reports. Default: where noise is kept.
         seed: of the fit and the noise; ``None`` for fresh ones that nobody can guess.
         format: ``"png"`` or ``"jpeg"``.
@@ -108,15 +106,13 @@ def protect_photographs(
         ValueError: before any long work: too few photographs, classes or minutes; a generator of other classes.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
-    say: Say = tqdm.write if progress else lambda line: None
-    _check_format(format, quality)
-    _check_numbers(workers, max_megapixels, visibility)
+    _check_options(format, quality, workers, max_megapixels, visibility)
     columns = {name: value for name, value in (columns or {}).items() if value is not None}
     images = replace(open_source(os.fspath(source), **columns), most_pixels=round(max_megapixels * 1e6))
-    target = Path(out).expanduser()
-    hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
+    target, hidden = (Path(each).expanduser() for each in (out, default_cache_dir() if private is None else private))
     check_places(images, target, hidden)
     check_pretrained(pretrained)
+    say: Say = tqdm.write if progress else lambda line: None
     found = look(images, SMALLEST, progress=progress)
     say("\n".join(found.describe()))
     check_enough(found)
@@ -131,17 +127,14 @@ def protect_photographs(
     return Protection(found, outcome, checked, maker.generator)
 
 
-def _check_format(format: str, quality: int | None) -> None:
+def _check_options(format: str, quality: int | None, workers: int, max_megapixels: float, visibility: float) -> None:
+    """Find out now what protecting would refuse behind the fit."""
     if format not in CHECKED_FORMATS:
         raise ValueError(
             f"format (--format) must be one of {', '.join(CHECKED_FORMATS)}, got {format!r}: the check reads them. "
             "For others fit a generator (semtransforms fit), and give it with --generator."
         )
     pick_quality(format, quality)
-
-
-def _check_numbers(workers: int, max_megapixels: float, visibility: float) -> None:
-    """Find out now what protecting would refuse behind the fit."""
     check_limits(workers, max_megapixels)
     NoiseScale(NOISE_SIZE, 0, visibility)
 

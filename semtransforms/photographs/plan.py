@@ -197,6 +197,15 @@ def make_plan(
         if updates >= effort.enough:
             break
     least = (found.pixels * read + effort.enough * passes_of_update(config) / passes) / 60
+    _check_minutes(minutes, updates, effort, least)
+    check_passes = speed(replace(config, width=TRAINER.width))
+    return Plan(
+        config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest, check_passes
+    )
+
+
+def _check_minutes(minutes: float, updates: int, effort: Effort, least: float) -> None:
+    """Whether the minutes are enough for the effort that was chosen, which makes sense from ``least`` minutes on."""
     if updates < 1:
         raise ValueError(
             f"minutes (--minutes) must suffice for one update at least, got {minutes:g}. Here about "
@@ -207,12 +216,8 @@ def make_plan(
         warnings.warn(
             f"{minutes:g} minutes are {updates} updates here; fewer than {effort.enough} were not measured. Give "
             f"--minutes {math.ceil(10 * least) / 10:g} or more.",
-            stacklevel=3,
+            stacklevel=4,
         )
-    check_passes = speed(replace(config, width=TRAINER.width))
-    return Plan(
-        config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest, check_passes
-    )
 
 
 def passes_of_update(config: GeneratorConfig) -> int:
