@@ -30,8 +30,8 @@ from semtransforms.views.eot import EOT, build_eot
 from semtransforms.views.resize import NoiseScale
 
 # chosen on clothing10; examples/reproduce/README.md has the trials
-STEPS = 8
-ALPHA = 2 / 255
+STEPS = 10
+ALPHA = 1.5 / 255
 SHARE = 0.8  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
 LEAST = 0.7  # of an image's area that they see at a step
 
