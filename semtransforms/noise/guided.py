@@ -30,9 +30,9 @@ from semtransforms.views.eot import EOT, build_eot
 from semtransforms.views.resize import NoiseScale
 
 # chosen on clothing10; examples/reproduce/README.md has the trials
-STEPS = 10
-ALPHA = 1.5 / 255
-SHARE = 0.8  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
+STEPS = 8
+ALPHA = 2 / 255
+SHARE = 0.75  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
 LEAST = 0.7  # of an image's area that they see at a step
 
 _PENALTY = 0.005  # on the squared weights of a layer; of the order that is best for a probe
