@@ -21,6 +21,7 @@ __all__ = [
     "GeneratorConfig",
     "NoiseGenerator",
     "NoiseStore",
+    "PretrainedSurrogate",
     "ProtectedDataset",
     "Purifier",
     "SEMProtect",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from semtransforms.core.config import GeneratorConfig
+    from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
     from semtransforms.data.store import NoiseStore
     from semtransforms.evaluation.countermeasures.stored import Purifier
     from semtransforms.evaluation.protocol import evaluate
@@ -67,6 +68,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "TAP": "noise.methods",
         "EvaluationReport": "evaluation.report",
         "GeneratorConfig": "core.config",
+        "PretrainedSurrogate": "core.config",
         "NoiseGenerator": "generators.generator",
         "NoiseStore": "data.store",
         "ProtectedDataset": "protect.wrapper",

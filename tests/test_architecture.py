@@ -36,6 +36,7 @@ PUBLIC = {
     "NoiseGenerator": "generators.generator",
     "fit_generator": "generators.fitting",
     "GeneratorConfig": "core.config",
+    "PretrainedSurrogate": "core.config",
     "NoiseStore": "data.store",
     "SEM": "noise.methods",
     "SEM_CLASSWISE": "noise.methods",

@@ -3,6 +3,8 @@
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes jpeg
     python -m examples.reproduce.photographs tiny-imagenet-10 --data DATA --parts sizes
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --each 20
+    python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --rho-u 3 --fit-seed 2
+    python -m examples.reproduce.photographs clothing10 --data DATA --pretrained-surrogate torchvision/resnet18=FILE
 
 ``DATA`` holds ``clothing10/`` or ``tiny-imagenet-100/``, of whose classes the first ten are taken. A generator is
 fitted (``sem-classwise``, noise made at 64 px) on the training photographs, or on the first ``--each`` of each class,
@@ -25,10 +27,11 @@ import datasets
 import numpy as np
 
 from semtransforms import NoiseGenerator, ProtectedDataset, VictimConfig, evaluate, fit_generator
+from semtransforms.core.config import PretrainedSurrogate
 from semtransforms.core.files import read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
 from semtransforms.data.sources import open_source
-from semtransforms.noise.methods import SEM_CLASSWISE
+from semtransforms.noise.methods import SEM_CLASSWISE, with_effort
 from semtransforms.photographs.plan import EFFORTS, config_for
 from semtransforms.protect.publish import protect_source
 
@@ -70,15 +73,21 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--copies", nargs="+", choices=["clean", "protected"], default=["clean", "protected"])
     parser.add_argument("--each", type=int, help="photographs a class; default: all")
     parser.add_argument("--updates", type=int, default=SEM_CLASSWISE.train_steps, help="of the fit (M)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rho-u", type=int, default=8, help="radius in 255ths (default: %(default)s)")
+    parser.add_argument("--fit-seed", type=int, default=SEED, help="of the fit (default: %(default)s)")
+    parser.add_argument("--pretrained-surrogate", type=PretrainedSurrogate.parse, nargs="+", default=[])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainers")
     parser.add_argument("--work", type=Path, default=Path("runs/photographs"))
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
     arguments = parser.parse_args(words)
 
     train, test = read(arguments.name, arguments.data, arguments.each)
     name = arguments.name + (f"-{arguments.each}-each" if arguments.each else "")
+    name += f"-rho{arguments.rho_u}" if arguments.rho_u != 8 else ""
+    name += f"-fit{arguments.fit_seed}" if arguments.fit_seed != SEED else ""
+    name += "".join(f"-{each.network.rpartition('/')[2]}" for each in arguments.pretrained_surrogate)
     work = arguments.work / f"{name}-{arguments.updates}"
-    generator, seconds = fit(train, arguments.updates, work)
+    generator, seconds = fit(train, arguments, work)
     rows = []
     for row in (
         *(sizes(train, test, generator, arguments, work) if "sizes" in arguments.parts else ()),
@@ -111,13 +120,16 @@ def read(name: str, data: Path, each: int | None) -> tuple[Part, Part]:
     return parts[0], parts[1]
 
 
-def fit(train: Part, updates: int, work: Path) -> tuple[NoiseGenerator, float]:
+def fit(train: Part, arguments: Any, work: Path) -> tuple[NoiseGenerator, float]:
     """The generator, and the seconds of its fit; read where an earlier run left them."""
     folder = work / "generator"
     if not folder.exists():
         started = time.perf_counter()
-        best = EFFORTS[0]
-        config = config_for(best, num_classes=CLASSES, photographs=len(train), train_steps=updates, seed=SEED)
+        config = config_for(
+            EFFORTS[0], num_classes=CLASSES, photographs=len(train), train_steps=arguments.updates,
+            seed=arguments.fit_seed, pretrained=arguments.pretrained_surrogate,
+        )  # fmt: skip
+        config = with_effort(config, rho_u=arguments.rho_u / 255)
         generator = fit_generator(train, config, checkpoint_dir=work / "fit", resume=True)
         generator.save_pretrained(folder)
         write_atomically(work / "seconds.json", to_json(round(time.perf_counter() - started)))
@@ -127,12 +139,14 @@ def fit(train: Part, updates: int, work: Path) -> tuple[NoiseGenerator, float]:
 def sizes(train: Part, test: Part, generator: NoiseGenerator, arguments: Any, work: Path) -> Iterator[dict[str, Any]]:
     """Clean and protected at each size with each crop, the noise added as it is (PNG)."""
     common = {"test": test, "victims": _victims(arguments), "seeds": arguments.seeds, "protection_seed": SEED}
-    out = work / f"sizes-{'-'.join(map(str, arguments.sizes))}"
+    # one report for all fits on these photographs, so that clean trainings are made once
+    out = arguments.work / f"sizes-{arguments.name}-{len(train)}"
     made = None if arguments.copies == ["clean"] else generator
-    report = evaluate(train, made, out=out, cache_dir=work / "noise", copy_name="protected", **common)
+    report = evaluate(train, made, out=out, cache_dir=work / "noise", copy_name=work.name, **common)
     for record in report.records:
-        if record.copy in arguments.copies:
-            yield _row(record, record.copy)
+        copy = "clean" if record.copy == "clean" else "protected"
+        if copy in arguments.copies and record.copy in ("clean", work.name):
+            yield _row(record, copy)
 
 
 def jpeg(train: Part, test: Part, generator: NoiseGenerator, arguments: Any, work: Path) -> Iterator[dict[str, Any]]:

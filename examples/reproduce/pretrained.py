@@ -23,8 +23,8 @@ from examples.reproduce.photographs import FILES, ROOT, SEED, read
 from semtransforms import NoiseGenerator, VictimConfig, evaluate
 from semtransforms.core.files import read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
+from semtransforms.core.pretrained.network import TRANSFERS
 from semtransforms.evaluation.victims import FINE_TUNING, PROBE, quick
-from semtransforms.evaluation.victims.pretrained import TRANSFERS
 
 BATCH = 64
 
@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
     train, test = read(arguments.name, arguments.data, arguments.each)
     generator = None if arguments.generator is None else NoiseGenerator.from_pretrained(arguments.generator)
     name = arguments.name + (f"-{arguments.each}-each" if arguments.each else "")
-    copy = "clean" if generator is None else f"{generator.config.method}#{generator.fingerprint[:6]}"
+    copy = "clean" if generator is None else f"{_noise(generator)}#{generator.fingerprint[:6]}"
     report = evaluate(
         train, generator, test=test, victims=_victims(len(train), arguments), seeds=arguments.seeds, copy_name=copy,
         protection_seed=SEED, out=arguments.work / name, cache_dir=arguments.work / "noise",
@@ -60,6 +60,12 @@ def main(words: Sequence[str] | None = None) -> None:
         "machine": describe_machine(), "rows": sorted(rows, key=_which),
     }  # fmt: skip
     _keep(arguments.results / f"pretrained-{name}.json", record)
+
+
+def _noise(generator: NoiseGenerator) -> str:
+    """What the table calls its noise."""
+    against = " and ".join(each.network.rpartition("/")[2] for each in generator.config.pretrained)
+    return generator.config.method + (f", driven against {against}" if against else "")
 
 
 def _victims(photographs: int, arguments: Any) -> dict[str, VictimConfig]:

@@ -36,6 +36,9 @@ GUIDES = ("*.md", "examples/*.md", "examples/reproduce/*.md", "tests/**/*.md")
 COMPARED = ("clean", "em", "rem", "sem")
 PHOTOGRAPHS = {
     "clothing10": "`clothing10`, all 1,817",
+    "clothing10-fit2": "the same, another fit",
+    "clothing10-rho4": "the same, ρ_u = 4/255",
+    "clothing10-rho3": "the same, ρ_u = 3/255",
     "clothing10-60-each": "60 a class",
     "clothing10-20-each": "20 a class",
     "tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000",
@@ -252,6 +255,21 @@ def seen(root: Path) -> str:
     return table(("noise", "FLIP", "ColorVideoVDP, JOD", "PSNR, dB", "SSIM", "a trainer learns"), lines)
 
 
+def seen_classwise(root: Path) -> str:
+    """What is seen of class-wise noise of several radii, beside what trainers learn from it at their best moment."""
+    lines = []
+    for rho, name in (("8", "clothing10-fit2"), ("4", "clothing10-rho4"), ("3", "clothing10-rho3")):
+        whole = read_json(root / RESULTS / f"seen-sem-classwise-rho{rho}.json")["rows"][0]
+        figures = [f"{whole[name]:.{digits}f}" for name, digits in (("flip", 3), ("psnr", 1), ("ssim", 3))]
+        learned: dict[tuple[str, int], list[float]] = {}
+        for row in read_json(root / RESULTS / f"photographs-{name}.json")["rows"]:
+            if row["crop"] == "random-resized":
+                learned.setdefault((row["copy"], row["trained_at"]), []).append(100 * row["peak"])
+        cells = [_cell(learned.get((copy, side))) for side in (32, 64) for copy in ("clean", "protected")]
+        lines.append([f"{rho}/255", *figures, *cells])
+    return table(("ρ_u", "FLIP", "PSNR, dB", "SSIM", "clean, 32 px", "32 px", "clean, 64 px", "64 px"), lines)
+
+
 def _percent(shares: Sequence[float]) -> list[float]:
     return [100 * share for share in shares]
 
@@ -327,6 +345,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "one-label": one_label,
     "starting": starting,
     "seen": seen,
+    "seen-classwise": seen_classwise,
     "clean-shares": clean_shares,
     "passes": passes,
     "search": search,

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semtransforms.cli.errors import one_line_errors
-from semtransforms.cli.options import Device, ImageColumn, LabelColumn, Size, Source, Split, Width
+from semtransforms.cli.options import (
+    Device,
+    ImageColumn,
+    LabelColumn,
+    PretrainedSurrogates,
+    Size,
+    Source,
+    Split,
+    Width,
+    parse_pretrained,
+)
 
 if TYPE_CHECKING:
     from semtransforms.core.config import GeneratorConfig
@@ -42,6 +52,7 @@ def fit_command(
     num_samples: NumSamples = None,
     surrogate: Surrogate = None,
     width: Width = None,
+    pretrained_surrogate: PretrainedSurrogates = None,
     size: Size = None,
     train_steps: TrainSteps = None,
     batch_size: BatchSize = None,
@@ -59,9 +70,13 @@ def fit_command(
     Of images of mixed sizes the fit sees the middle, a square of 64 px, unless --size says otherwise.
     """
     effort = {"rho_u": rho_u, "rho_a": rho_a, "steps_u": steps_u, "steps_a": steps_a, "train_steps": train_steps}
-    others = {"num_samples": num_samples, "surrogate": surrogate, "width": width, "batch_size": batch_size,
-              "precision": precision, "seed": seed}  # fmt: skip
+    others: dict[str, Any] = {
+        "num_samples": num_samples, "surrogate": surrogate, "width": width, "batch_size": batch_size,
+        "precision": precision, "seed": seed,
+    }  # fmt: skip
     with one_line_errors():
+        if pretrained_surrogate:
+            others["pretrained"] = parse_pretrained(pretrained_surrogate)
         config = _config(method, effort, others, size)
         if resume and checkpoint_dir is None:
             raise ValueError("--resume needs --checkpoint-dir, the folder the interrupted fit wrote to.")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from semtransforms.cli.errors import one_line_errors
-from semtransforms.cli.options import GENERATOR_HELP, Device, ImageColumn, LabelColumn, Source, Split
+from semtransforms.cli.options import (
+    GENERATOR_HELP,
+    Device,
+    ImageColumn,
+    LabelColumn,
+    PretrainedSurrogates,
+    Source,
+    Split,
+    parse_pretrained,
+)
 
 if TYPE_CHECKING:
     from semtransforms.data.sources import Source as LabelledSource
@@ -59,6 +68,7 @@ def protect_command(
     out: Out,
     generator: MaybeGenerator = None,
     minutes: Minutes = None,
+    pretrained_surrogate: PretrainedSurrogates = None,
     label: Label = None,
     format: Format = "png",
     quality: Quality = None,
@@ -90,8 +100,11 @@ def protect_command(
             "workers": workers, "max_megapixels": max_megapixels,
         }  # fmt: skip
         if generator is not None:
-            if minutes is not None:
-                raise ValueError("--minutes is for a fit, and --generator is fitted already. Leave one of them out.")
+            for option, given in (("--minutes", minutes), ("--pretrained-surrogate", pretrained_surrogate)):
+                if given:
+                    raise ValueError(
+                        f"{option} is for a fit, and --generator is fitted already. Leave one of them out."
+                    )
             common["noise_size"] = parse_noise_size(noise_size)
             outcome, images, known = _protect_with(generator, source, out, label, cache_dir, columns, common)
             _tell(outcome, out, format, images)
@@ -104,16 +117,24 @@ def protect_command(
                     raise ValueError(
                         f"{option} {value!r} needs a generator that is there. Give --generator, or leave it out."
                     )
-            # only here: what fits and judges brings torchvision and with it torch's compiler, 160 MB
-            from semtransforms.photographs.journey import protect_photographs
-
-            limit = MINUTES if minutes is None else minutes
-            done = protect_photographs(source, out, minutes=limit, private=cache_dir, columns=columns, **common)
-            outcome = done.outcome
-            _tell(outcome, out, format, done.found.source)
-            tell_verdict(done.checked, done.generator)
+            common |= {"private": cache_dir, "columns": columns}
+            outcome = _fit_and_protect(source, out, minutes, pretrained_surrogate, common)
         if outcome.failed:
             raise typer.Exit(1)
+
+
+def _fit_and_protect(
+    source: str, out: Path, minutes: float | None, pretrained: list[str] | None, common: Mapping[str, Any]
+) -> Outcome:
+    """Protect with a generator that is fitted for these images, and tell the verdict."""
+    # only here: what fits and judges brings torchvision and with it torch's compiler, 160 MB
+    from semtransforms.photographs.journey import protect_photographs
+
+    limit = MINUTES if minutes is None else minutes
+    done = protect_photographs(source, out, minutes=limit, pretrained=parse_pretrained(pretrained), **common)
+    _tell(done.outcome, out, common["format"], done.found.source)
+    tell_verdict(done.checked, done.generator)
+    return done.outcome
 
 
 def _protect_with(

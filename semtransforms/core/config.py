@@ -65,6 +65,34 @@ class Transformation:
 
 
 @dataclass(frozen=True)
+class PretrainedSurrogate:
+    """A network with weights that others trained, which noise is driven against; see :mod:`semtransforms.noise.guided`.
+
+    Args:
+        network: ``"timm/..."`` or ``"torchvision/..."``.
+        weights: as ``pretrained`` of :class:`~semtransforms.VictimConfig`: a file, a folder, the name of published
+            weights, or ``"default"``. A fitted generator has a name with a digest here, and the weights themselves.
+        side: of the square in pixels that it is given.
+    """
+
+    network: str
+    weights: str = "default"
+    side: int = 128
+
+    @classmethod
+    def parse(cls, text: str) -> PretrainedSurrogate:
+        """Read one as people type it: ``"timm/efficientnet_lite0"`` or ``"timm/efficientnet_lite0=FILE"``.
+
+        Raises:
+            ValueError: nothing stands on one side of the ``=``.
+        """
+        network, equals, weights = text.partition("=")
+        if not network or (equals and not weights):
+            raise ValueError(f"a pretrained surrogate is NETWORK or NETWORK=WEIGHTS, got {text!r}")
+        return cls(network, weights) if weights else cls(network)
+
+
+@dataclass(frozen=True)
 class PGDConfig:
     """One projected gradient loop in a ball.
 
@@ -125,6 +153,8 @@ class GeneratorConfig:
             At most half of ``rho_u``, where about 1 % of it is cut at ``rho_u``.
         classwise: V, noises of each class that are learned along the fit, of which an image gets a window; 0 for none:
             each image has noise of its own.
+        pretrained: networks with pretrained weights that an image's noise is driven against, on top of its class's
+            (class-wise noise only); none by default.
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC),
             ``"autoregressive"`` (AR), ``"ntk-cnn"`` or ``"ntk-fnn"`` (NTGA).
@@ -159,6 +189,7 @@ class GeneratorConfig:
     num_samples: int = 5
     root_mean_square: float | None = None
     classwise: int = 0
+    pretrained: tuple[PretrainedSurrogate, ...] = ()
     eot: tuple[Transformation, ...] = (Transformation("crop", {"padding": 4}), Transformation("flip"))
     surrogate: str = "resnet18"
     width: int | None = None
@@ -209,6 +240,13 @@ class GeneratorConfig:
             raise ValueError(
                 f"aim={self.aim!r} needs fitted_on='clean': a surrogate that learns from such noise learns to undo it"
             )
+        if self.pretrained and not self.classwise:
+            raise ValueError(
+                f"pretrained={[each.network for each in self.pretrained]} needs classwise >= 1, got 0: noise is driven "
+                "against pretrained surrogates on top of the noise of its class. Start from SEM_CLASSWISE."
+            )
+        for each in self.pretrained:
+            check_integer("side of a pretrained surrogate", each.side, low=8)
         self._check_sizes()
         if self.rho_a > self.rho_u and "adversary" in (self.defense_sees, self.surrogate_sees):
             warnings.warn(
@@ -274,11 +312,12 @@ class GeneratorConfig:
     def to_dict(self) -> dict[str, Any]:
         """Every field as JSON values.
 
-        ``classwise`` is younger than the first generators: at 0 it is left out, so that their fingerprints stay.
+        What is younger than the first generators is left out where nothing is set, so that their fingerprints stay.
         """
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if not self.classwise:
-            del values["classwise"]
+        for name in ("classwise", "pretrained"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
@@ -291,6 +330,8 @@ class GeneratorConfig:
         ready = dict(values)
         if "eot" in ready:
             ready["eot"] = tuple(Transformation(t["name"], t.get("arguments", {})) for t in ready["eot"])
+        if "pretrained" in ready:
+            ready["pretrained"] = tuple(PretrainedSurrogate(**each) for each in ready["pretrained"])
         if ready.get("image_size") is not None:
             height, width = ready["image_size"]
             ready["image_size"] = (int(height), int(width))

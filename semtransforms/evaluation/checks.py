@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from semtransforms.core.grid import to_float
 from semtransforms.core.keys import index_keys
+from semtransforms.core.pretrained.libraries import DEFAULT, find, is_of_library
+from semtransforms.core.pretrained.network import build_from_library
 from semtransforms.data.loading import Labelled
 from semtransforms.data.photographs import Photographs
 from semtransforms.evaluation.countermeasures import (
@@ -24,8 +26,6 @@ from semtransforms.evaluation.countermeasures import (
     apply_stored,
 )
 from semtransforms.evaluation.victims import VictimConfig
-from semtransforms.evaluation.victims.libraries import DEFAULT, find, is_of_library
-from semtransforms.evaluation.victims.pretrained import build_from_library
 from semtransforms.evaluation.victims.probe import refuse_batches
 from semtransforms.evaluation.victims.validation import validation_images
 from semtransforms.views.windows import centre_squares

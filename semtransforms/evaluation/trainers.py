@@ -13,11 +13,11 @@ from typing import Any
 from semtransforms.core.checks import check_choice
 from semtransforms.core.config import parse_radius
 from semtransforms.core.names import unknown
+from semtransforms.core.pretrained.libraries import smallest_side
+from semtransforms.core.pretrained.network import TRANSFERS
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, parse_countermeasure
 from semtransforms.evaluation.records import NONE
 from semtransforms.evaluation.victims import CUTS, FINE_TUNING, PROBE, VictimConfig, paper, quick
-from semtransforms.evaluation.victims.libraries import smallest_side
-from semtransforms.evaluation.victims.pretrained import TRANSFERS
 from semtransforms.protect.transform import SEMProtect
 
 PROTOCOLS = ("quick", "paper")

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.core.keys import batch_rows, fold_in, keyed_uniform
 from semtransforms.core.steps import seeded_steps, step_decay
-from semtransforms.data.loading import Labelled, load_labelled
+from semtransforms.data.loading import Labelled, load_labelled, resized
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.generators.weights import round_to_half
 from semtransforms.noise.classwise import Classwise, learn_noises
@@ -36,7 +37,7 @@ from semtransforms.noise.methods import DEFAULT, check_surrogate
 from semtransforms.noise.pgd import forward, perturb_view, pgd, update_weights
 from semtransforms.noise.recording import record_noise
 from semtransforms.views.eot import EOT, build_eot
-from semtransforms.views.resize import centre_square
+from semtransforms.views.resize import NOISE_SIZE, centre_square
 
 # what a batch's keys are folded with
 _DEFENSE, _VIEW, _ATTACK, _LABEL = range(4)
@@ -97,13 +98,25 @@ def fit_generator(
                 f"checkpoint_dir already holds {checkpoint}. Pass resume=True (--resume on the command line) to go "
                 "on with it, or another folder."
             )
-    to_one_size = None if engine.exact else centre_square
-    data = load_labelled(dataset, config.num_classes, config.image_size, exact=engine.exact, to_one_size=to_one_size)
+    data, config = _load(dataset, config, engine)
+    fitted_on = replace(data, images=resized(data.images, config.image_size))
+    surrogate = FITTED_BY[engine](fitted_on, config, _Run(target, checkpoint, checkpoint_every, progress))
+    if isinstance(surrogate, Classwise) and surrogate.guides:
+        _fit_heads(surrogate.guides, data, progress)
+    return NoiseGenerator(surrogate, _without_paths(config), classes=data.classes)
+
+
+def _load(dataset: Any, config: GeneratorConfig, engine: type[Engine]) -> tuple[Labelled, GeneratorConfig]:
+    """The data, at the size that pretrained surrogates see, and the config with all that follows from them."""
+    larger = max((each.side for each in config.pretrained), default=0)
+    to_one_size = None if engine.exact else partial(centre_square, side=max(NOISE_SIZE, larger))
+    size = config.image_size and (max(config.image_size[0], larger), max(config.image_size[1], larger))
+    data = load_labelled(dataset, config.num_classes, size, exact=engine.exact, to_one_size=to_one_size)
     height, width = data.images.shape[2:]
+    if config.pretrained and min(height, width) > NOISE_SIZE:
+        height, width = config.image_size or (NOISE_SIZE, NOISE_SIZE)
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
-    config = replace(config, num_classes=num_classes, image_size=(height, width))
-    surrogate = FITTED_BY[engine](data, config, _Run(target, checkpoint, checkpoint_every, progress))
-    return NoiseGenerator(surrogate, config, classes=data.classes)
+    return data, replace(config, num_classes=num_classes, image_size=(height, width))
 
 
 @dataclass(frozen=True)
@@ -139,9 +152,13 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     eot = build_eot(config.eot)
     surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
-        surrogate.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        [weight for weight in surrogate.parameters() if weight.requires_grad],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
     )
-    description = {"config": json.dumps(config.to_dict(), sort_keys=True), "data": data.sha256()}
+    described = json.dumps(_without_paths(config).to_dict(), sort_keys=True)
+    description = {"config": described, "data": data.sha256()}
     first = _resume(checkpoint, surrogate, optimizer, config, description)
 
     def save(done: int) -> None:
@@ -179,6 +196,23 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     if config.fitted_on == "clean":
         _check_learned(surrogate, images, labels, config)
     return surrogate
+
+
+def _fit_heads(guides: nn.ModuleList, data: Labelled, progress: bool) -> None:
+    """The layers of the pretrained surrogates, on clean images; rounded as all that is fitted."""
+    from semtransforms.noise.guided import fit_heads
+
+    fit_heads(guides, data.images, data.labels.to(next(guides.parameters()).device), progress=progress)
+    round_to_half(guides)
+
+
+def _without_paths(config: GeneratorConfig) -> GeneratorConfig:
+    """The config with pretrained weights named by file and digest: a path tells of the owner's machine."""
+    if not config.pretrained:
+        return config
+    from semtransforms.noise.guided import named  # imports torchvision, which costs seconds
+
+    return named(config, config.pretrained)
 
 
 # how the surrogate of each kind of engine comes to be

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from semtransforms.core import hub
 from semtransforms.core.checks import check_integer
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import writing
@@ -21,7 +22,6 @@ from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.core.keys import image_keys, index_keys
 from semtransforms.data.images import check_labels
-from semtransforms.generators import hub
 from semtransforms.generators.card import check_card
 from semtransforms.generators.checks import check_pixels, check_surrogate_weights
 from semtransforms.generators.names import resolve
@@ -205,8 +205,7 @@ class NoiseGenerator:
         """
         reach = min(levels(self.config.rho_u), 127)
         if noise_size is None:
-            assert self.config.image_size is not None  # the constructor has checked it
-            noise_size = max(min(self.config.image_size), self.smallest)
+            noise_size = self.engine.side
         if noise_size != "full":
             check_integer(
                 "noise_size", noise_size, low=self.smallest, advice="'full' makes noise at each image's own size."
@@ -330,7 +329,7 @@ class NoiseGenerator:
             repo_id: ``org/name``, made if missing.
             private: whether only you and your organisation may read it; ``None`` is the organisation's default.
             token: for the Hub; default: the one of ``hf auth login`` or ``HF_TOKEN``.
-            options: those of :func:`semtransforms.generators.hub.push`, such as ``branch`` and ``commit_message``.
+            options: those of :func:`semtransforms.core.hub.push`, such as ``branch`` and ``commit_message``.
 
         Returns:
             The commit's address.

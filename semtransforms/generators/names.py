@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from semtransforms.core.hub import CONFIG_FILE, WEIGHTS_FILE, fetch
 from semtransforms.core.names import unknown
-from semtransforms.generators.hub import CONFIG_FILE, WEIGHTS_FILE, fetch
 
 _PACKAGE = Path(__file__).parents[1]
 # the wheel carries the generators inside the package, a checkout beside it
@@ -78,7 +78,7 @@ def resolve(
         name: an existing folder; ``org/name`` or ``org/name@revision`` on the Hub; or a short name such as
             ``"sem-digits"``.
         revision: branch, tag or commit on the Hub, in place of ``@revision``.
-        token, cache_dir, local_files_only: for the Hub, as for :func:`semtransforms.generators.hub.fetch`.
+        token, cache_dir, local_files_only: for the Hub, as for :func:`semtransforms.core.hub.fetch`.
 
     Returns:
         The folder with ``config.json`` and ``model.safetensors``.

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import to_json
+from semtransforms.core.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from semtransforms.generators.card import write_card
-from semtransforms.generators.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from semtransforms.noise.engine import build_surrogate
 
 

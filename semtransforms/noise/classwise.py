@@ -35,6 +35,7 @@ class Classwise(nn.Module):
         size: (height, width) of a period, in pixels.
         rho_u: radius, a fraction of the pixel range.
         seed: of the noise before the fit, uniform in the ball.
+        guides: pretrained surrogates with a layer each, which are saved with it.
 
     Attributes:
         noises: float32 (C * V, 3, height, width), fractions of the pixel range, class by class.
@@ -46,10 +47,19 @@ class Classwise(nn.Module):
     momentum: Tensor
 
     def __init__(
-        self, network: nn.Module, *, num_classes: int, count: int, size: tuple[int, int], rho_u: float, seed: int
+        self,
+        network: nn.Module,
+        *,
+        num_classes: int,
+        count: int,
+        size: tuple[int, int],
+        rho_u: float,
+        seed: int,
+        guides: nn.ModuleList | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.guides = nn.ModuleList() if guides is None else guides
         keys = fold_in(index_keys(torch.arange(num_classes * count), seed), _START)
         start = (2 * keyed_uniform(keys, (3, *size)) - 1) * rho_u
         self.count = count
@@ -94,8 +104,11 @@ class Classwise(nn.Module):
 
     def seen(self, chosen: Tensor, places: Tensor, images: Tensor) -> Tensor:
         """The noise at the places of :meth:`place`, cut where the range of pixels ends: float32 (N, 3, H, W)."""
-        windows = self.noises[chosen].flatten(2).gather(2, places[:, None].expand(-1, 3, -1))
-        return torch.clamp(windows.view_as(images), -images, 1 - images)
+        return torch.clamp(self.windows(chosen, places).view_as(images), -images, 1 - images)
+
+    def windows(self, chosen: Tensor, places: Tensor) -> Tensor:
+        """The noise at the places of :meth:`place`: float32 (N, 3, height * width)."""
+        return self.noises[chosen].flatten(2).gather(2, places[:, None].expand(-1, 3, -1))
 
     @torch.no_grad()
     def found(self, images: Tensor, labels: Tensor) -> Tensor:

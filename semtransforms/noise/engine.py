@@ -99,6 +99,12 @@ class Engine(ABC):
         """The shorter side of the smallest image it takes, in pixels."""
 
     @property
+    def side(self) -> int:
+        """S, the shorter side in pixels at which the noise of larger images is made."""
+        assert self.config.image_size is not None
+        return max(min(self.config.image_size), self.smallest)
+
+    @property
     def device(self) -> torch.device:
         """Where the surrogate lies; the CPU where it holds nothing."""
         for held in (*self.surrogate.parameters(), *self.surrogate.buffers()):
@@ -204,10 +210,24 @@ class ClasswiseEngine(NetworkEngine):
     """Noises of each class, found with a network along the fit: an image gets a window of one."""
 
     @classmethod
+    def check(cls, config: GeneratorConfig) -> None:
+        """As of a network; and whether the pretrained surrogates can be had."""
+        super().check(config)
+        if config.pretrained:
+            from semtransforms.noise.guided import check_pretrained  # imports torchvision, which costs seconds
+
+            check_pretrained(config.pretrained)
+
+    @classmethod
     def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
         """The network, and the noises before a fit."""
         assert config.num_classes is not None
         assert config.image_size is not None
+        guides = None
+        if config.pretrained:
+            from semtransforms.noise.guided import build_guides
+
+            guides = build_guides(config.pretrained, config.num_classes, with_weights=not stored)
         return Classwise(
             super().build(config, stored),
             num_classes=config.num_classes,
@@ -215,6 +235,7 @@ class ClasswiseEngine(NetworkEngine):
             size=config.image_size,
             rho_u=config.rho_u,
             seed=config.seed,
+            guides=guides,
         )
 
     @property
@@ -224,18 +245,32 @@ class ClasswiseEngine(NetworkEngine):
         return self.surrogate
 
     @property
+    def side(self) -> int:
+        """At least as large as what pretrained surrogates see: they are misled at the size that they are asked at."""
+        return max(super().side, *(each.side for each in self.config.pretrained), 0)
+
+    @property
     def smallest(self) -> int:
-        """One pixel: the network is not asked."""
-        return 1
+        """One pixel where the network is not asked."""
+        return super().smallest if self.config.pretrained else 1
 
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
-        """A window of a noise of the class."""
+        """A window of a noise of the class, driven on where there are pretrained surrogates."""
         device = self.device
-        drawn = self.classwise.noise(to_float(images.to(device)), labels.to(device), keys.to(device))
-        return quantize(drawn, self.config.rho_u).cpu()
+        pixels, labels, keys = to_float(images.to(device)), labels.to(device), keys.to(device)
+        if not self.config.pretrained:
+            return quantize(self.classwise.noise(pixels, labels, keys), self.config.rho_u).cpu()
+        from semtransforms.noise.guided import drive
+
+        dtype = autocast_dtype(self.config.precision, device)
+        made = drive(self.classwise, pixels, labels, keys=keys, config=self.config, eot=self.eot, dtype=dtype)
+        return quantize(made, self.config.rho_u).cpu()
 
     def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
-        """The window that fits an image best, taken off: there is no loop, and no key is needed."""
+        """The window that fits an image best, taken off: there is no loop, and no key is needed.
+
+        What pretrained surrogates added to it stays.
+        """
         device = self.device
         found = self.classwise.found(to_float(images.to(device)), labels.to(device))
         return quantize(-found, self.config.rho_u).cpu()

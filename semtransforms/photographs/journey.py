@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
 from semtransforms.core.files import alone_in, explained, making_folder, read_json, sweep, to_json, write_atomically
 from semtransforms.core.models import MODELS
 from semtransforms.data.images import UNDECODABLE, to_rgb
@@ -30,9 +30,10 @@ from semtransforms.data.sources import open_source, reason
 from semtransforms.data.store import default_cache_dir
 from semtransforms.generators.fitting import fit_generator
 from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.noise.guided import check_pretrained, named
 from semtransforms.photographs.check import TRAINER, Checked, check_copy, seconds_of_check
 from semtransforms.photographs.look import Found, check_enough, look
-from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_passes
+from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_noise, measure_passes
 from semtransforms.protect.formats import FORMATS, pick_quality
 from semtransforms.protect.publish import MANIFEST, Outcome, check_limits, check_places, check_room, protect_source
 from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
@@ -69,6 +70,7 @@ def protect_photographs(
     out: str | os.PathLike[str],
     *,
     minutes: float = 20,
+    pretrained: Sequence[PretrainedSurrogate] = (),
     private: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     format: str = "png",
@@ -82,13 +84,13 @@ def protect_photographs(
 ) -> Protection:
     """Protect photographs with a generator that is fitted for them, and check what a trainer still learns.
 
-    Called again after an interruption, even by ``kill -9``, it goes on. With more photographs of the same classes it
-    uses the same generator.
+    Called again, it goes on, even after ``kill -9``. More photographs of the same classes get the same generator.
 
     Args:
         source: an image folder, or what else :func:`semtransforms.data.sources.open_source` takes.
         out: folder to write the protected copies to; must be empty, or begun by this call.
         minutes: for the fit; protecting and checking take as long as they take, and the plan says how long.
+        pretrained: networks with pretrained weights that noise is driven against too.
         private: folder for what must not be published: generator, seed, reports. Default: where noise is kept.
         seed: of the fit and the noise; ``None`` for fresh ones that nobody can guess.
         format: ``"png"`` or ``"jpeg"``.
@@ -104,19 +106,18 @@ def protect_photographs(
         ValueError: before any long work: too few photographs, classes or minutes; a generator of other classes.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
-    say: Say = tqdm.write if progress else lambda line: None
-    _check_format(format, quality)
-    _check_numbers(workers, max_megapixels, visibility)
+    _check_options(format, quality, workers, max_megapixels, visibility)
     columns = {name: value for name, value in (columns or {}).items() if value is not None}
     images = replace(open_source(os.fspath(source), **columns), most_pixels=round(max_megapixels * 1e6))
-    target = Path(out).expanduser()
-    hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
+    target, hidden = (Path(each).expanduser() for each in (out, default_cache_dir() if private is None else private))
     check_places(images, target, hidden)
+    check_pretrained(pretrained)
+    say: Say = tqdm.write if progress else lambda line: None
     found = look(images, SMALLEST, progress=progress)
     say("\n".join(found.describe()))
     check_enough(found)
     with _private_folder(hidden / "generators", os.fspath(source), columns) as folder:
-        maker = _Maker(folder, device, progress, say)
+        maker = _Maker(folder, tuple(pretrained), device, progress, say)
         generator = maker.find(found) or maker.make(found, minutes, seed, target, format, quality)
         outcome = protect_source(
             images, target, generator, format=format, quality=quality, seed=seed, private=hidden / "protections",
@@ -126,17 +127,14 @@ def protect_photographs(
     return Protection(found, outcome, checked, maker.generator)
 
 
-def _check_format(format: str, quality: int | None) -> None:
+def _check_options(format: str, quality: int | None, workers: int, max_megapixels: float, visibility: float) -> None:
+    """Find out now what protecting would refuse behind the fit."""
     if format not in CHECKED_FORMATS:
         raise ValueError(
             f"format (--format) must be one of {', '.join(CHECKED_FORMATS)}, got {format!r}: the check reads them. "
             "For others fit a generator (semtransforms fit), and give it with --generator."
         )
     pick_quality(format, quality)
-
-
-def _check_numbers(workers: int, max_megapixels: float, visibility: float) -> None:
-    """Find out now what protecting would refuse behind the fit."""
     check_limits(workers, max_megapixels)
     NoiseScale(NOISE_SIZE, 0, visibility)
 
@@ -160,9 +158,9 @@ def _digest(value: Any) -> str:
 
 
 def _side(config: GeneratorConfig) -> int:
-    """S."""
+    """S: at least as large as what pretrained surrogates see."""
     assert config.image_size is not None  # a plan has it, and so has a generator
-    return min(config.image_size)
+    return max(min(config.image_size), *(each.side for each in config.pretrained), 0)
 
 
 @dataclass(frozen=True)
@@ -170,6 +168,7 @@ class _Maker:
     """What is done in the private folder: the generator is found or fitted, and the copies are checked."""
 
     folder: Path
+    pretrained: tuple[PretrainedSurrogate, ...]
     device: str | None
     progress: bool
     say: Say
@@ -183,7 +182,7 @@ class _Maker:
         """The finished generator, if there is one.
 
         Raises:
-            ValueError: it was fitted for other classes.
+            ValueError: it was fitted for other classes, or with other pretrained surrogates.
         """
         if not self.generator.is_dir():
             return None
@@ -197,11 +196,18 @@ class _Maker:
                 f"({', '.join(differing) or 'in another order'}). Noise is made for a class, so a new generator is "
                 "needed: give another --cache-dir and an empty OUT, and it is fitted there."
             )
+        if self.pretrained and named(generator.config, self.pretrained) != generator.config:
+            raise ValueError(
+                f"pretrained (--pretrained-surrogate): the generator {str(self.generator)!r} was fitted with "
+                f"{[each.network for each in generator.config.pretrained] or 'none'}, or with other weights. Leave it "
+                "out, or give another --cache-dir and an empty OUT, and a new one is fitted there."
+            )
         self._checkpoint.unlink(missing_ok=True)  # a kill behind the fit leaves it
         self.say(f"The generator of these classes is used again: {self.generator}")
         read, write = measure_files(found, _side(generator.config))
         passes = measure_passes(replace(generator.config, width=TRAINER.width), self.device)
-        self._expect(found, generator.config, passes, read, write, fit=0)
+        noise = measure_noise(generator.config, generator.surrogate, self.device)
+        self._expect(found, generator.config, passes, read, write, noise, fit=0)
         return generator
 
     def make(
@@ -220,7 +226,8 @@ class _Maker:
             read, write = measure_files(found, NOISE_SIZE)
             plan = self._plan(found, minutes, seed, read)
         self.say(plan.describe())
-        self._expect(found, plan.config, plan.check_passes, read, write, fit=plan.fit_seconds + found.pixels * read)
+        noise, fit = measure_noise(plan.config, device=self.device), plan.fit_seconds + found.pixels * read
+        self._expect(found, plan.config, plan.check_passes, read, write, noise, fit=fit)
         photographs = read_squares(found, _side(plan.config), self.progress, self.say)
         generator = fit_generator(
             photographs,
@@ -261,30 +268,41 @@ class _Maker:
             plan = Plan.from_dict(read_json(path))
             if plan.photographs != found.digest:
                 self.say("The photographs have changed since a fit was begun: it begins anew.")
+            elif plan.config.pretrained != self.pretrained:
+                self.say("The pretrained surrogates have changed since a fit was begun: it begins anew.")
             elif not plan.is_of_today:
                 self.say("The fit was begun by an older version, which fitted otherwise: it begins anew.")
             else:
                 self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")
                 return plan
         plan = make_plan(
-            found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed, device=self.device
-        )
+            found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed,
+            pretrained=self.pretrained, device=self.device,
+        )  # fmt: skip
         with explained("--cache-dir", self.folder):
             self._checkpoint.unlink(missing_ok=True)
             write_atomically(path, to_json(plan.to_dict()), mode=0o600)
         return plan
 
     def _expect(
-        self, found: Found, config: GeneratorConfig, passes: float, read: float, write: float, *, fit: float
+        self,
+        found: Found,
+        config: GeneratorConfig,
+        passes: float,
+        read: float,
+        write: float,
+        noise: float,
+        *,
+        fit: float,
     ) -> None:
         """Say how long each step will take, and which photographs are too small for noise of the usual size.
 
-        ``passes`` are those of the network that checks.
+        ``passes`` are those of the network that checks, ``noise`` the seconds that the noise of one image takes.
         """
         small = int((found.sizes.min(axis=1) < _side(config)).sum())
         if small:
             self.say(f"Smaller than {_side(config)} px, with noise that is made at their own size: {small}.")
-        protect = found.pixels * write  # class-wise noise is there: no pass
+        protect = found.pixels * write + len(found.rows) * noise
         check = seconds_of_check(found, config, passes=passes, read=read)
         steps = {"fit": fit, "protect": protect, "check": check}
         text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from semtransforms.core.checks import check_number
-from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
 from semtransforms.core.hardware import keep_freed_memory, pick_device
 from semtransforms.core.keys import index_keys
 from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
 from semtransforms.generators.fitting import train_step
-from semtransforms.noise.engine import build_surrogate
+from semtransforms.noise.engine import build_surrogate, engine_of
 from semtransforms.noise.methods import SEM_CLASSWISE, with_effort
 from semtransforms.photographs.check import TRAINER
 from semtransforms.photographs.look import Found
@@ -32,6 +32,7 @@ FEW = 100  # photographs a class, below which they have one noise: several would
 PRESETS = (SEM_CLASSWISE, replace(SEM_CLASSWISE, classwise=1))  # for many photographs, and for few
 MEASURED_SECONDS = 0.7  # of updates, after one to warm up
 MEASURED_UPDATES = 5  # at least: another process may hold up one of them for seconds
+NOISED = 8  # images whose noise is timed
 CHECKPOINT_SECONDS = 30  # of the fit, what a kill may cost
 
 
@@ -58,7 +59,13 @@ EFFORTS = (
 
 
 def config_for(
-    effort: Effort, *, num_classes: int, photographs: int, train_steps: int = 1, seed: int = 0
+    effort: Effort,
+    *,
+    num_classes: int,
+    photographs: int,
+    train_steps: int = 1,
+    seed: int = 0,
+    pretrained: Sequence[PretrainedSurrogate] = (),
 ) -> GeneratorConfig:
     """The fit that an effort stands for.
 
@@ -68,6 +75,7 @@ def config_for(
         photographs: N, how many there are to fit on.
         train_steps: M.
         seed: of the fit.
+        pretrained: surrogates that noise is driven against beside it.
     """
     return replace(
         with_effort(PRESETS[photographs < FEW * num_classes], train_steps=train_steps),
@@ -76,6 +84,7 @@ def config_for(
         image_size=(effort.side, effort.side),
         batch_size=min(BATCH, photographs),
         seed=seed,
+        pretrained=tuple(pretrained),
     )
 
 
@@ -106,7 +115,8 @@ class Plan:
     def is_of_today(self) -> bool:
         """Whether this version would fit so too: the plan may have been kept by an older one."""
         c = self.config
-        kept = {name: getattr(c, name) for name in ("image_size", "width", "num_classes", "batch_size", "seed")}
+        names = ("image_size", "width", "num_classes", "batch_size", "seed", "pretrained")
+        kept = {name: getattr(c, name) for name in names}
         presets = (replace(preset, **kept) for preset in PRESETS)
         return c in [with_effort(preset, train_steps=c.train_steps) for preset in presets]
 
@@ -121,7 +131,8 @@ class Plan:
         return (
             f"Plan: a {c.surrogate} of width {c.width} is fitted on the middle of each photograph at {side} px: "
             f"{c.train_steps:,} updates of {c.batch_size} photographs with {c.steps_u} noise steps each "
-            f"({self.passes:,.0f} passes a second here). It makes noise of {side} px, which is enlarged."
+            f"({self.passes:,.0f} passes a second here). Its noise of {side} px is enlarged"
+            f"{''.join(f', driven against {each.network} at {each.side} px' for each in c.pretrained)}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,7 +149,15 @@ class Plan:
         return cls(**{"check_passes": values["passes"], **values, "config": config})
 
 
-def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: str | None = None) -> Plan:
+def make_plan(
+    found: Found,
+    minutes: float,
+    *,
+    read: float,
+    seed: int,
+    pretrained: Sequence[PretrainedSurrogate] = (),
+    device: str | None = None,
+) -> Plan:
     """Choose the best fit that the minutes allow on this machine.
 
     Args:
@@ -146,6 +165,7 @@ def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: s
         minutes: for reading the photographs and for the fit.
         read: seconds to read one pixel of them.
         seed: of the fit.
+        pretrained: surrogates that noise is driven against beside it.
         device: where to fit; default: CUDA if present.
 
     Returns:
@@ -156,7 +176,11 @@ def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: s
     """
     check_number("minutes", minutes, low=-math.inf)
     left = 60 * minutes - found.pixels * read
-    facts: dict[str, Any] = {"num_classes": len(found.classes), "photographs": len(found.rows)}
+    facts: dict[str, Any] = {
+        "num_classes": len(found.classes),
+        "photographs": len(found.rows),
+        "pretrained": pretrained,
+    }
     measured: dict[tuple[int, int | None], float] = {}
 
     def speed(config: GeneratorConfig) -> float:
@@ -173,6 +197,15 @@ def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: s
         if updates >= effort.enough:
             break
     least = (found.pixels * read + effort.enough * passes_of_update(config) / passes) / 60
+    _check_minutes(minutes, updates, effort, least)
+    check_passes = speed(replace(config, width=TRAINER.width))
+    return Plan(
+        config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest, check_passes
+    )
+
+
+def _check_minutes(minutes: float, updates: int, effort: Effort, least: float) -> None:
+    """Whether the minutes are enough for the effort that was chosen, which makes sense from ``least`` minutes on."""
     if updates < 1:
         raise ValueError(
             f"minutes (--minutes) must suffice for one update at least, got {minutes:g}. Here about "
@@ -183,12 +216,8 @@ def make_plan(found: Found, minutes: float, *, read: float, seed: int, device: s
         warnings.warn(
             f"{minutes:g} minutes are {updates} updates here; fewer than {effort.enough} were not measured. Give "
             f"--minutes {math.ceil(10 * least) / 10:g} or more.",
-            stacklevel=3,
+            stacklevel=4,
         )
-    check_passes = speed(replace(config, width=TRAINER.width))
-    return Plan(
-        config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest, check_passes
-    )
 
 
 def passes_of_update(config: GeneratorConfig) -> int:
@@ -206,6 +235,7 @@ def measure_passes(config: GeneratorConfig, device: str | None = None) -> float:
     """
     target = pick_device(device)
     keep_freed_memory()
+    config = replace(config, pretrained=())  # an update does not ask them
     surrogate = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(surrogate.parameters(), lr=config.learning_rate)
     assert config.image_size is not None
@@ -225,6 +255,27 @@ def measure_passes(config: GeneratorConfig, device: str | None = None) -> float:
         float(update(len(seconds) + 1))
         seconds.append(time.perf_counter() - started)
     return passes_of_update(config) / median(seconds)
+
+
+def measure_noise(config: GeneratorConfig, surrogate: nn.Module | None = None, device: str | None = None) -> float:
+    """How many seconds the noise of one image takes: next to none where no network is asked for it.
+
+    Args:
+        config: the generator's.
+        surrogate: the generator's; ``None`` builds one as before a fit.
+        device: where to compute; default: CUDA if present.
+    """
+    if not config.pretrained:
+        return 0.0
+    made = build_surrogate(config) if surrogate is None else surrogate
+    engine = engine_of(config)(made.to(pick_device(device)), config, build_eot(config.eot))
+    rows = torch.arange(NOISED)
+    images = torch.randint(0, 256, (NOISED, 3, engine.side, engine.side), generator=torch.Generator().manual_seed(0))
+    labels, started = rows % (config.num_classes or 1), 0.0
+    for timed in range(2):  # one to warm up
+        started = time.perf_counter()
+        engine.noise(images.to(torch.uint8), labels, index_keys(rows, timed))
+    return (time.perf_counter() - started) / NOISED
 
 
 def measure_files(found: Found, side: int) -> tuple[float, float]:

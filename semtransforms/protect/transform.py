@@ -16,9 +16,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semtransforms import __version__
+from semtransforms.core.hub import CONFIG_FILE
 from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb, without_colour_key
 from semtransforms.generators.generator import NoiseGenerator, NoiseSize
-from semtransforms.generators.hub import CONFIG_FILE
 from semtransforms.protect.batch import check_label_map, protect_batch
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from semtransforms.core.pretrained.libraries import find, is_of_library
+from semtransforms.core.pretrained.network import build_from_library, last_block
 from semtransforms.evaluation.copies import Copy
 from semtransforms.evaluation.countermeasures import parse_countermeasure
 from semtransforms.evaluation.protocol import evaluate
@@ -24,8 +26,6 @@ from semtransforms.evaluation.records import Record
 from semtransforms.evaluation.runs import plan_runs
 from semtransforms.evaluation.trainers import victims_by_name
 from semtransforms.evaluation.victims import FINE_TUNING, VictimConfig, train_victim, training
-from semtransforms.evaluation.victims.libraries import find, is_of_library
-from semtransforms.evaluation.victims.pretrained import build_from_library, last_block
 from semtransforms.evaluation.victims.probe import features_of
 
 timm = pytest.importorskip("timm")

@@ -3,14 +3,19 @@
 import json
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 from killing import run_killed
 from owner import quicken, tree, write_photographs
 from PIL import Image
+from safetensors.torch import save_file
 
 from semtransforms import NoiseGenerator, protect_photographs
+from semtransforms.core.config import PretrainedSurrogate
 
 SEED = 8_314_159_265
 
@@ -92,6 +97,35 @@ def test_a_copy_that_is_made_anew_gets_a_verdict_of_its_own(photos: Path, tmp_pa
     assert second.checked.report is not None
     assert second.checked.report != first.checked.report
     assert second.checked.report.is_file()
+
+
+def test_noise_against_pretrained_networks(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """An owner who fears trainers with pretrained weights would get noise that they do not notice, or a second fit."""
+    file = tmp_path / "my-weights" / "squeezenet.safetensors"
+    file.parent.mkdir()
+    torch.manual_seed(0)
+    save_file(torchvision.models.squeezenet1_1().state_dict(), file)
+    surrogate = PretrainedSurrogate("torchvision/squeezenet1_1", str(file), side=32)
+    with pytest.raises(ValueError, match="squeezenet1_1"):
+        protect(photos, tmp_path, pretrained=[replace(surrogate, network="torchvision/squeezenet1_7")])
+    done = protect(photos, tmp_path, pretrained=[surrogate], progress=True)
+    said = capsys.readouterr().out
+    assert "driven against torchvision/squeezenet1_1 at 32 px" in said
+    generator = NoiseGenerator.from_pretrained(done.generator)
+    assert generator.scale().side == 32  # the size that the network sees, though the fit was for 16 px
+    assert "my-weights" not in (done.generator / "config.json").read_text()
+    before = tree(done.generator)
+    for name in ("cat", "dog"):
+        for clean in (photos / name).iterdir():
+            copy = Image.open(tmp_path / "out" / name / f"{clean.stem}.png")
+            pairs = zip(Image.open(clean).tobytes(), copy.tobytes(), strict=True)
+            assert max(abs(a - b) for a, b in pairs) <= 8
+    file.unlink()  # the generator holds what it needs
+    Image.new("RGB", (50, 40), "green").save(photos / "dog" / "new.png")
+    again = protect(photos, tmp_path)
+    assert (again.outcome.written, tree(again.generator)) == (1, before)
+    with pytest.raises(ValueError, match="no such file"):
+        protect(photos, tmp_path, pretrained=[surrogate])
 
 
 KILLED = """

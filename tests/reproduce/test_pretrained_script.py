@@ -13,7 +13,7 @@ from torch import nn
 sys.path.append(str(Path(__file__).parents[2]))  # examples/ is no part of the package
 
 from examples.reproduce import lite, pretrained, tables
-from semtransforms.evaluation.victims.pretrained import build_from_library
+from semtransforms.core.pretrained.network import build_from_library
 
 timm = pytest.importorskip("timm")
 

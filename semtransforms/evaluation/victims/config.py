@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from semtransforms.core.checks import check_choice, check_integer, check_number
 from semtransforms.core.config import Norm, PGDConfig, Precision, Transformation
+from semtransforms.core.pretrained.libraries import is_of_library, smallest_side
+from semtransforms.core.pretrained.network import TRANSFERS, Transfer, describe_start
 from semtransforms.evaluation.victims.digest import described
-from semtransforms.evaluation.victims.libraries import is_of_library, smallest_side
-from semtransforms.evaluation.victims.pretrained import TRANSFERS, Transfer, describe_start
 
 FEWEST_STEPS = 100  # of the quick protocol: with few images, 20 epochs teach nothing
 

@@ -18,14 +18,14 @@ from semtransforms.core.grid import to_float
 from semtransforms.core.hardware import autocast_dtype, keep_freed_memory, pick_device
 from semtransforms.core.keys import batch_epochs, fold_in
 from semtransforms.core.models import MODELS, build_model
+from semtransforms.core.pretrained.libraries import smallest_side
+from semtransforms.core.pretrained.network import build_from_library
 from semtransforms.core.steps import Step, every_seconds, half_cosine, one_cycle, seeded_steps, step_decay
 from semtransforms.data.images import check_labels
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, apply_at_test
 from semtransforms.evaluation.victims.accuracy import accuracy, robust_accuracy
 from semtransforms.evaluation.victims.config import VictimConfig
-from semtransforms.evaluation.victims.libraries import smallest_side
-from semtransforms.evaluation.victims.pretrained import build_from_library
 from semtransforms.evaluation.victims.probe import fit_probe, refuse_batches
 from semtransforms.evaluation.victims.progress import Progress
 from semtransforms.evaluation.victims.seen import TrainingSet, training_set

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semtransforms.core.names import unknown
-from semtransforms.evaluation.victims.libraries import DEFAULT, Pixels, find
+from semtransforms.core.pretrained.libraries import DEFAULT, Pixels, find
 
 FURTHER_HEADS = ("aux1", "aux2", "AuxLogits")  # of GoogLeNet and Inception, which their files may hold
 

@@ -14,9 +14,9 @@ import torch
 import torchvision
 from torch import nn
 
+from semtransforms.core import hub
 from semtransforms.core.models import MODELS, look_up
 from semtransforms.core.names import unknown
-from semtransforms.generators import hub
 
 DEFAULT = "default"  # the weights that a library itself would take
 

@@ -1,7 +1,7 @@
-"""The network of a trainer who takes it from timm or torchvision, with pretrained weights or freshly drawn.
+"""A network of timm or torchvision as a module of this package, with pretrained weights or freshly drawn.
 
-It goes through the same training as every other network. What is its own: the pixels it was trained to see, weights
-to start from, and which of them the trainer trains.
+It takes images in [0, 1] as every other network does. What is its own: the pixels it was trained to see, weights to
+start from, and which of them are trained.
 """
 
 from __future__ import annotations
@@ -9,25 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import dropwhile
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semtransforms.evaluation.victims.libraries import DEFAULT, Pixels, find
-from semtransforms.evaluation.victims.weights import find_weights, load_weights
+from semtransforms.core.pretrained.libraries import DEFAULT, Pixels, find
+from semtransforms.core.pretrained.weights import find_weights, load_weights
 
 Transfer = Literal["fine-tune", "last-block", "probe"]
 TRANSFERS: tuple[Transfer, ...] = get_args(Transfer)  # the whole network, its end, a linear layer on its features
-
-# Learning rate and weight decay that Li et al. (Rethinking the Hyperparameters for Fine-tuning, ICLR 2020, section 1)
-# name as those of many studies, with momentum 0.9; the cosine as commonly used.
-FINE_TUNING: dict[str, Any] = {"learning_rate": 0.01, "weight_decay": 1e-4, "schedule": "cosine"}
-# L-BFGS with at most 1,000 iterations, as in the example of a probe that comes with CLIP (github.com/openai/CLIP; it is
-# scikit-learn's solver). The penalty: on 1,817 clean photographs, with EfficientNet-Lite0 at 128 px, 0.0005, 0.001,
-# 0.003, 0.01, 0.03, 0.1 and 0.3 reach 79.7, 80.1, 80.8, 80.9, 80.8, 82.3 and 81.9 % of 713 test images (± 1.5).
-PROBE: dict[str, Any] = {"train_steps": 1_000, "weight_decay": 0.01}
 
 
 class FromLibrary(nn.Module):

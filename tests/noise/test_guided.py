@@ -1,0 +1,156 @@
+"""Noise that is driven against pretrained networks, on top of its class's."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+from semtransforms import SEM_CLASSWISE, NoiseGenerator, fit_generator
+from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
+from semtransforms.core.grid import to_float
+from semtransforms.noise.classwise import Classwise
+from semtransforms.noise.guided import Guide, build_guides, fit_heads
+
+NETWORK, SIDE, CLASSES = "torchvision/squeezenet1_1", 48, 3
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small network, as an owner has them in a file."""
+    file = tmp_path_factory.mktemp("weights") / "squeezenet.safetensors"
+    torch.manual_seed(0)
+    save_file(torchvision.models.squeezenet1_1().state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[Tensor, Tensor]:
+    """Squares of a colour of their class with noise on them: uint8 (30, 3, 16, 16) and int64 (30,)."""
+    drawn = np.random.default_rng(0)
+    labels = np.arange(30) % CLASSES
+    colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])[labels]
+    pixels = colours[:, :, None, None] + drawn.normal(0, 25, (30, 3, 16, 16))
+    return torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)), torch.from_numpy(labels)
+
+
+def config_with(weights: Path) -> GeneratorConfig:
+    surrogate = PretrainedSurrogate(NETWORK, str(weights), SIDE)
+    return replace(SEM_CLASSWISE, width=4, batch_size=10, train_steps=3, decay_every=2, pretrained=(surrogate,))
+
+
+@pytest.fixture(scope="module")
+def generator(weights: Path, pictures: tuple[Tensor, Tensor]) -> NoiseGenerator:
+    return fit_generator(pictures, config_with(weights), progress=False, device="cpu")
+
+
+def guide_of(generator: NoiseGenerator) -> Guide:
+    assert isinstance(generator.surrogate, Classwise)
+    guide = generator.surrogate.guides[0]
+    assert isinstance(guide, Guide)
+    return guide
+
+
+def test_noise_keeps_to_the_bound(generator: NoiseGenerator, pictures: tuple[Tensor, Tensor]) -> None:
+    """Else what is published differs from the original by more than the owner was told."""
+    images, labels = pictures
+    noise = generator.noise(images, labels, seed=3).int()
+    assert 6 <= noise.abs().max() <= 8  # and it is noise of about that size
+    assert (images.int() + noise).min() >= 0
+    assert (images.int() + noise).max() <= 255
+
+
+def test_pretrained_networks_are_led_to_the_next_class(
+    generator: NoiseGenerator, pictures: tuple[Tensor, Tensor]
+) -> None:
+    """Else a linear layer on pretrained features still sees what is in the pictures."""
+    images, labels = pictures
+    guide = guide_of(generator)
+    driven = generator.noise(images, labels, seed=3)
+
+    def leads(noise: Tensor) -> float:
+        """By how much the logit of the next class is above that of the own one, on average."""
+        with torch.no_grad():
+            logits = guide(to_float((images.int() + noise.int()).to(torch.uint8)))
+        rows = torch.arange(len(labels))
+        return float((logits[rows, (labels + 1) % CLASSES] - logits[rows, labels]).mean())
+
+    assert isinstance(generator.surrogate, Classwise)
+    of_class = generator.surrogate.noise(to_float(images), labels, torch.arange(30)) * 255
+    assert leads(driven) > leads(of_class.round().to(torch.int8)) + 0.1
+
+
+def test_noise_of_an_image_is_its_own(generator: NoiseGenerator, pictures: tuple[Tensor, Tensor]) -> None:
+    """Else the copy depends on batch size and order, and a resumed run differs from an undisturbed one."""
+    images, labels = pictures
+    together = generator.noise(images[:6], labels[:6], seed=3)
+    alone = torch.cat([generator.noise(images[i : i + 1], labels[i : i + 1], seed=3) for i in (4, 2)])
+    apart = (together[[4, 2]].int() - alone.int()).abs()
+    assert (apart > 0).float().mean() < 0.01  # a sign of a gradient of about 0 may turn
+
+
+def test_a_generator_is_whole_without_the_file_of_weights(
+    weights: Path, pictures: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    """Else a saved generator protects only where that file still lies, and tells of the owner's machine."""
+    copy = tmp_path / "private-name" / "squeezenet.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes(weights.read_bytes())
+    fitted = fit_generator(pictures, config_with(copy), progress=False, device="cpu")
+    folder = fitted.save_pretrained(tmp_path / "generator")
+    copy.unlink()
+    loaded = NoiseGenerator.from_pretrained(folder, device="cpu")
+    assert torch.equal(loaded.noise(*pictures, seed=3), fitted.noise(*pictures, seed=3))
+    assert loaded.fingerprint == fitted.fingerprint
+    for name in ("config.json", "README.md"):
+        assert "private-name" not in (folder / name).read_text()
+    assert json.loads((folder / "config.json").read_text())["config"]["pretrained"][0]["network"] == NETWORK
+
+
+def test_the_layer_is_logistic_regression(weights: Path, pictures: tuple[Tensor, Tensor]) -> None:
+    """Else noise is driven against a layer that no trainer has."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    images, labels = pictures
+    guides = build_guides([PretrainedSurrogate(NETWORK, str(weights), SIDE)], CLASSES, with_weights=True)
+    fit_heads(guides, images, labels, progress=False)
+    guide = guides[0]
+    assert isinstance(guide, Guide)
+    with torch.no_grad():
+        features = guide.network(to_float(images))
+        ours = guide(to_float(images)).softmax(1)
+    # the mean loss + 0.005 |w|^2, times n / 0.01 / n: scikit-learn's sum of losses times C + |w|^2 / 2
+    theirs = linear_model.LogisticRegression(C=1 / (0.01 * len(images)), max_iter=10_000, tol=1e-8)
+    theirs.fit(features.numpy(), labels.numpy())
+    assert np.abs(ours.numpy() - theirs.predict_proba(features.numpy())).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("network", "named"), [("timm/efficientnet_lite9", "efficientnet_lite"), ("resnet18", "no pretrained weights")]
+)
+def test_a_network_that_is_not_there_is_named_before_the_fit(
+    network: str, named: str, pictures: tuple[Tensor, Tensor]
+) -> None:
+    """Else the owner waits for a fit that cannot end well."""
+    if network.startswith("timm"):
+        pytest.importorskip("timm")
+    config = replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(network),))
+    with pytest.raises(ValueError, match=named):
+        fit_generator(pictures, config, progress=False)
+
+
+def test_sample_wise_methods_refuse_pretrained_surrogates() -> None:
+    """Else the field would be ignored, and the owner believe in noise that was not made."""
+    with pytest.raises(ValueError, match="classwise"):
+        replace(SEM_CLASSWISE, classwise=0, fitted_on="protected", pretrained=(PretrainedSurrogate(NETWORK),))
+
+
+def test_configs_without_them_stay_as_they_were() -> None:
+    """Else the fingerprints of all generators that were ever published change."""
+    assert "pretrained" not in SEM_CLASSWISE.to_dict()
+    config = replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(NETWORK, "w#12", 96),))
+    assert GeneratorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
