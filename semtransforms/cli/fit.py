@@ -130,5 +130,6 @@ def _new_or_empty(out: Path) -> Path:
     """The folder to write to, ``~`` spelled out."""
     out = out.expanduser()
     if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder. Choose another name.")
+        held = f" (it holds {next(out.iterdir()).name!r})" if out.is_dir() else ""
+        raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder{held}. Choose another name.")
     return out

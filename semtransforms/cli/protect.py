@@ -185,6 +185,12 @@ def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> N
         typer.echo(f"{outcome.profile_ignored} images have a colour profile that cannot be used; it was ignored.")
     if outcome.without_alpha:
         typer.echo(f"{outcome.without_alpha} images lost their transparency: JPEG has none.")
+    if outcome.empty:
+        typer.echo(
+            f"{len(outcome.empty)} classes have no image ({outcome.empty[0]} first), and no folder in {out}: "
+            "ImageFolder refuses empty ones, and numbers those that are there anew, from 0. The labels of SOURCE stand "
+            "in metadata.csv, which `datasets` and semtransforms read."
+        )
     if source.other_columns:
         typer.echo(f"Columns not copied: {', '.join(source.other_columns)}.")
     if source.other_files:

@@ -80,6 +80,22 @@ def _upright_srgb(image: Image.Image) -> Image.Image:
     return to_srgb(image if turn is None else image.transpose(turn))
 
 
+def without_colour_key(image: Image.Image) -> Image.Image:
+    """An image in memory whose transparent colour, of a file that it was read from, no longer counts.
+
+    Pillow hands the colour on when a loader converts to RGB or grey, and three channels would come back as four.
+
+    Args:
+        image: of any mode; alpha and the transparency of a palette stay.
+    """
+    if "transparency" not in image.info or image.mode in ("P", *_WITH_ALPHA):
+        return image
+    image.load()  # PNG finds what lies behind its pixels only now
+    kept = image.copy()
+    kept.info.pop("transparency", None)
+    return kept
+
+
 def _is_plain(image: Image.Image) -> bool:
     """Whether an image is 8-bit RGB without transparency."""
     return image.mode == "RGB" and "transparency" not in image.info

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 METADATA = "metadata.csv"
 FILE_COLUMN = "file_name"
+PROTECTION = "protection.json"  # lies in a protected copy; where it says that labels are in METADATA, they are numbers
 
 
 def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str]:
@@ -46,6 +48,20 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str
             raise ValueError(f"{where} {name!r} stands there twice. An image has one label: remove a line.")
         labels[path] = label
     return dict(sorted(labels.items()))
+
+
+def record_above(path: Path) -> Path | None:
+    """The record of the protected copy that a folder is, or lies in; None where it is none."""
+    places = (path.resolve(), *path.resolve().parents)
+    return next((place / PROTECTION for place in places if (place / PROTECTION).is_file()), None)
+
+
+def label_table(labels: Mapping[str, int]) -> bytes:
+    """A ``metadata.csv`` of files and their labels' numbers."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([(FILE_COLUMN, "label"), *labels.items()])
+    return table.getvalue().encode()
 
 
 def sorted_names(labels: Iterable[str]) -> tuple[str, ...]:

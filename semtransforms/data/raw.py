@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 from torchvision.datasets.vision import StandardTransform
 
 from semtransforms.data.images import LABEL_REMEDY, UNDECODABLE, as_pixels, check_labels
 
-
-def _same(value: Any) -> Any:
-    return value
+Step = Callable[[Any, Any], tuple[Any, Any]]  # (image, label) -> (image, label)
 
 
-def _same_pair(image: Any, label: Any) -> tuple[Any, Any]:
-    return image, label
+class CalledOtherwise(Exception):
+    """A dataset does not call its transform with an image alone, so it cannot be taken off."""
+
+
+def _unchanged(count: int, name: str, values: tuple[Any, ...], keywords: Mapping[str, Any]) -> tuple[Any, ...]:
+    if keywords or len(values) != count:
+        given = f"keywords ({', '.join(keywords)})" if keywords else f"{len(values)} arguments"
+        raise CalledOtherwise(f"calls its {name} with {given}")
+    return values
+
+
+def _same(*values: Any, **keywords: Any) -> Any:
+    return _unchanged(1, "transform", values, keywords)[0]
+
+
+def _same_pair(*values: Any, **keywords: Any) -> tuple[Any, ...]:
+    return _unchanged(2, "joint transform", values, keywords)
 
 
 # What stands where a transform was: many datasets call theirs without asking for None. Functions of the module, so
@@ -88,48 +101,103 @@ def unwrap_subsets(
     return dataset, rows.astype(np.int64)
 
 
-def take_off_transforms(dataset: Any) -> tuple[Any, Callable[[Any, Any], tuple[Any, Any]] | None]:
+def take_off_transforms(dataset: Any) -> tuple[Any, Step | None]:
     """Take ``transform``, ``target_transform`` and ``transforms`` off a copy of a dataset and of what it wraps.
 
     Args:
         dataset: a map-style dataset, or a chain of them (``Subset`` of ``Subset`` of ``CIFAR10``), never changed.
 
     Returns:
-        The copy, which gives raw samples, and the function ``(image, label) -> (image, label)`` that does what was
-        taken off, inner transforms first; None when there was nothing.
+        The copy, which gives raw samples, whatever the dataset is set to later; and the function
+        ``(image, label) -> (image, label)`` that does what was taken off, inner transforms first; None when there was
+        nothing. A ``target_transform`` stays on the copy where the labels are no whole numbers without it.
 
     Raises:
         TypeError: the dataset joins datasets (``ConcatDataset``) that have transforms of their own.
     """
-    if any(take_off_transforms(part)[1] for part in getattr(dataset, "datasets", None) or ()):
-        raise TypeError(
-            f"dataset is a {type(dataset).__name__} of datasets with transforms of their own. Protect each "
-            "part, then join them: ConcatDataset([ProtectedDataset(a), ProtectedDataset(b)])."
-        )
     raw, steps = dataset, []
+    if isinstance(parts := getattr(dataset, "datasets", None), (list, tuple)):
+        taken = [take_off_transforms(part) for part in parts]
+        if any(step for _, step in taken):
+            raise TypeError(
+                f"dataset is a {type(dataset).__name__} of datasets with transforms of their own. Protect each "
+                "part, then join them: ConcatDataset([ProtectedDataset(a), ProtectedDataset(b)])."
+            )
+        if any(new is not old for (new, _), old in zip(taken, parts, strict=True)):
+            raw = copy.copy(dataset)
+            raw.datasets = [new for new, _ in taken]
     if hasattr(getattr(dataset, "dataset", None), "__getitem__"):
         inner, step = take_off_transforms(dataset.dataset)
-        if step:
-            raw = copy.copy(dataset)
+        if inner is not dataset.dataset:
+            raw = copy.copy(raw)
             raw.dataset = inner
+        if step:
             steps.append(step)
+    named = [name for name in _NOTHING if hasattr(dataset, name)]
+    if named and raw is dataset:
+        raw = copy.copy(dataset)  # even without a transform: one that is set later must not come under the noise
     found = {
-        name: value
-        for name in ("transform", "target_transform", "transforms")
-        if callable(value := getattr(dataset, name, None)) and value not in _NOTHING.values()
+        name: value for name in named if callable(value := getattr(dataset, name)) and value not in _NOTHING.values()
     }
     if found:
-        raw = copy.copy(dataset) if raw is dataset else raw
-        for name in found:
-            setattr(raw, name, _NOTHING[name])
+        _take_off(raw, found)
+        if isinstance(found.get("transforms"), (_Transforms, _InTurn)):  # ours, which have the others inside
+            found = {"transforms": found["transforms"]}
         # torchvision keeps transform and target_transform a second time as a StandardTransform
-        if isinstance(found.get("transforms"), StandardTransform) and hasattr(dataset, "transform"):
+        elif isinstance(found.get("transforms"), StandardTransform) and hasattr(dataset, "transform"):
             del found["transforms"]
         if found:
             steps.append(_Transforms(**found))
     if not steps:
         return raw, None
-    return raw, steps[0] if len(steps) == 1 else _InTurn(steps)
+    return raw, steps[0] if len(steps) == 1 else _InTurn(tuple(steps))
+
+
+def _take_off(raw: Any, found: dict[str, Any]) -> None:
+    """Put what does nothing where transforms were; what makes the label stays, and is no longer ``found``."""
+    for name in found:
+        setattr(raw, name, _NOTHING[name])
+    makes_label = found.get("target_transform")
+    if makes_label is None or _has_whole_labels(raw):
+        return
+    raw.target_transform = found.pop("target_transform")
+    if isinstance(found.get("transforms"), StandardTransform):
+        raw.transforms = StandardTransform(None, makes_label)
+
+
+def _has_whole_labels(raw: Any) -> bool:
+    """Whether the label of the first image is a whole number; so it is taken where it cannot be read."""
+    try:
+        label = whole_label(read_sample(raw, 0)[1])
+    except Exception:  # whatever it is, reading the images will meet it, and name the image
+        return True
+    return isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+
+
+def keeps_target_transform(raw: Any) -> bool:
+    """Whether a dataset of raw samples still has a ``target_transform``, since its labels are no numbers without."""
+    value = getattr(raw, "target_transform", None)
+    return callable(value) and value not in _NOTHING.values()
+
+
+def replaced(transforms: Step | None, **changes: Callable[..., Any] | None) -> Step:
+    """What a dataset does with a sample, after its ``transform`` or ``target_transform`` was set to another one.
+
+    Args:
+        transforms: what it did, as from :func:`take_off_transforms`.
+        changes: the new ones; the outermost dataset's give way to them.
+    """
+    if isinstance(transforms, _InTurn):
+        return _InTurn((*transforms.steps[:-1], replaced(transforms.steps[-1], **changes)))
+    if isinstance(transforms, _Transforms):
+        return replace(transforms, **changes)
+    return _Transforms(transforms=transforms, **changes)  # none, or a joint one that was set by hand
+
+
+def current(transforms: Step | None, name: str) -> Callable[..., Any] | None:
+    """The ``transform`` or ``target_transform`` that :func:`replaced` would replace."""
+    last = transforms.steps[-1] if isinstance(transforms, _InTurn) else transforms
+    return getattr(last, name, None)
 
 
 @dataclass(frozen=True)
@@ -150,7 +218,7 @@ class _Transforms:
 
 @dataclass(frozen=True)
 class _InTurn:
-    steps: Sequence[Callable[[Any, Any], tuple[Any, Any]]]
+    steps: tuple[Step, ...]
 
     def __call__(self, image: Any, label: Any) -> tuple[Any, Any]:
         for step in self.steps:
@@ -170,13 +238,19 @@ def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
 
     Raises:
         ValueError: the image does not decode.
-        TypeError: the sample is neither a pair nor such a row.
+        TypeError: the sample is neither a pair nor such a row, or the dataset calls its transform in a way of its own.
     """
     try:
         sample = dataset[index]
         pair = _pair(sample)
         if pair is not None and isinstance(pair[0], Image.Image):
             pair[0].load()  # PIL decodes late; a truncated file must fail here, where its index is known
+    except CalledOtherwise as error:
+        raise TypeError(
+            f"dataset {error}, which cannot be taken off like one of an image alone. Construct the dataset with "
+            "transform=None, and set on the protected one what comes after the noise: protected.transform = lambda "
+            "image: t(image=numpy.asarray(image))['image'], or, of image and label, protected.transforms = t."
+        ) from error
     except UNDECODABLE as error:
         raise ValueError(
             f"dataset: the image at index {index}{_path_of(dataset, index)} does not decode ({error}). "
@@ -214,6 +288,11 @@ def read_samples(dataset: Any, rows: Iterable[int] | None = None) -> Iterator[tu
         ValueError: an image does not decode, or a label is missing; the message names the index.
         TypeError: an image is float or a label is not a whole number; the message names the index.
     """
+    if isinstance(dataset, IterableDataset):  # which has a __getitem__ that does nothing, and may have a length
+        raise TypeError(
+            f"dataset must be map-style (have __getitem__ and __len__), got {type(dataset).__name__}, which streams. "
+            "Read its samples into a list first: list(dataset)."
+        )
     raw, _ = take_off_transforms(dataset)
     for index in range(len(raw)) if rows is None else rows:
         yield read_pixels(raw, index)
@@ -246,13 +325,19 @@ def sample_pixels(image: Any, index: int) -> Tensor:
 
 def sample_label(label: Any, index: int) -> int:
     """A sample's label as an int; the error names the sample's index."""
-    if isinstance(label, Tensor) and label.numel() == 1:
-        label = label.item()
+    label = whole_label(label)
     if type(label) is int and label >= 0:  # as good as all of them
         return label
     if np.ndim(label) > 0:
         raise TypeError(f"dataset: labels must be whole numbers, got {label!r} at index {index}. {LABEL_REMEDY}")
     return int(check_labels([label], None, place="dataset: ", rows=[index]))
+
+
+def whole_label(label: Any) -> Any:
+    """A label, taken out of the array or tensor of one value that some datasets give it in (MedMNIST)."""
+    if isinstance(label, (Tensor, np.ndarray)) and np.prod(label.shape) == 1:
+        return label.item()
+    return label
 
 
 def _describe(sample: Any) -> str:

@@ -11,20 +11,14 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from semtransforms.core.files import read_json
 from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
-from semtransforms.data.metadata import METADATA, read_metadata, sorted_names
+from semtransforms.data.listing import IMAGE_SUFFIXES, PARTS, files_below, is_hidden, is_part
+from semtransforms.data.metadata import METADATA, PROTECTION, read_metadata, sorted_names
 from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
-from semtransforms.data.tables import FORMS, find_column, is_tabular, load_table
-
-IMAGE_SUFFIXES = (
-    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-
-# How people call the parts of a data set: a folder of such a name that holds folders only, or labels, is no class.
-PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
+from semtransforms.data.tables import FORMS, find_column, is_protected, is_tabular, load_table
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,7 @@ class Source:
         other_files: files among the images whose suffix is no image's; they are not read.
         left_out: images that are not here since they, or their copies, do not decode: where they are and why.
         most_pixels: larger images are refused.
+        protected: whether the table says that images in it were protected before.
     """
 
     identity: str
@@ -62,6 +57,7 @@ class Source:
     other_files: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     most_pixels: int = MOST_PIXELS
+    protected: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,7 +140,7 @@ def open_source(
 
 
 def _image_folder(root: Path) -> Source:
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
     if not folders:
         raise ValueError(
             f"SOURCE {str(root)!r} has no class sub-folders. Say what is on each image: put them into one sub-folder "
@@ -152,7 +148,7 @@ def _image_folder(root: Path) -> Source:
             "class of a generator that is there: semtransforms protect SOURCE OUT --generator NAME --label CLASS. Else "
             f"SOURCE is {FORMS}."
         )
-    parts = [name for name in folders if name.lower() in PARTS and _is_part(root / name)]
+    parts = [name for name in folders if name.lower() in PARTS and is_part(root / name)]
     if parts:
         part = "train" if "train" in parts else parts[0]
         raise ValueError(
@@ -163,7 +159,7 @@ def _image_folder(root: Path) -> Source:
     others: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        found, more = _files_below(root / folder, root)
+        found, more = files_below(root / folder, root)
         others += more
         if not found:
             raise ValueError(
@@ -178,17 +174,22 @@ def _image_folder(root: Path) -> Source:
 def _listed_folder(root: Path, label_column: str | None) -> Source:
     """An image folder whose labels stand in ``metadata.csv``."""
     listed = read_metadata(root, label_column)
-    found, others = _files_below(root, root)
+    found, others = files_below(root, root)
     unlisted = [path for path in found if path not in listed]
     if unlisted:
         raise ValueError(
             f"SOURCE: {root / METADATA} has no row for {len(unlisted)} images, the first: {str(unlisted[0])!r}. Add "
             "their rows, or move the images elsewhere."
         )
+    others.remove(str(root / METADATA))
+    if (root / PROTECTION).is_file() and (record := read_json(root / PROTECTION)).get("labels") == METADATA:
+        # a copy of ours, in which some classes have no image: the labels are the numbers themselves
+        names = record["classes"]
+        labels = check_labels(list(map(int, listed.values())), len(names) if names else None)
+        return _of_files(root, list(listed), labels, tuple(names) if names else None, (), others)
     classes = sorted_names(listed.values())
     numbers = {name: number for number, name in enumerate(classes)}
     labels = check_labels([numbers[name] for name in listed.values()], None)
-    others.remove(str(root / METADATA))
     return _of_files(root, list(listed), labels, classes, class_folders(classes, len(classes)), others)
 
 
@@ -206,7 +207,7 @@ def open_with_one_label(folder: Path, label: int, classes: tuple[str, ...] | Non
     Raises:
         ValueError: it is no folder, or holds no images.
     """
-    files, others = _files_below(folder, folder)
+    files, others = files_below(folder, folder)
     if not files:
         raise ValueError(f"SOURCE {str(folder)!r} must be a folder of images ({', '.join(IMAGE_SUFFIXES)}).")
     return _of_files(folder, files, check_labels([label] * len(files), None), classes, (), others)
@@ -240,29 +241,6 @@ def _of_files(
     )
 
 
-def _is_part(folder: Path) -> bool:
-    """Whether a folder of such a name is a part and no class: it holds folders only, or the labels of its images."""
-    if (folder / METADATA).is_file():
-        return True
-    inside = list(folder.iterdir())
-    return any(p.is_dir() and not p.name.startswith(".") for p in inside) and not any(map(_is_image, inside))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _files_below(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
-    """The images in a folder and its sub-folders, and the files of other suffixes.
-
-    What is hidden, or lies in a folder below ``root`` that is, is left out: trash, thumbnails, older versions.
-    """
-    visible = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(root).parts))
-    inside = sorted(path for path in visible if path.is_file())
-    images = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-    return images, [str(path) for path in inside if path.suffix.lower() not in IMAGE_SUFFIXES]
-
-
 def _tabular(spec: str, path: Path, split: str | None, image_column: str | None, label_column: str | None) -> Source:
     from datasets import ClassLabel, Value
     from datasets import Image as ImageFeature
@@ -284,6 +262,7 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
     labels = check_labels(list(table.with_format(None)[label_column]), len(classes) if classes else None)
     # decode=False: the bytes as they are; PIL opens them here, so that orientation and modes are read in one place
     images = table.select_columns([image_column])
+    protected = is_protected(images.data.column(image_column))
     if isinstance(features[image_column], ImageFeature):
         images = images.cast_column(image_column, ImageFeature(decode=False))
 
@@ -294,13 +273,14 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
         data: bytes | None = value["bytes"] if isinstance(value, dict) else value
         return Path(value["path"]) if data is None else data
 
-    return _numbered(
+    source = _numbered(
         f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, read_row,
         place=lambda index: f"image {index} of {spec!r}",
         folder=path if path.is_dir() else None,
         columns=(image_column, label_column),
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
     )  # fmt: skip
+    return replace(source, protected=protected)
 
 
 def _torchvision(spec: str, split: str | None) -> Source:

@@ -140,6 +140,12 @@ class NoiseStore:
                 shard.release()
         return noise
 
+    def made_for(self, index: int) -> int | None:
+        """``checksum_of_image`` of the image that noise was made for, if it is known; index as for :meth:`read`."""
+        number = bisect.bisect_right(self._starts, index) - 1
+        shard = self._open[number] or self._open_shard(number)
+        return shard.made_for(index - self._starts[number])
+
     def __getitem__(self, index: int) -> Tensor:
         """The noise of one image, int8 (3, H, W), a copy."""
         return torch.from_numpy(self.read(index).transpose(2, 0, 1).copy())
@@ -158,6 +164,7 @@ class NoiseStore:
         shapes: NDArray[np.integer[Any]],
         compute: Compute,
         *,
+        images: NDArray[np.uint64] | None = None,
         description: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> NoiseStore:
@@ -171,6 +178,7 @@ class NoiseStore:
             shapes: int (N, 2), height and width of every image.
             compute: ``compute(start, stop)`` gives the noise of images start..stop-1 in pieces, each int8
                 (n, 3, H, W) or a list of n int8 (3, H, W).
+            images: uint64 (N,), checksums of the images, filled in by ``compute``; None where they are not there.
             description: what the noise depends on, JSON values, kept in the manifest.
             progress: show a progress bar (images/s, time left).
 
@@ -190,7 +198,7 @@ class NoiseStore:
                 return cls(folder)  # another process was faster
             missing = _missing(folder, plan, shapes)
             _check_room(folder, sum(3 * int(shapes[start:stop].prod(axis=1).sum()) for _, start, stop in missing))
-            _fill(folder, missing, shapes, compute, progress)
+            _fill(folder, missing, shapes, images, compute, progress)
             with explained("cache_dir", folder, FREE_OR_CHOOSE):
                 _write_manifest(folder, plan, dict(description or {}))
         return cls(folder)
@@ -268,14 +276,21 @@ def _missing(folder: Path, plan: list[Part], shapes: NDArray[np.int64]) -> list[
     return missing
 
 
-def _fill(folder: Path, missing: list[Part], shapes: NDArray[np.int64], compute: Compute, progress: bool) -> None:
+def _fill(
+    folder: Path,
+    missing: list[Part],
+    shapes: NDArray[np.int64],
+    images: NDArray[np.uint64] | None,
+    compute: Compute,
+    progress: bool,
+) -> None:
     """Compute shards and write them, one by one."""
     found = len(shapes) - sum(stop - start for _, start, stop in missing)
     with tqdm(total=len(shapes), initial=found, desc="noise", unit="image", disable=not progress) as bar:
         for name, start, stop in missing:
             noise = _collect(compute(start, stop), shapes[start:stop], bar)
             with explained("cache_dir", folder, FREE_OR_CHOOSE):
-                write_shard(folder / name, noise, shapes[start:stop])
+                write_shard(folder / name, noise, shapes[start:stop], None if images is None else images[start:stop])
 
 
 def _collect(pieces: Iterable[Tensor | Sequence[Tensor]], shapes: NDArray[np.int64], bar: Any) -> NDArray[np.int8]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -16,17 +15,22 @@ from torchvision.datasets.folder import DatasetFolder, default_loader
 from tqdm.auto import tqdm
 
 from semtransforms.data.images import size_in_header
-from semtransforms.data.raw import read_pixels, unwrap_subsets
+from semtransforms.data.raw import keeps_target_transform, read_pixels, unwrap_subsets
+from semtransforms.data.shards import checksum_of_image
 
 Read = Callable[[int], tuple[Tensor, Any]]  # a row to its pixels, uint8 (3, H, W), and its label
 
 
 class Survey(NamedTuple):
-    """What tells one set of images from another, their labels (N,), and their shapes (N, 2) where known."""
+    """What tells one set of images from another, their labels (N,), and where known their shapes and checksums.
+
+    ``shapes`` are heights and widths (N, 2), ``checksums`` those of :func:`checksum_of_image` (N,).
+    """
 
     digest: str
     labels: NDArray[Any]
-    shapes: NDArray[np.int64] | None
+    shapes: NDArray[np.int64] | None = None
+    checksums: NDArray[np.uint64] | None = None
 
 
 def survey(dataset: Any, rows: NDArray[np.int64], read: Read, progress: bool) -> Survey:
@@ -45,12 +49,12 @@ def survey(dataset: Any, rows: NDArray[np.int64], read: Read, progress: bool) ->
         ValueError: the dataset gives another image each time it is asked, or one cannot be read.
     """
     inner, inner_rows = unwrap_subsets(dataset, rows)
-    arrays = _arrays(inner)
+    arrays = None if keeps_target_transform(inner) else _arrays(inner)  # labels are made as each image is read
     if arrays is not None:
         images, labels = arrays
         shapes = np.full((len(rows), 2), read(int(rows[0]))[0].shape[1:])
         return Survey(f"{type(inner).__name__} {_hash(images, inner_rows)}", labels[inner_rows], shapes)
-    if _is_image_folder(inner):
+    if _is_image_folder(inner) and not keeps_target_transform(inner):
         return _survey_files(inner, inner_rows)
     return _survey_samples(dataset, rows, read, progress)
 
@@ -116,23 +120,38 @@ def _survey_files(dataset: Any, rows: NDArray[np.int64]) -> Survey:
         path, label = dataset.samples[row]
         digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
         labels.append(label)
-    return Survey(digest.hexdigest(), np.asarray(labels), None)
+    return Survey(digest.hexdigest(), np.asarray(labels))
 
 
 def _survey_samples(dataset: Any, rows: NDArray[np.int64], read: Read, progress: bool) -> Survey:
-    digest, labels, shapes = hashlib.sha256(), [], []
+    digest, labels, shapes, checksums = hashlib.sha256(), [], [], []
     for row in tqdm(rows.tolist(), desc="hash", unit="image", disable=not progress):
         pixels, label = read(row)
         labels.append(label)
         shapes.append(tuple(pixels.shape[1:]))
         digest.update(f"{shapes[-1]}".encode())
         digest.update(pixels.numpy().data)
+        checksums.append(checksum_of_image(pixels.numpy().transpose(1, 2, 0)))
     first = int(rows[0])
     # asked anew: what reads for us may keep what it has read
-    if not torch.equal(read(first)[0], read_pixels(dataset, first)[0]):
+    check_same(checksums[0], read_pixels(dataset, first)[0].numpy().transpose(1, 2, 0), first)
+    return Survey(digest.hexdigest(), np.asarray(labels), np.asarray(shapes), np.array(checksums, np.uint64))
+
+
+def check_same(checksum: int | None, pixels: NDArray[np.uint8], index: int) -> None:
+    """See that a dataset gives the image it gave before.
+
+    Args:
+        checksum: :func:`checksum_of_image` of that one; None where it is not known.
+        pixels: uint8 (H, W, 3), what it gives now.
+        index: of the image, for the message.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    if checksum is not None and checksum_of_image(pixels) != checksum:
         raise ValueError(
-            f"dataset gives another image each time it is asked for index {first}, so noise computed for "
-            "one does not fit the next. Move its random transform to the attribute `transform`, which is "
-            "applied after the noise."
+            f"dataset gives another image at index {index} than before, so noise made for one does not fit the next. "
+            "If it changes images as it reads them (flips, crops, others for broken ones), move that to its attribute "
+            "`transform`, which is applied after the noise. If its files changed, construct the ProtectedDataset again."
         )
-    return Survey(digest.hexdigest(), np.asarray(labels), np.asarray(shapes))

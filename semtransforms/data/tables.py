@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,29 @@ def _holds_parquet(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
 
 
+# Where a table keeps an image's file name: a protected image's, so that it is not protected again. No file has it.
+PROTECTED = "semtransforms:protected"
+
+
+def is_protected(column: Any, *, wholly: bool = False) -> bool:
+    """Whether a column of images, as Arrow has it, holds some that were protected here, or nothing else."""
+    if not str(column.type).startswith("struct<") or column.type.get_field_index("path") < 0:
+        return False
+    names = {name for chunk in column.chunks for name in chunk.field("path").unique().to_pylist()}
+    return names == {PROTECTED} if wholly else PROTECTED in names
+
+
+def _cache_for(files: list[Path]) -> str:
+    """A folder of `datasets`' cache for these bytes: it would take a new file of the same size and time for the old."""
+    import datasets
+
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return str(Path(datasets.config.HF_DATASETS_CACHE, f"semtransforms-{digest.hexdigest()[:32]}"))
+
+
 def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
     """Load one part of a table of images.
 
@@ -49,7 +73,9 @@ def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
         table = datasets.load_from_disk(str(path))
     elif path.is_dir():
         try:
-            table = datasets.load_dataset(str(path))  # finds the parts by the names of the files, as on the Hub
+            # finds the parts by the names of the files, as on the Hub
+            cache = _cache_for(sorted(path.rglob("*.parquet")))
+            table = datasets.load_dataset(str(path), cache_dir=cache)
         except (datasets.exceptions.DatasetsError, ValueError) as error:
             raise ValueError(
                 f"SOURCE {spec!r}: its Parquet files cannot be loaded together ({_first_line(error)}). "
@@ -60,7 +86,8 @@ def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
         if not all(file.endswith(".parquet") for file in files):
             raise ValueError(f"SOURCE {spec!r} is a file that is not Parquet. SOURCE is {FORMS}.")
         try:
-            table = datasets.load_dataset("parquet", data_files=files)  # files that were named are one part
+            # files that were named are one part
+            table = datasets.load_dataset("parquet", data_files=files, cache_dir=_cache_for([Path(f) for f in files]))
         except datasets.exceptions.DatasetsError as error:
             raise ValueError(f"SOURCE {spec!r} is not readable as Parquet ({_first_line(error)}).") from error
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", spec):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from semtransforms.data.images import UNDECODABLE
-from semtransforms.data.sources import IMAGE_SUFFIXES, Source, reason
+from semtransforms.data.listing import IMAGE_SUFFIXES
+from semtransforms.data.sources import Source, reason
 from semtransforms.protect.making import stamp
 
 FEWEST = 2  # photographs a class: one to learn from, one to test with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import tv_tensors
 
-from semtransforms.data.images import as_pixels, rgb_array
+from semtransforms.data.images import as_pixels, rgb_array, without_colour_key
+from semtransforms.data.survey import check_same
 from semtransforms.views.resize import NoiseScale
+
+
+class MadeNoise(NamedTuple):
+    """Noise as it was made, int8 (h, w, 3), and ``checksum_of_image`` of its image where that is known."""
+
+    levels: NDArray[np.int8]
+    image: int | None
 
 
 def saturated(pixels: NDArray[np.uint8], noise: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -23,39 +31,41 @@ def saturated(pixels: NDArray[np.uint8], noise: NDArray[np.int8]) -> NDArray[np.
     return total
 
 
-def with_noise(image: Any, made: NDArray[np.int8], scale: NoiseScale, index: int) -> Any:
+def with_noise(image: Any, made: MadeNoise, scale: NoiseScale, index: int) -> Any:
     """Add noise to a raw image, keeping the image's type.
 
     Args:
         image: PIL image, tensor or array.
-        made: int8 (h, w, 3), its noise as it was made.
+        made: its noise.
         scale: how it comes to the image's size.
         index: of the image, for the message.
 
     Raises:
-        ValueError: the noise was made for an image of another size.
+        ValueError: the noise was made for another image.
     """
     if isinstance(image, Image.Image):
-        pixels, alpha = rgb_array(image)
+        pixels, alpha = rgb_array(without_colour_key(image))
         return as_pil(saturated(pixels, full_noise(made, pixels, scale, index)), alpha)
     planes = as_pixels(image).numpy()
     noise = full_noise(made, planes.transpose(1, 2, 0), scale, index)
     return _like(image, saturated(planes, noise.transpose(2, 0, 1)))
 
 
-def full_noise(made: NDArray[np.int8], pixels: NDArray[np.uint8], scale: NoiseScale, index: int) -> NDArray[np.int8]:
-    """Noise (h, w, 3) at the size of its image (H, W, 3); arguments as for :func:`with_noise`."""
-    check_shape(pixels.shape[:2], made.shape[:2], scale, index)
-    if scale.leaves(made.shape, pixels.shape):
-        return made
-    planes = (torch.from_numpy(np.array(each.transpose(2, 0, 1))) for each in (made, pixels))
+def full_noise(made: MadeNoise, pixels: NDArray[np.uint8], scale: NoiseScale, index: int) -> NDArray[np.int8]:
+    """Noise (H, W, 3) at the size of its image, uint8 (H, W, 3); arguments as for :func:`with_noise`."""
+    levels = made.levels
+    check_shape(pixels.shape[:2], levels.shape[:2], scale, index)
+    check_same(made.image, pixels, index)
+    if scale.leaves(levels.shape, pixels.shape):
+        return levels
+    planes = (torch.from_numpy(np.array(each.transpose(2, 0, 1))) for each in (levels, pixels))
     return scale.enlarge(*planes).permute(1, 2, 0).numpy()
 
 
 def as_rgb(image: Any) -> Any:
     """An unprotected image in the form its protected neighbours have."""
     if isinstance(image, Image.Image):
-        return as_pil(*rgb_array(image))
+        return as_pil(*rgb_array(without_colour_key(image)))
     return _like(image, as_pixels(image).numpy())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from semtransforms.data.shards import checksum_of_image
 from semtransforms.data.store import NoiseStore, cut
-from semtransforms.data.survey import Read, file_shapes
+from semtransforms.data.survey import Read, check_same, file_shapes
 from semtransforms.protect.adding import check_shape
 from semtransforms.protect.batch import ProtectedBatch, protect_batch
 from semtransforms.views.resize import NoiseScale
@@ -35,6 +37,7 @@ class Filling:
         rows: int64 (N,), positions of the images to protect.
         read: reads one of them: uint8 (3, H, W) and its label.
         shapes: int64 (N, 2), heights and widths; ``None`` for an image folder, whose files are asked.
+        checksums: uint64 (N,), what the images were when they were looked at, where each was read.
         labels: int64 (N,), the generator's.
         generator: makes the noise.
         seed, noise_size, visibility, batch_size, device, progress: as for ``ProtectedDataset``.
@@ -47,6 +50,7 @@ class Filling:
     rows: NDArray[np.int64]
     read: Read
     shapes: NDArray[np.int64] | None
+    checksums: NDArray[np.uint64] | None
     labels: Tensor
     generator: NoiseGenerator
     seed: int
@@ -71,7 +75,11 @@ class Filling:
         self._check_sizes(self.shapes)
         scale = self.scale
         made = np.array([scale.made_at(*shape) for shape in self.shapes.tolist()])
-        return NoiseStore.build(self.folder, made, self._compute, description=self.description, progress=self.progress)
+        images = np.zeros(len(self.rows), np.uint64)
+        compute = partial(self._compute, images)
+        return NoiseStore.build(
+            self.folder, made, compute, images=images, description=self.description, progress=self.progress
+        )
 
     @property
     def scale(self) -> NoiseScale:
@@ -89,7 +97,7 @@ class Filling:
                 "it, or leave it out (torch.utils.data.Subset)."
             )
 
-    def _compute(self, start: int, stop: int) -> Iterator[Sequence[Tensor]]:
+    def _compute(self, checksums: NDArray[np.uint64], start: int, stop: int) -> Iterator[Sequence[Tensor]]:
         assert self.shapes is not None
         scale = self.scale
         device = getattr(self.generator, "device", "cpu") if self.device is None else self.device
@@ -102,6 +110,11 @@ class Filling:
                 check_shape(
                     image.shape[1:], shape, NoiseScale(None, scale.reach), row
                 )  # the whole image, not its noise
+            for position, image in enumerate(images, start + begin):
+                pixels = image.numpy().transpose(1, 2, 0)
+                if self.checksums is not None:
+                    check_same(int(self.checksums[position]), pixels, int(self.rows[position]))
+                checksums[position] = checksum_of_image(pixels)
             batch = protect_batch(
                 images,
                 self.labels[group],

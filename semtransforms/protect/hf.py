@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,15 +13,16 @@ import torch
 from datasets.utils._dill import pklregister
 from torch import Tensor
 
-from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_rgb
+from semtransforms.data.images import UNDECODABLE, RGBImage, encode_png, to_rgb, without_colour_key
+from semtransforms.data.tables import PROTECTED, is_protected
 from semtransforms.protect.batch import check_class_count, warn_of_other_names
 
 
 class MapFunction:
     """Protect one column of a batch; made by ``SEMProtect.map_fn``.
 
-    Images come back as freshly encoded PNG bytes without a path: given a PIL image, ``datasets`` would store only the
-    path of the clean file it was read from, or encode it as JPEG again.
+    Images come back as freshly encoded PNG bytes without a file's path: given a PIL image, ``datasets`` would store
+    only the path of the clean file it was read from, or encode it as JPEG again.
 
     Args:
         protect: (list of uint8 (3, H, W), N labels, device) -> list of uint8 (3, H, W).
@@ -50,7 +52,7 @@ class MapFunction:
         self.num_classes = num_classes
         self.classes = classes
 
-    def __call__(self, batch: Mapping[str, Any], *extra: Any) -> dict[str, list[dict[str, bytes | None]]]:
+    def __call__(self, batch: Mapping[str, Any], *extra: Any) -> dict[str, list[dict[str, bytes | str]]]:
         """Protect the images of a batch.
 
         Args:
@@ -58,13 +60,18 @@ class MapFunction:
             extra: what ``with_indices=True`` adds (numbers of the rows, for messages) and ``with_rank=True`` (an int).
 
         Returns:
-            The image column alone, N times ``{"bytes": PNG, "path": None}``.
+            The image column alone, N times ``{"bytes": PNG, "path": PROTECTED}``.
 
         Raises:
             TypeError: ``batched=True`` is missing, or a value is not an image or not a label.
-            ValueError: a column does not exist, an image does not decode, a label is missing or out of range, the
-                label column has another number of classes than the generator.
+            ValueError: a column does not exist, or is protected already, an image does not decode, a label is missing
+                or out of range, the label column has another number of classes than the generator.
         """
+        if not isinstance(batch, Mapping):
+            raise TypeError(
+                f"this function takes batches with all columns, got a {type(batch).__name__}. Leave input_columns out: "
+                "dataset.map(..., batched=True)."
+            )
         for name in (self.image_column, self.label_column):
             if name not in batch:
                 raise ValueError(
@@ -79,15 +86,28 @@ class MapFunction:
         device = _device_of(rank, self.device)
         features = getattr(getattr(batch, "formatter", None), "features", None) or {}  # a stream gives plain dicts
         self._check_features(features)
-        images = self._read(batch, rows)
+        if hasattr(batch, "pa_table") and is_protected(column := batch.pa_table[self.image_column]):
+            if not is_protected(column, wholly=True):
+                raise ValueError(self._protected_already)
+            warnings.warn(f"{self._protected_already} These rows are left as they are.", stacklevel=2)
+            images: list[dict[str, bytes | str]] = column.to_pylist()
+            return {self.image_column: images}
+        clean = self._read(batch, rows)
         try:
-            protected = self.protect([image.pixels for image in images], labels, device)
+            protected = self.protect([image.pixels for image in clean], labels, device)
         except TypeError as error:
             raise TypeError(f"column {self.label_column!r}: {error} {_origin(rows)}") from error
         except ValueError as error:
             raise ValueError(f"column {self.label_column!r}: {error} {_origin(rows)}") from error
-        pngs = [encode_png(pixels, image.alpha) for pixels, image in zip(protected, images, strict=True)]
-        return {self.image_column: [{"bytes": png, "path": None} for png in pngs]}
+        pngs = [encode_png(pixels, image.alpha) for pixels, image in zip(protected, clean, strict=True)]
+        return {self.image_column: [{"bytes": png, "path": PROTECTED} for png in pngs]}
+
+    @property
+    def _protected_already(self) -> str:
+        return (
+            f"column {self.image_column!r} is protected already: twice the noise would leave the radius. Map the clean "
+            "dataset."
+        )
 
     def _check_features(self, features: Mapping[str, Any]) -> None:
         mode = getattr(features.get(self.image_column), "mode", None)
@@ -118,6 +138,8 @@ class MapFunction:
                     "dataset.with_format(None), or dataset.cast_column(column, datasets.Image()). "
                     f"{_origin(rows)}"
                 )
+            if isinstance(value, dict) and value.get("path") == PROTECTED:
+                raise ValueError(self._protected_already)
             try:
                 image = value if isinstance(value, PIL.Image.Image) else _decode(value)
                 image.load()  # a stream may hand over images that are opened only
@@ -129,7 +151,7 @@ class MapFunction:
                     f"row out with dataset.select. {_origin(rows)}"
                 ) from error
             try:
-                images.append(to_rgb(image))
+                images.append(to_rgb(without_colour_key(image)))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{place} {error} {_origin(rows)}") from error
         return images

@@ -66,8 +66,9 @@ class Journal:
         fresh = not any(files.iterdir())
         if not fresh and not earlier:
             raise ValueError(
-                f"OUT {str(files)!r} is not empty, and not an unfinished protection of this SOURCE with this "
-                "generator, format, noise size and visibility. Choose an empty folder."
+                f"OUT {str(files)!r} is not empty (it holds {next(files.iterdir()).name!r}), and not an unfinished "
+                "protection of this SOURCE with this generator, format, noise size and visibility. Choose an empty "
+                "folder."
             )
         # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
         folder = private / f"{key}-{(earlier or [-1])[-1] + fresh}"
@@ -90,7 +91,7 @@ class Journal:
             yield journal
         except BaseException:
             if fresh and not any((files / name).is_file() for name in journal._finished):
-                journal.keep_only((), ())
+                journal.keep_only(())
                 shutil.rmtree(folder)
             raise
 
@@ -124,12 +125,11 @@ class Journal:
         with explained("OUT", self._files):
             write_atomically(self._files / name, data, mode=mode)
 
-    def keep_only(self, names: Iterable[str], folders: Iterable[str]) -> int:
+    def keep_only(self, names: Iterable[str]) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.
 
         Args:
             names: files to keep.
-            folders: folders to keep, empty or not.
 
         Returns:
             How many files are no longer there.
@@ -144,7 +144,7 @@ class Journal:
                     (self._files / name).unlink(missing_ok=True)
                 del self._finished[name]
             # a folder comes after its sub-folders
-            for name in sorted(self._folders - {f"{folder}/" for folder in folders}, reverse=True):
+            for name in sorted(self._folders, reverse=True):
                 with suppress(OSError):  # not empty
                     (self._files / name).rmdir()
                     self._folders.remove(name)

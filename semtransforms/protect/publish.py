@@ -25,17 +25,20 @@ from semtransforms.core.checks import check_integer, check_number
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE
+from semtransforms.data.metadata import METADATA, PROTECTION, record_above
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.sources import Source, reason
+from semtransforms.data.tables import PROTECTED
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
+from semtransforms.protect.labelling import write_labels
 from semtransforms.protect.making import Failed, Made, Maker, Task, make, stamp
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
-MANIFEST = "protection.json"
+MANIFEST = PROTECTION
 
 # One batch of reading, noise and writing: what an interruption costs at most, and what lies in memory at once.
 BATCH_IMAGES = 128
@@ -57,6 +60,7 @@ class Outcome:
         converted: of those written, how many had a colour profile by which they were brought to sRGB.
         profile_ignored: of those written, how many had a colour profile that could not be used.
         failed: images that do not decode, or are too small for the generator's network: where they are and why.
+        empty: folders of classes without images, which are not there; labels stand in ``metadata.csv`` then.
         difference: how far all files, those found too, are from the originals.
         private: the folder with the seed.
     """
@@ -70,6 +74,7 @@ class Outcome:
     converted: int = 0
     profile_ignored: int = 0
     failed: list[str] = field(default_factory=list)
+    empty: tuple[str, ...] = ()
     difference: Difference = field(default_factory=Difference)
 
 
@@ -152,6 +157,8 @@ def _protect(
                 elif kind.published:
                     names = (source.names[i] + kind.suffix for i in finished)
                     manifest["files"] = {name: journal.sha256(name) for name in names}
+                    if empty := write_labels(source, finished, kind.suffix, files):
+                        outcome.empty, manifest["labels"] = empty, METADATA
                     write_atomically(files / MANIFEST, to_json(manifest))
     return outcome
 
@@ -169,8 +176,6 @@ def _finish(
     outcome.found = len(found)
     todo = sorted(set(range(len(source))).difference(found))
     check_room(source, files, len(todo), kind, maker.quality)
-    for folder in source.folders:  # also of a class without images: readers count folders to number the labels
-        journal.make_folder(folder)
     written = []
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
         for group in make(maker, _groups(source, labels, todo), workers):
@@ -181,7 +186,7 @@ def _finish(
     if not found and not written:
         raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
     finished = sorted(found + written)
-    outcome.removed = journal.keep_only((source.names[i] + kind.suffix for i in finished), source.folders)
+    outcome.removed = journal.keep_only(source.names[i] + kind.suffix for i in finished)
     return finished
 
 
@@ -306,11 +311,14 @@ def check_places(source: Source, out: Path, private: Path) -> None:
         ValueError: the places overlap, or ``out`` cannot be a folder.
     """
     target = out.resolve()
+    if source.protected:
+        raise ValueError(f"SOURCE {source.identity!r} is protected already: noise on noise. Give the original images.")
     if source.folder is not None:
         origin = source.folder.resolve()
-        if (origin / MANIFEST).exists():
+        if record := record_above(origin):
+            lies = "holds" if record.parent == origin else f"lies in {str(record.parent)!r}, which holds"
             raise ValueError(
-                f"SOURCE {str(source.folder)!r} holds {MANIFEST}: it is protected already, and noise on noise is "
+                f"SOURCE {str(source.folder)!r} {lies} {MANIFEST}: it is protected already, and noise on noise is "
                 "beyond rho_u. Give the original images."
             )
         if target == origin or origin in target.parents:
@@ -360,8 +368,8 @@ def _pack(source: Source, files: Path, indices: list[int], out: Path, format: st
 
     def rows(pngs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
         for png, label in pngs:
-            # bytes and no path: datasets would store a path only, or encode anew
-            yield {image_column: {"bytes": Path(png).read_bytes(), "path": None}, label_column: label}
+            # bytes, and no path of a file: datasets would store the path only, or encode anew
+            yield {image_column: {"bytes": Path(png).read_bytes(), "path": PROTECTED}, label_column: label}
 
     features = Features({image_column: ImageFeature(), label_column: label_type})
     with tempfile.TemporaryDirectory(dir=files, prefix=".pack-") as scratch:

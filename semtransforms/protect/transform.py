@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semtransforms import __version__
-from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb
+from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb, without_colour_key
 from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 from semtransforms.generators.hub import CONFIG_FILE
 from semtransforms.protect.batch import check_label_map, protect_batch
@@ -329,7 +329,7 @@ def _unpack(leaf: _Leaf) -> list[RGBImage]:
     """The images behind one value, each uint8 (3, H, W) with its alpha channel."""
     image = leaf.value
     if isinstance(image, PIL.Image.Image):
-        return [to_rgb(image)]
+        return [to_rgb(without_colour_key(image))]
     if not isinstance(image, Tensor):
         raise TypeError(f"the image at {leaf.place} must be a PIL image or a uint8 tensor, got {_kind(image)}.")
     if image.dtype != torch.uint8:

@@ -9,41 +9,44 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
-from torchvision.datasets import CIFAR10, CIFAR100
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from semtransforms.core.checks import check_integer
 from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.data.raw import (
+    current,
     datasets_inside,
     label_names,
     read_pixels,
     read_sample,
+    replaced,
     sample_pixels,
     take_off_transforms,
-    unwrap_subsets,
     wrapped,
 )
 from semtransforms.data.shards import DamagedStoreError
 from semtransforms.data.store import NoiseStore, check_cache, cut, default_cache_dir, store_key
 from semtransforms.data.survey import Read, survey
-from semtransforms.protect.adding import as_pil, as_rgb, check_shape, full_noise, saturated, with_noise
+from semtransforms.protect.adding import MadeNoise, as_rgb, check_shape, full_noise, with_noise
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
+from semtransforms.protect.cifar import as_cifar
 from semtransforms.protect.filling import Filling
+from semtransforms.protect.rows import KNOWN, choose, is_protected_copy, known_of
 from semtransforms.views.resize import NoiseScale
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
 NoiseSource: TypeAlias = "str | os.PathLike[str] | NoiseGenerator | NoiseStore"
+
+_SETTABLE = ("transform", "target_transform")  # as of torchvision's datasets: timm's loader sets them
 
 TURN_BYTES = 256 << 10  # of noise, in a turn of reading, adding and transforming: 21 images of 64 px, 1 of 224
 
@@ -85,6 +88,8 @@ class ProtectedDataset(Dataset[Any]):
         scale: how the noise comes to the images' sizes.
         classes: the dataset's label names, or None.
         transforms: what was taken off the dataset, ``(image, label) -> (image, label)``, or None.
+        transform, target_transform: those of the outermost dataset; may be set, and are applied after the noise.
+        targets, samples, class_to_idx: the dataset's, where it has them.
         origin: whose noise it is: ``name``, ``generator`` (a fingerprint), ``method`` and ``rho_u``.
 
     Raises:
@@ -111,7 +116,7 @@ class ProtectedDataset(Dataset[Any]):
         label_map: Mapping[int, int] | None = None,
     ) -> None:
         _check_dataset(dataset)
-        rows = _choose(len(dataset), fraction, indices, seed)
+        rows = choose(len(dataset), fraction, indices, seed)
         if batch_size is not None:
             check_integer("batch_size", batch_size, low=1, advice="Leave it out for one that suits the device.")
         pick_device(device)  # a device that is not there must not cost a pass over the images first
@@ -120,7 +125,7 @@ class ProtectedDataset(Dataset[Any]):
             check_cache(cache)  # nor a cache that cannot be written
         self._raw, self.transforms = take_off_transforms(dataset)
         self.classes = next(filter(None, map(label_names, wrapped(dataset))), None)
-        self._rows, self._cifar = rows, _as_cifar(self._raw)
+        self._rows, self._cifar = rows, as_cifar(self._raw)
         self._position: NDArray[np.int64] | None = None  # all protected: the position is the index
         self._filling: Filling | None = None
         self.origin: dict[str, Any]
@@ -182,6 +187,7 @@ class ProtectedDataset(Dataset[Any]):
             rows=rows,
             read=read,
             shapes=found.shapes,
+            checksums=found.checksums,
             labels=labels,
             generator=generator,
             **how,
@@ -191,6 +197,18 @@ class ProtectedDataset(Dataset[Any]):
     def indices(self) -> list[int]:
         """Sorted positions of the protected images."""
         return [int(row) for row in self._rows]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _SETTABLE:
+            return current(self.transforms, name)
+        if name in KNOWN and "_raw" in self.__dict__:
+            return known_of(self._raw, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SETTABLE:
+            name, value = "transforms", replaced(self.transforms, **{name: value})
+        super().__setattr__(name, value)
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -215,7 +233,7 @@ class ProtectedDataset(Dataset[Any]):
             return [self[index] for index in indices]
         rows = [self._checked(index) for index in indices]
         noise = list(map(self._noise_of, rows))
-        sizes = np.array([TURN_BYTES if each is None else each.nbytes for each in noise])
+        sizes = np.array([TURN_BYTES if each is None else each.levels.nbytes for each in noise])
         return [
             sample
             for start, stop in cut(sizes, TURN_BYTES)
@@ -223,7 +241,7 @@ class ProtectedDataset(Dataset[Any]):
             for sample in self._samples(rows[start:stop], noise[start:stop])
         ]
 
-    def _samples(self, rows: Sequence[int], noise: Sequence[NDArray[np.int8] | None]) -> list[Any]:
+    def _samples(self, rows: Sequence[int], noise: Sequence[MadeNoise | None]) -> list[Any]:
         """Read, add, transform: each for all of them."""
         if self._cifar is not None:
             return self._transformed(
@@ -254,13 +272,18 @@ class ProtectedDataset(Dataset[Any]):
     def _noise_for(self, index: int, clean: Tensor | None) -> Tensor:
         """Noise at the size of its image, which is read where it is not given and its size decides."""
         made = self._noise_of(index)
-        if clean is None and made is not None and self.scale.visibility == 1 and min(made.shape[:2]) != self.scale.side:
-            return torch.from_numpy(made.transpose(2, 0, 1).copy())  # made at the image's own size
+        if (
+            clean is None
+            and made is not None
+            and self.scale.visibility == 1
+            and min(made.levels.shape[:2]) != self.scale.side
+        ):
+            return torch.from_numpy(made.levels.transpose(2, 0, 1).copy())  # made at the image's own size
         image = self.clean(index) if clean is None else clean
         if made is None:
             return torch.zeros_like(image, dtype=torch.int8)
-        check_shape(image.shape[1:], made.shape[:2], self.scale, index)
-        return self.scale.enlarge(torch.from_numpy(made.transpose(2, 0, 1).copy()), image)
+        noise = full_noise(made, image.numpy().transpose(1, 2, 0), self.scale, index)
+        return torch.from_numpy(noise.transpose(2, 0, 1).copy())
 
     def clean(self, index: int) -> Tensor:
         """The raw image, uint8 (3, H, W)."""
@@ -319,31 +342,32 @@ class ProtectedDataset(Dataset[Any]):
             raise IndexError(f"index must be in 0..{len(self) - 1}, got {index}.")
         return index % len(self)
 
-    def _noise_of(self, index: int) -> NDArray[np.int8] | None:
-        """Noise (H, W, 3) from the store, or None where the image is not protected."""
+    def _noise_of(self, index: int) -> MadeNoise | None:
+        """Noise from the store, or None where the image is not protected."""
         position = index if self._position is None else int(self._position[index])
         if position < 0:
             return None
         try:
-            return self.store.read(position)
+            return MadeNoise(self.store.read(position), self.store.made_for(position))
         except DamagedStoreError as error:
             if self._filling is None or get_worker_info() is not None:
                 raise
             warnings.warn(str(error), stacklevel=3)
             self.store = self._filling.fill()
-            return self.store.read(position)
+            return MadeNoise(self.store.read(position), self.store.made_for(position))
 
 
 def _check_dataset(dataset: Any) -> None:
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise TypeError(
             f"dataset must be map-style (have __getitem__ and __len__), got {type(dataset).__name__}. "
             "Protect the samples of a stream with SEMProtect instead."
         )
-    if any(isinstance(part, ProtectedDataset) for part in datasets_inside(dataset)):
-        raise TypeError(
-            "dataset is protected already: twice the noise would leave the radius. Protect the clean dataset."
-        )
+    for part in datasets_inside(dataset):
+        if isinstance(part, ProtectedDataset) or is_protected_copy(part):
+            raise TypeError(
+                "dataset is protected already: twice the noise would leave the radius. Protect the clean dataset."
+            )
 
 
 def _by_name(generator: str | os.PathLike[str] | NoiseGenerator, device: str | torch.device | None) -> NoiseGenerator:
@@ -353,45 +377,3 @@ def _by_name(generator: str | os.PathLike[str] | NoiseGenerator, device: str | t
     from semtransforms.generators.generator import NoiseGenerator  # a spawned worker, which only reads, spares kornia
 
     return NoiseGenerator.from_pretrained(os.fspath(generator), device=device)
-
-
-def _choose(size: int, fraction: float, indices: Sequence[int] | Tensor | None, seed: int) -> NDArray[np.int64]:
-    """Sorted positions of the images to protect."""
-    if size == 0:
-        raise ValueError("dataset is empty: there is nothing to protect. Check its path and split.")
-    if indices is None:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction must be in (0, 1], got {fraction}. For no protection use the dataset itself.")
-        if fraction == 1:
-            return np.arange(size)
-        draw = np.random.default_rng(int.from_bytes(hashlib.sha256(str(seed).encode()).digest(), "little"))
-        return np.sort(draw.permutation(size)[: max(1, round(fraction * size))])
-    if fraction != 1:
-        raise ValueError(f"fraction={fraction} and indices were both given. Pass one of them.")
-    chosen = np.asarray(indices)
-    if chosen.ndim != 1 or chosen.size == 0 or chosen.dtype.kind not in "iu":
-        raise ValueError(f"indices must be a sequence of whole numbers, at least one, got {indices!r}.")
-    wrong = chosen[(chosen < 0) | (chosen >= size)]
-    if wrong.size:
-        raise ValueError(f"indices must be in 0..{size - 1}, got {wrong[0]}.")
-    return np.unique(chosen).astype(np.int64)
-
-
-class _Cifar(NamedTuple):
-    """CIFAR's own arrays, behind any number of subsets: the noise is added before PIL, at half the cost of after."""
-
-    images: NDArray[np.uint8]  # (M, 32, 32, 3)
-    labels: list[int]
-    rows: NDArray[np.int64]  # index to position in the arrays
-
-    def read(self, index: int, made: NDArray[np.int8] | None, scale: NoiseScale) -> tuple[Image.Image, int]:
-        row = self.rows[index]
-        pixels = np.ascontiguousarray(self.images[row])
-        if made is not None:
-            pixels = saturated(pixels, full_noise(made, pixels, scale, index))
-        return as_pil(pixels, None), self.labels[row]
-
-
-def _as_cifar(dataset: Any) -> _Cifar | None:
-    inner, rows = unwrap_subsets(dataset, np.arange(len(dataset)))
-    return _Cifar(inner.data, inner.targets, rows) if type(inner) in (CIFAR10, CIFAR100) else None

@@ -334,7 +334,9 @@ def test_bad_samples_are_named():
         ((good, None), ValueError, "index 1 is missing"),
         ((good, -1), ValueError, "index 1 is missing"),
         ((good, 0.5), TypeError, "dataset: .*whole numbers, got 0.5 .* at index 1"),
-        ((good, np.array([3])), TypeError, r"dataset: .*whole numbers, got array\(\[3\]\) at index 1"),
+        ((good, np.array([3, 4])), TypeError, r"dataset: .*whole numbers, got array\(\[3, 4\]\) at index 1"),
+        ((good, np.array([0.5])), TypeError, "dataset: .*whole numbers, got 0.5 .* at index 1"),
+        ((good, "cat"), TypeError, "dataset: .*whole numbers, got 'cat' .* at index 1"),
         ((good, 0, 1), TypeError, "a tuple of 3.*map_fn"),
         ({"img": good, "label": 0}, TypeError, r"columns \['img', 'label'\].*map_fn"),
     ]:

@@ -21,10 +21,12 @@ from PIL import Image
 
 import semtransforms.protect.transform
 from semtransforms.core.config import GeneratorConfig
+from semtransforms.data.tables import PROTECTED
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise.engine import build_surrogate
 from semtransforms.protect.hf import MapFunction
 from semtransforms.protect.transform import SEMProtect
+from semtransforms.protect.wrapper import ProtectedDataset
 
 CONFIG = GeneratorConfig(surrogate="convnet", width=4, num_classes=3, image_size=(16, 16), steps_u=2, num_samples=1)
 LABELS = [2, 0, 1, 2]
@@ -91,7 +93,7 @@ def test_images_read_from_files_reach_the_disk_bit_for_bit(generator, tmp_path, 
         assert (decoded(read["image"]) == expected).all()
         assert read["label"] == LABELS
         assert read.features == FEATURES
-        assert [(image["path"], image["bytes"][:4]) for image in stored(read)] == [(None, b"\x89PNG")] * 4
+        assert [(image["path"], image["bytes"][:4]) for image in stored(read)] == [(PROTECTED, b"\x89PNG")] * 4
 
 
 def test_embedded_jpeg_bytes_and_undecoded_columns(generator):
@@ -108,7 +110,7 @@ def test_embedded_jpeg_bytes_and_undecoded_columns(generator):
         result = table(encoded, features).map(SEMProtect(generator).map_fn(), batched=True)
         assert result.features == features
         assert (decoded(result.cast_column("image", datasets.Image())["image"]) == expected).all()
-        assert [image["path"] for image in stored(result.cast_column("image", datasets.Image()))] == [None] * 4
+        assert [image["path"] for image in stored(result.cast_column("image", datasets.Image()))] == [PROTECTED] * 4
 
 
 def test_alpha_mixed_sizes_other_columns_and_names(generator):
@@ -315,6 +317,44 @@ def test_class_count_other_than_the_generators(generator):
         dataset.map(SEMProtect(generator).map_fn(), batched=True)
     result = dataset.map(SEMProtect(generator, label_map={0: 2, 1: 0}).map_fn(), batched=True)
     assert (decoded(result["image"]) == oracle(generator, arrays()[:1], [0])).all()
+
+
+def test_what_is_protected_is_not_protected_again(generator, tmp_path):
+    """Noise on noise reaches 16 levels at a radius of 8: in memory, saved, as Parquet, streamed, or wrapped."""
+    protect = SEMProtect(generator)
+    clean = table([Image.fromarray(image) for image in arrays()])
+    once = clean.map(protect.map_fn(), batched=True)
+    once.save_to_disk(tmp_path / "saved")
+    once.to_parquet(tmp_path / "rows.parquet")
+    kinds = {
+        "memory": once,
+        "select": once.select([3, 1]),
+        "saved": datasets.load_from_disk(tmp_path / "saved"),
+        "parquet": datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=tmp_path / "read"),
+        "joined": datasets.concatenate_datasets([clean, once]),
+        "undecoded": once.cast_column("image", datasets.Image(decode=False)),
+    }
+    for kind, rows in kinds.items():
+        if kind == "joined":
+            with pytest.raises(ValueError, match="protected already"):
+                rows.map(protect.map_fn(), batched=True)
+        else:
+            with pytest.warns(UserWarning, match="left as they are"):
+                again = rows.map(protect.map_fn(), batched=True)
+            assert [row["bytes"] for row in stored(again)] == [row["bytes"] for row in stored(rows)]
+        with pytest.raises(TypeError, match="protected already"):
+            ProtectedDataset(rows, generator, cache_dir=tmp_path / "cache", progress=False)
+        assert isinstance(rows[0]["image"], dict if kind == "undecoded" else Image.Image)  # others read it as ever
+    with pytest.raises(ValueError, match="protected already"):
+        list(clean.to_iterable_dataset().map(protect.map_fn(), batched=True).map(protect.map_fn(), batched=True))
+
+
+def test_input_columns_are_named(generator):
+    """'<' not supported between PngImageFile objects says nothing about input_columns."""
+    with pytest.raises(TypeError, match="input_columns"):
+        table([Image.fromarray(image) for image in arrays()]).map(
+            SEMProtect(generator).map_fn(), batched=True, input_columns=["image", "label"]
+        )
 
 
 @pytest.mark.parametrize(

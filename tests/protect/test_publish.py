@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import struct
 from contextlib import nullcontext
@@ -13,13 +14,16 @@ import torch
 from killing import run_killed
 from PIL import Image, PngImagePlugin
 from safetensors.numpy import load_file
+from torch.utils.data import Subset
+from torchvision.datasets import ImageFolder
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import UNFINISHED
 from semtransforms.core.models import build_model
-from semtransforms.data.sources import class_folders, open_source, unique_names
+from semtransforms.data.sources import class_folders, open_source, open_with_one_label, unique_names
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.protect.publish import Outcome, protect_source
+from semtransforms.protect.wrapper import ProtectedDataset
 
 RHO = 8  # levels
 
@@ -571,3 +575,112 @@ def test_sources_that_are_none_say_what_would_be(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=message):
             open_source(spec)
+
+
+@pytest.mark.parametrize("names", [None, ["cat", "dog", "eel"], ["eel", "cat", "dog"]])
+@pytest.mark.parametrize("format", ["png", "jpeg"])
+def test_classes_without_images_keep_their_numbers(names, format: str, tmp_path: Path, hf_cache: None):
+    """The copy of labels 0 and 2 has an empty folder, which ImageFolder and our own commands refuse, or labels 0, 1."""
+    import datasets
+
+    labels = [0, 2, 2, 0]
+    kind = datasets.Value("int64") if names is None else datasets.ClassLabel(names=names)
+    features = datasets.Features({"image": datasets.Image(), "label": kind})
+    images = [Image.new("RGB", (8, 8), (60 * row,) * 3) for row in range(4)]
+    table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+    table.to_parquet(tmp_path / "rows.parquet")
+    out = tmp_path / "out"
+
+    def protect() -> Outcome:
+        source = open_source(str(tmp_path / "rows.parquet"))
+        return protect_source(source, out, small_generator(3), format=format, seed=1, private=tmp_path / "private")
+
+    assert len(protect().empty) == 1
+    assert len(ImageFolder(out)) == 4
+    copy = datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=tmp_path / "read")["train"]
+    ours = open_source(str(out))
+    assert ours.classes == (None if names is None else tuple(names))
+    for row, label in enumerate(ours.labels.tolist()):
+        shade = ours[row][0].float().mean() / 60  # which image it is
+        assert labels[round(float(shade))] == label
+    assert sorted(copy["label"][:]) == sorted(labels)
+    assert len(protect().empty) == 1  # begun again, it stays so
+
+
+def test_the_table_of_labels_goes_when_no_class_is_empty(photos: Path, tmp_path: Path):
+    """Images that come later are not in the table of an earlier run, and every reader refuses the copy."""
+    kept = {path.name: path.read_bytes() for path in (photos / "dog").iterdir()}
+    for name in kept:
+        (photos / "dog" / name).write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert run(photos, out).empty == ("dog",)
+    assert open_source(str(out)).labels.unique().tolist() == [0]
+    for name, data in kept.items():
+        (photos / "dog" / name).write_bytes(data)
+    assert run(photos, out).empty == ()
+    assert set(tree(out)) == {*tree(photos), "protection.json"}
+    assert len(open_source(str(out))) == 10
+
+
+def test_a_published_copy_is_not_protected_again(photos: Path, tmp_path: Path, hf_cache: None):
+    """A folder, a class of it, its Parquet or its rows once more: 16 levels at a radius of 8."""
+    import datasets
+
+    private = tmp_path / "private"
+    run(photos, tmp_path / "out")
+    for format, name in (("parquet", "out.parquet"), ("datasets", "rows")):
+        run(photos, tmp_path / name, format=format)
+        with pytest.raises(ValueError, match="protected already"):
+            run(tmp_path / name, tmp_path / "again")
+        assert len(open_source(str(tmp_path / name))) == 10  # `evaluate --protected` reads it
+    one = open_with_one_label(tmp_path / "out" / "cat", 0, ("cat", "dog"))
+    for source in (open_source(str(tmp_path / "out")), one):
+        with pytest.raises(ValueError, match=r"protection.json: it is protected already"):
+            protect_source(source, tmp_path / "again", small_generator(), private=private)
+    rows = datasets.load_from_disk(tmp_path / "rows")
+    for dataset in (ImageFolder(tmp_path / "out"), Subset(ImageFolder(tmp_path / "out"), [1]), rows):
+        with pytest.raises(TypeError, match="protected already"):
+            ProtectedDataset(dataset, small_generator(), cache_dir=tmp_path / "cache", progress=False)
+
+
+def test_parquet_of_the_same_size_and_time_is_read_anew(tmp_path: Path, hf_cache: None):
+    """`datasets` takes a new file of the old one's size and time for it: the new photographs are never published."""
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    file, sizes = tmp_path / "table" / "rows.parquet", []
+    file.parent.mkdir()
+    for shade in (10, 20):
+        images = [Image.new("RGB", (8, 8), (shade + row,) * 3) for row in range(2)]
+        datasets.Dataset.from_dict({"image": images, "label": [0, 1]}, features=features).to_parquet(file)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        sizes.append(file.stat().st_size)
+        for spec in (file, file.parent):
+            assert [int(open_source(str(spec))[row][0][0, 0, 0]) for row in range(2)] == [shade, shade + 1]
+    assert sizes[0] == sizes[1]
+
+
+def test_folders_of_systems_are_not_published(photos: Path, tmp_path: Path):
+    """Thumbnails of a NAS and a bin's pictures become classes of their own, or images of another class."""
+    for folder in (
+        "@eaDir/1.jpg",
+        "cat/@eaDir",
+        "$RECYCLE.BIN",
+        "__MACOSX/cat",
+        "dog/#recycle",
+        "lost+found",
+        ".Trash-1000",
+    ):
+        (photos / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(photos / folder / "thumbnail.png")
+    expected = [f"{'cat' if i < 6 else 'dog'}/{i}.png" for i in range(10)]
+    run(photos, tmp_path / "out")
+    assert set(tree(tmp_path / "out")) == {*expected, "protection.json"}
+
+
+def test_what_is_in_the_way_is_named(photos: Path, tmp_path: Path):
+    """'Not empty' of a folder that looks empty, since Finder left a hidden file there."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds '.DS_Store'"):
+        run(photos, tmp_path / "out")

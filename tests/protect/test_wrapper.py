@@ -20,8 +20,9 @@ from torchvision.datasets import folder as torchvision_folder
 
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.data import store as store_module
-from semtransforms.data.raw import read_samples
+from semtransforms.data.raw import read_samples, take_off_transforms
 from semtransforms.data.shards import DamagedStoreError
+from semtransforms.data.store import NoiseStore
 from semtransforms.protect import wrapper as datasets_module
 from semtransforms.protect.wrapper import ProtectedDataset
 from semtransforms.views.resize import NoiseScale
@@ -356,7 +357,7 @@ def test_bad_input_is_refused_before_any_noise(tmp_path):
         (TensorDataset(nan, torch.zeros(2, dtype=torch.int64)), {}, TypeError, "float32.*before the conversion"),
         (Pairs([torch.rand(3, 4, 4)], [0]), {}, TypeError, "sample 0.*before the conversion"),
         (broken, {}, ValueError, f"index 5 .{path}.*does not decode"),
-        (Restless(images, LABELS), {}, ValueError, "another image each time"),
+        (Restless(images, LABELS), {}, ValueError, "another image at index 0"),
     ]:
         generator = options.pop("generator", FakeGenerator())
         with pytest.raises(error, match=message):
@@ -650,11 +651,137 @@ def test_images_are_read_in_groups(tmp_path, monkeypatch):
     assert_noise(protected)
 
 
-def test_a_changed_dataset_never_wraps_around(tmp_path):
-    """An image changed after the noise was made turns white to black: 250 + 8 is 2 in a byte."""
+def test_imported_noise_never_wraps_around(tmp_path):
+    """Noise on an image that it was not made for turns white to black: 250 + 8 is 2 in a byte."""
+    levels = np.tile(np.array([8, -8], np.int8), (12, 8, 4, 3)).reshape(12, 8, 8, 3)
     dataset = cifar()
-    dataset.data = dataset.data.copy()
-    protected = protect(dataset, tmp_path)
-    dataset.data[:] = 255
-    image = np.asarray(protected[0][0]).astype(int)
-    assert image.min() >= 255 - LEVELS
+    dataset.data = np.full_like(dataset.data, 250)
+    image = np.asarray(ProtectedDataset(dataset, NoiseStore.from_array(levels, tmp_path))[0][0])
+    assert np.array_equal(image, np.where(levels[0] > 0, 255, 242))
+
+
+class Augments(Dataset):
+    """Flips some pictures as it reads them, in code of its own; ``flips`` says which, read by read."""
+
+    def __init__(self, flips):
+        self.flips = flips
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        pixels = PIXELS[index]
+        return Image.fromarray(np.ascontiguousarray(pixels[:, ::-1]) if self.flips(index) else pixels), LABELS[index]
+
+
+def test_images_that_change_from_read_to_read_are_refused(tmp_path):
+    """A random flip in ``__getitem__``, or another file in place of a broken one: noise of one lies on another."""
+    reads = dict.fromkeys(range(12), 0)
+
+    def second_of_7(index):
+        reads[index] += 1
+        return index == 7 and reads[index] > 1
+
+    with pytest.raises(ValueError, match=r"another image at index 7.*`transform`"):
+        protect(Augments(second_of_7), tmp_path)
+
+
+def later(kind, root):
+    """A protected dataset, and what changes image 5 of it."""
+    pil = [Image.fromarray(pixels.copy()) for pixels in PIXELS]
+    dataset = {"folder": folder, "tensors": lambda _: tensor_dataset(), "cifar": lambda _: cifar()}.get(
+        kind, lambda _: Pairs(pil, LABELS)
+    )(root / "images")
+    dataset = Subset(dataset, range(12)) if kind == "subset" else dataset
+
+    def change():
+        if kind == "folder":
+            Image.fromarray(255 - np.asarray(dataset[5][0])).save(dataset.samples[5][0])
+        elif kind == "tensors":
+            dataset.tensors[0][5] = 255 - dataset.tensors[0][5]
+        elif kind == "cifar":
+            dataset.data[5] = 255 - dataset.data[5]
+        else:
+            pil[5] = Image.fromarray(255 - np.asarray(pil[5]))
+
+    return dataset, change
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "tensors", "cifar", "pil", "subset"])
+def test_noise_is_added_to_the_image_it_was_made_for(kind, cached, tmp_path, monkeypatch):
+    """A picture that is replaced after its noise was made, or in the cache's lifetime, loses its protection unseen."""
+    monkeypatch.setitem(globals(), "PIXELS", PIXELS.copy())  # CIFAR's data are these themselves
+    dataset, change = later(kind, tmp_path)
+    protected = protect(dataset, tmp_path / "cache")
+    if cached:
+        protected = protect(dataset, tmp_path / "cache")
+    change()
+    for read in (protected.__getitem__, protected.protected, lambda index: protected.__getitems__([index])):
+        with pytest.raises(ValueError, match="another image at index 5"):
+            read(5)
+        read(4)
+        read(6)
+    again = protect(dataset, tmp_path / "cache")  # what the message says to do
+    clean = again.clean(5).numpy()
+    label = dataset.targets[5] if kind == "folder" else LABELS[5]
+    assert np.array_equal(again.protected(5).numpy(), clean + noise_of(clean, label, 0))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_transforms_can_be_set_on_the_protected_dataset(order, tmp_path):
+    """timm's loader sets ``dataset.transform``; where that does nothing, the trainer gets PIL images or none."""
+    dataset = cifar(transforms.ToTensor(), str)
+    protected = protect(Subset(dataset, range(12)[::order]), tmp_path)
+    plain = protect(Subset(cifar(), range(12)[::order]), tmp_path)
+    assert protected.transform is dataset.transform
+    protected.transform = transforms.functional.hflip
+    for each in (protected, pickle.loads(pickle.dumps(protected))):
+        image, label = each[2]
+        assert np.array_equal(np.asarray(image), np.asarray(plain[2][0])[:, ::-1])
+        assert label == str(plain[2][1])
+    protected.transform, protected.target_transform = None, None
+    assert np.array_equal(np.asarray(protected[2][0]), np.asarray(plain[2][0]))
+    assert protected[2][1] == plain[2][1]
+    plain.transforms = lambda image, label: (label, image)
+    assert plain[2][0] == protected[2][1]
+    assert isinstance(dataset.transform, transforms.ToTensor)  # the owner's own is left alone
+
+
+def test_read_samples_of_a_protected_dataset_transforms_once(tmp_path):
+    """A joint transform and its parts both run: the image is flipped back."""
+    protected = protect(cifar(transforms.functional.hflip), tmp_path)
+    assert torch.equal(next(read_samples(protected))[0], protected.protected(0))
+    raw, apply = take_off_transforms(protected)
+    assert np.array_equal(np.asarray(apply(*raw[0])[0]), np.asarray(protected[0][0]))
+
+
+@pytest.mark.parametrize("rows", [None, [5, 0, -1]])
+def test_what_samplers_ask_for(rows, tmp_path):
+    """WeightedRandomSampler is built of ``.targets``: with those of all images for three it draws wrong ones."""
+    dataset = folder(tmp_path / "images")
+    protected = protect(dataset if rows is None else Subset(dataset, rows), tmp_path / "cache")
+    chosen = range(12) if rows is None else rows
+    assert list(protected.targets) == [dataset.targets[row] for row in chosen] == [label for _, label in protected]
+    assert list(protected.samples) == [dataset.samples[row] for row in chosen]
+    assert protected.class_to_idx == dataset.class_to_idx
+    assert list(protected.classes) == dataset.classes
+    arrays = cifar()
+    arrays.targets = torch.tensor(LABELS)
+    assert protect(Subset(arrays, [3, 1]), tmp_path / "cache").targets.tolist() == [LABELS[3], LABELS[1]]
+    for name in ("targets", "samples", "data", "imgs"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(protect(Pairs(PIXELS, LABELS), tmp_path / "cache"), name)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1", "P"])
+def test_a_colour_key_leaves_the_mode_that_the_clean_image_has(mode, tmp_path):
+    """A transparent colour, left over when a loader converts to RGB, makes a fourth channel: no batch stacks."""
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    image = Image.fromarray(PIXELS[0]).quantize(8) if mode == "P" else Image.fromarray(PIXELS[0]).convert(mode)
+    image.save(tmp_path / "images" / "a" / "0.png", transparency=(1, 2, 3) if mode == "RGB" else 0)
+    clean = ImageFolder(tmp_path / "images")
+    for part in ({}, {"indices": [0]}):
+        assert protect(clean, tmp_path / "cache", FakeGenerator(1), **part)[0][0].mode == clean[0][0].mode == "RGB"
+    raw = Pairs([Image.open(tmp_path / "images" / "a" / "0.png")], [0])
+    assert protect(raw, tmp_path / "cache")[0][0].mode == ("RGBA" if mode == "P" else "RGB")
