@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from functools import partial
@@ -161,10 +162,13 @@ def _names(option: str, text: str) -> list[str]:
 
 
 def _trainers(text: str | None) -> str | list[str] | None:
-    """The name of a set, or the names of trainers."""
-    from semtransforms.evaluation.sets import SETS
+    """The name of a set, also a misspelt one, or the names of trainers."""
+    from semtransforms.evaluation.sets import SETS, TRAINERS
 
-    return text if text is None or text in SETS else _names("trainers", text)
+    if text is None:
+        return None
+    nearest = difflib.get_close_matches(text, [*SETS, *TRAINERS], n=1)
+    return text if nearest and nearest[0] in SETS else _names("trainers", text)
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -97,6 +97,14 @@ def count_of(dataset: Any) -> int:
     return len(dataset[0]) if is_pair(dataset) else len(dataset)
 
 
+def class_count_of(dataset: Any) -> int | None:
+    """How many classes a data set has; ``None`` where only reading its images would tell."""
+    if is_pair(dataset):
+        return len(dataset[1].unique())
+    names = class_names(dataset)
+    return None if names is None else len(names)
+
+
 def samples_of(dataset: Any) -> Iterator[tuple[Tensor, int]]:
     """The raw samples of a data set one by one: uint8 (3, H, W) and the label.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semtransforms.core.names import unknown
+from semtransforms.data.photographs import class_count_of, count_of
 from semtransforms.evaluation.countermeasures import Countermeasure
 from semtransforms.evaluation.records import NONE
 from semtransforms.evaluation.sets import PRETRAINED, SETS, STANDARD, cannot_be_played, split_name
@@ -69,14 +70,14 @@ class Setup:
 
 
 def plays_of(
-    trainers: str | Sequence[str] | None, victims: Any, countermeasures: Any, images: int, setup: Setup
+    trainers: str | Sequence[str] | None, victims: Any, countermeasures: Any, dataset: Any, setup: Setup
 ) -> tuple[list[Play], dict[str, str]]:
     """What an evaluation plays, and which trainers of a set it leaves out.
 
     Args:
         trainers: a name of :data:`SETS`; or names of trainers; or ``None`` for the two next.
         victims, countermeasures: as ``evaluate`` is given them.
-        images: how many there are to train on.
+        dataset: what there is to train on.
         setup: what the trainers are made from.
 
     Returns:
@@ -98,7 +99,7 @@ def plays_of(
             f"trainers='quick' goes with protocol='quick' alone, got {setup.protocol!r}. Name the trainers one by one: "
             f"trainers={SETS['quick']}."
         )
-    names, left_out = _names(trainers, images, setup)
+    names, left_out = _names(trainers, dataset, setup)
     groups: dict[str, list[str]] = {}
     for name in names:
         victim, countermeasure = split_name(name)
@@ -113,19 +114,28 @@ def plays_of(
     return plays, left_out
 
 
-def _names(trainers: str | Sequence[str], images: int, setup: Setup) -> tuple[list[str], dict[str, str]]:
+def _names(trainers: str | Sequence[str], dataset: Any, setup: Setup) -> tuple[list[str], dict[str, str]]:
     """The names of trainers to play, and those of a set that cannot be."""
     if not isinstance(trainers, str):
         if not trainers or len(set(trainers)) < len(trainers):
             raise ValueError(f"trainers must name at least one, none twice, got {trainers!r}. Use trainers='owner'.")
+        if sets := [name for name in trainers if name in SETS]:
+            raise ValueError(
+                f"{sets[0]!r} is a set of trainers, and a set goes alone. Name its trainers one by one instead: "
+                f"{','.join(SETS[sets[0]])}."
+            )
         return list(trainers), {}
     if trainers not in SETS:
-        raise ValueError(f"{unknown('set of trainers', trainers, SETS)} Give single trainers as a sequence.")
+        raise ValueError(
+            f"{unknown('set of trainers', trainers, SETS)} Give single trainers as a sequence (--trainers "
+            "standard,jpeg-75)."
+        )
     left_out = {}
     for name in SETS[trainers]:
         why = cannot_be_played(
             name,
-            images=images,
+            images=count_of(dataset),
+            classes=class_count_of(dataset),
             pretrained=setup.pretrained is not None,
             generator=hasattr(setup.generator, "surrogate"),
         )

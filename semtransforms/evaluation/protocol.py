@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from semtransforms.core.hardware import describe_machine, pick_device
 from semtransforms.data.loading import Labelled, load_labelled
-from semtransforms.data.photographs import Photographs, count_of, load_photographs
+from semtransforms.data.photographs import Photographs, load_photographs
 from semtransforms.evaluation.checks import check_on_samples, check_starts, check_test
 from semtransforms.evaluation.copies import (
     Copy,
@@ -132,7 +132,7 @@ def evaluate(
     setup = Setup(
         protocol, network, width, pretrained, pretrained_network, train_sizes, crops, generator, protection_seed
     )
-    plays, left_out = plays_of(trainers, victims, countermeasures, count_of(dataset), setup)
+    plays, left_out = plays_of(trainers, victims, countermeasures, dataset, setup)
     for trainer, why in left_out.items() if progress else ():
         tqdm.write(f"not played: {trainer} ({why})")
     for play in plays:

@@ -95,12 +95,15 @@ def split_name(trainer: str) -> tuple[str, str]:
     return STANDARD, trainer
 
 
-def cannot_be_played(trainer: str, *, images: int, pretrained: bool, generator: bool) -> str | None:
+def cannot_be_played(
+    trainer: str, *, images: int, classes: int | None, pretrained: bool, generator: bool
+) -> str | None:
     """Why an evaluation cannot play a trainer of a set; ``None`` where it can.
 
     Args:
         trainer: a name of `TRAINERS`.
         images: how many there are to train on.
+        classes: of how many classes; ``None`` where that is not known yet.
         pretrained: whether weights to start from are given.
         generator: whether the generator that made the copy is given.
     """
@@ -110,7 +113,9 @@ def cannot_be_played(trainer: str, *, images: int, pretrained: bool, generator: 
     if countermeasure.startswith("informed") and not generator:
         return "no generator"
     held = re.match(r"pairs-(\d+)", countermeasure)
-    return "too few images" if held and int(held[1]) >= images else None
+    if held and int(held[1]) >= images:
+        return "too few images"
+    return "more classes than pairs" if held and classes is not None and int(held[1]) < classes else None
 
 
 def not_played(trainers: Iterable[str]) -> list[str]:

@@ -21,7 +21,9 @@ from semtransforms.views.resize import NoiseScale
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
-FIT_OR_MAP = "Fit a generator on this data (fit_generator), or pass label_map={label: generator's label}."
+FIT_OR_MAP = (
+    "Fit a generator on this data (fit_generator, semtransforms fit), or pass label_map={label: generator's label}."
+)
 
 
 @dataclass(frozen=True)

@@ -526,6 +526,7 @@ def test_mistakes_in_evaluate_are_one_line(tmp_path: Path):
     fails(run(*common, "--protected", photos, "--victims", "adversarial-2"), "8/255")
     fails(run(*common, "--protected", photos, "--trainers", "quick", "--protocol", "paper"), "protocol='quick' alone")
     fails(run(*common, "--protected", photos, "--trainers", "standard,gpeg-75"), "gpeg-75")
+    fails(run(*common, "--protected", photos, "--trainers", "owners"), "did you mean 'owner'")
     fails(run(*common[:3], "--test", photos, "--protected", photos), "shares 6 of its 6 images")
     assert not (tmp_path / "report").exists()
 

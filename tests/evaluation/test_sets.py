@@ -120,6 +120,7 @@ def test_a_row_that_was_not_measured_counts_as_not_played():
         ({"trainers": "owners"}, "unknown set of trainers 'owners', did you mean 'owner'"),
         ({"trainers": ()}, "at least one"),
         ({"trainers": ("jpeg-75", "jpeg-75")}, "none twice"),
+        ({"trainers": ("owner", "pairs-20")}, "'owner' is a set of trainers, and a set goes alone"),
         ({"trainers": ("gpeg-75",)}, "unknown countermeasure 'gpeg-75'"),
         ({"trainers": ("probe",)}, "starts from pretrained weights"),
         ({"trainers": "owner", "victims": ("adversarial-2/255",)}, "leave victims and countermeasures out"),
@@ -139,7 +140,7 @@ def test_full_leaves_out_what_it_cannot_play():
     from semtransforms.evaluation.plays import Setup, plays_of
 
     setup = Setup("quick", "convnet", 4, None, None, (), ("resize",), None, 0)
-    plays, left_out = plays_of("full", ("standard",), ("none",), 400, setup)
+    plays, left_out = plays_of("full", ("standard",), ("none",), halves(400).tensors, setup)
     names = {victim.split(" ")[1] for each in plays for victim in each.victims_for(400)}
     assert names == {"standard", "adversarial-2/255", "adversarial-4/255", "early-stopping"}
     assert set(left_out) == {
@@ -147,3 +148,15 @@ def test_full_leaves_out_what_it_cannot_play():
         "pairs-500-labels",
     }  # fmt: skip
     assert torch.tensor([len(each.countermeasures) for each in plays]).sum() == len(TRAINERS) - len(left_out)
+
+
+def test_full_leaves_out_pairs_that_are_fewer_than_the_classes():
+    """The same: 500 pairs of 501 classes are refused, and would take the other trainers with them."""
+    from semtransforms.evaluation.plays import Setup, plays_of
+
+    setup = Setup("quick", "convnet", 4, None, None, (), ("resize",), None, 0)
+    images = torch.zeros(1002, 3, 8, 8, dtype=torch.uint8)
+    many, enough = (plays_of("full", ("standard",), ("none",), (images, torch.arange(1002) % n), setup)[1]
+                    for n in (501, 500))  # fmt: skip
+    assert many["pairs-500"] == many["pairs-500-labels"] == "more classes than pairs"
+    assert "pairs-500" not in enough
