@@ -37,6 +37,7 @@ COMPARED = ("clean", "em", "rem", "sem")
 PHOTOGRAPHS = {
     "clothing10": "`clothing10`, all 1,817",
     "clothing10-fit2": "the same, another fit",
+    "clothing10-tf_efficientnet_lite0": "the same, driven against EfficientNet-Lite0",
     "clothing10-rho4": "the same, ρ_u = 4/255",
     "clothing10-rho3": "the same, ρ_u = 3/255",
     "clothing10-60-each": "60 a class",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import typer
 
+from semtransforms.cli.check import check_command
 from semtransforms.cli.demo import demo_command
 from semtransforms.cli.evaluate import evaluate_command
 from semtransforms.cli.fit import fit_command
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
     "fit": fit_command,
     "protect": protect_command,
+    "check": check_command,
     "evaluate": evaluate_command,
     "list": list_command,
     "show": show_command,

@@ -28,11 +28,12 @@ PRETRAINED_HELP = (
     "weights, or default."
 )
 COUNTERMEASURES_HELP = (
-    "Comma-separated: none, greyscale, jpeg-75, mean, cutout, informed-same-seed, ...; joined with +."
+    "Comma-separated: none, greyscale, jpeg-75, mean, cutout, d-vae, pairs-500 (holds 500 originals), "
+    "informed-same-seed (holds the generator), ...; joined with +."
 )
 TRAINERS_HELP = (
-    "In the place of both: quick (minutes on a laptop), owner (those that you must know) or full; or comma-separated "
-    "names, such as standard,jpeg-75,probe+jpeg-75."
+    "In the place of both: quick (minutes with --network convnet), owner (those that you must know) or full (all that "
+    "have a name, hours); or comma-separated names, such as standard,jpeg-75,probe+jpeg-75."
 )
 PRETRAINED_NETWORK_HELP = "Network of these weights, where other trainers are to have --network. Default: --network."
 TRAIN_SIZE_HELP = (

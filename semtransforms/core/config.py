@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,6 +90,23 @@ class PretrainedSurrogate:
         if not network or (equals and not weights):
             raise ValueError(f"a pretrained surrogate is NETWORK or NETWORK=WEIGHTS, got {text!r}")
         return cls(network, weights) if weights else cls(network)
+
+
+def check_surrogates(surrogates: Sequence[PretrainedSurrogate]) -> None:
+    """See that pretrained surrogates are a sequence of such, with sides that a network can be given.
+
+    Raises:
+        TypeError: they are not.
+        ValueError: a side is below 8 px.
+    """
+    given: Any = surrogates
+    if not isinstance(given, list | tuple) or not all(isinstance(each, PretrainedSurrogate) for each in given):
+        raise TypeError(
+            f"pretrained must be a list of PretrainedSurrogate, got {given!r}. Use "
+            "[PretrainedSurrogate('timm/efficientnet_lite0')]."
+        )
+    for each in surrogates:
+        check_integer("side of a pretrained surrogate", each.side, low=8)
 
 
 @dataclass(frozen=True)
@@ -245,8 +262,7 @@ class GeneratorConfig:
                 f"pretrained={[each.network for each in self.pretrained]} needs classwise >= 1, got 0: noise is driven "
                 "against pretrained surrogates on top of the noise of its class. Start from SEM_CLASSWISE."
             )
-        for each in self.pretrained:
-            check_integer("side of a pretrained surrogate", each.side, low=8)
+        check_surrogates(self.pretrained)
         self._check_sizes()
         if self.rho_a > self.rho_u and "adversary" in (self.defense_sees, self.surrogate_sees):
             warnings.warn(

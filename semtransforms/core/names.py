@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 100  # names at most: a library has thousands of networks, which no one reads
+
 
 def unknown(what: str, name: str, known: Iterable[str], *, near: int = 3) -> str:
     """The message for an unknown name, in one wording everywhere.
@@ -22,4 +24,5 @@ def unknown(what: str, name: str, known: Iterable[str], *, near: int = 3) -> str
     nearest = difflib.get_close_matches(name, names, n=near, cutoff=0.4)
     if nearest:
         return f"unknown {what} {name!r}, did you mean {' or '.join(map(repr, nearest))}?"
-    return f"unknown {what} {name!r}; known: {', '.join(names)}"
+    others = f", and {len(names) - _LISTED:,} others" if len(names) > _LISTED else ""
+    return f"unknown {what} {name!r}; known: {', '.join(names[:_LISTED])}{others}"

@@ -172,4 +172,4 @@ def resized(images: Tensor, size: tuple[int, int] | None, exact: bool = False) -
         )
     whole = resize(images, covering(images.shape[-2:], size), antialias=True)
     cropped: Tensor = center_crop(whole, list(size))
-    return cropped
+    return cropped.contiguous()  # a crop is a view, whose bytes cannot be digested

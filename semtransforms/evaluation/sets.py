@@ -109,9 +109,9 @@ def cannot_be_played(
     """
     victim, countermeasure = split_name(trainer)
     if victim in PRETRAINED and not pretrained:
-        return "no pretrained weights"
+        return "no pretrained weights: give pretrained (--pretrained)"
     if countermeasure.startswith("informed") and not generator:
-        return "no generator"
+        return "no generator: give the one of the copy (--generator)"
     held = re.match(r"pairs-(\d+)", countermeasure)
     if held and int(held[1]) >= images:
         return "too few images"

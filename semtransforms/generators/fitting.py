@@ -112,9 +112,9 @@ def _load(dataset: Any, config: GeneratorConfig, engine: type[Engine]) -> tuple[
     to_one_size = None if engine.exact else partial(centre_square, side=max(NOISE_SIZE, larger))
     size = config.image_size and (max(config.image_size[0], larger), max(config.image_size[1], larger))
     data = load_labelled(dataset, config.num_classes, size, exact=engine.exact, to_one_size=to_one_size)
-    height, width = data.images.shape[2:]
-    if config.pretrained and min(height, width) > NOISE_SIZE:
-        height, width = config.image_size or (NOISE_SIZE, NOISE_SIZE)
+    height, width = config.image_size or data.images.shape[2:]
+    if config.pretrained and config.image_size is None and min(height, width) > NOISE_SIZE:
+        height, width = NOISE_SIZE, NOISE_SIZE
     num_classes = config.num_classes or (len(data.classes) if data.classes else int(data.labels.max()) + 1)
     return data, replace(config, num_classes=num_classes, image_size=(height, width))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from semtransforms.core.config import GeneratorConfig, PGDConfig, PretrainedSurrogate, Transformation
+from semtransforms.core.config import GeneratorConfig, PGDConfig, PretrainedSurrogate, Transformation, check_surrogates
 from semtransforms.core.grid import to_float
 from semtransforms.core.keys import fold_in
 from semtransforms.core.pretrained.libraries import is_of_library, smallest_side
@@ -97,8 +97,9 @@ def check_pretrained(surrogates: Sequence[PretrainedSurrogate]) -> None:
     """See that pretrained surrogates can be had, before any data are read.
 
     Raises:
-        ValueError, OSError, ModuleNotFoundError: unknown network, weights that are not there or not of it, ...
+        TypeError, ValueError, OSError, ModuleNotFoundError: unknown network, weights that are not there or not of it...
     """
+    check_surrogates(surrogates)
     for each in surrogates:
         if not is_of_library(each.network):
             smallest_side(each.network)  # has the nearest names where it is unknown

@@ -39,3 +39,9 @@ def test_the_nearest_names_come_first():
     assert unknown("method", "semm", ["rem", "sem"]) == "unknown method 'semm', did you mean 'sem' or 'rem'?"
     assert unknown("method", "xyz", ["rem", "sem"]) == "unknown method 'xyz'; known: rem, sem"
     assert unknown("x", "q", map(str, range(99))).endswith("97, 98")  # one that is cut hides what is looked for
+
+
+def test_thousands_of_names_are_not_listed():
+    """Else an unknown network fills screens, and the error is lost among names."""
+    names = [f"network{number}" for number in range(2000)]
+    assert unknown("network", "xyz", names).endswith("network99, and 1,900 others")

@@ -87,7 +87,7 @@ def test_the_set_owner_without_weights_says_what_was_not_played(capsys):
         "none", "greyscale", "jpeg-75", "shrink", "random-resized"
     }  # fmt: skip
     assert "Not played, of the trainers that an owner must know: probe, fine-tune." in report.verdict()[0]
-    assert "not played: probe (no pretrained weights)" in capsys.readouterr().out
+    assert "not played: probe (no pretrained weights: give pretrained (--pretrained))" in capsys.readouterr().out
 
 
 def test_the_set_owner_with_weights_is_whole(tmp_path: Path):

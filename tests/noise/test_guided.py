@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from semtransforms import SEM_CLASSWISE, NoiseGenerator, fit_generator
 from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
 from semtransforms.core.grid import to_float
 from semtransforms.noise.classwise import Classwise
-from semtransforms.noise.guided import Guide, build_guides, fit_heads
+from semtransforms.noise.guided import Guide, build_guides, check_pretrained, fit_heads
 
 NETWORK, SIDE, CLASSES = "torchvision/squeezenet1_1", 48, 3
 
@@ -154,3 +155,30 @@ def test_configs_without_them_stay_as_they_were() -> None:
     assert "pretrained" not in SEM_CLASSWISE.to_dict()
     config = replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(NETWORK, "w#12", 96),))
     assert GeneratorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("given", [(NETWORK,), NETWORK, PretrainedSurrogate(NETWORK)])
+def test_what_is_no_list_of_surrogates_is_told_how_to_write_one(given: object) -> None:
+    """Else a name in place of a surrogate ends in an AttributeError that says nothing to the owner."""
+    with pytest.raises(TypeError, match=r"\[PretrainedSurrogate\("):
+        replace(SEM_CLASSWISE, pretrained=given)
+    with pytest.raises(TypeError, match=r"\[PretrainedSurrogate\("):
+        check_pretrained(given)  # type: ignore[arg-type]
+
+
+def test_weights_that_cannot_be_fetched_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an owner without a connection reads of a name or service, and not of weights."""
+
+    def refuse(*given: object, **options: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(OSError, match=rf"{NETWORK}.*no route.*give a file"):
+        check_pretrained([PretrainedSurrogate(NETWORK)])
+
+
+def test_a_fit_at_another_shape_than_square(weights: Path, pictures: tuple[Tensor, Tensor]) -> None:
+    """Else the surrogate's side takes the place of image_size=(16, 32), or the bytes of a crop cannot be digested."""
+    config = replace(config_with(weights), image_size=(16, 32), train_steps=1)
+    assert fit_generator(pictures, config, progress=False, device="cpu").config.image_size == (16, 32)

@@ -204,7 +204,13 @@ def _torchvision_fetch(name: str, weights: str) -> Path:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         begin_of_digest = re.search(r"-([0-9a-f]+)\.", file.name)
-        torch.hub.download_url_to_file(address, str(file), begin_of_digest and begin_of_digest[1], progress=False)
+        try:
+            torch.hub.download_url_to_file(address, str(file), begin_of_digest and begin_of_digest[1], progress=False)
+        except OSError as error:
+            raise OSError(
+                f"the weights {weights!r} of network 'torchvision/{name}' are not in the cache, and {address} cannot "
+                f"be fetched ({error}). Connect to the network once, or give a file that you have."
+            ) from error
     return file
 
 

@@ -1,0 +1,45 @@
+"""``semtransforms check``: a published folder, looked at before anybody else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semtransforms.cli.errors import one_line_errors
+from semtransforms.cli.options import ImageColumn, LabelColumn, Split
+
+Published = Annotated[
+    Path, typer.Argument(metavar="PUBLISHED", help="Folder that protect wrote (png, jpeg).", show_default=False)
+]
+Original = Annotated[
+    str | None, typer.Option(help="SOURCE of that protection: asks for bound, completeness and labels too.")
+]
+
+
+def check_command(
+    published: Published,
+    original: Original = None,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+) -> None:
+    """Check a published folder: a line for each question, and exit code 1 if something is not as it should be.
+
+    Checksums, files that should not be there, metadata; with --original that every image has its copy, labels, and how
+    far copies are from originals. What a trainer learns is another question: `semtransforms evaluate`.
+    """
+    with one_line_errors():
+        from semtransforms.data.sources import open_source
+        from semtransforms.protect.verify import verify
+
+        source = None
+        if original is not None:
+            source = open_source(original, split=split, image_column=image_column, label_column=label_column)
+        well = True
+        for finding in verify(published.expanduser(), source):
+            typer.echo(f"{'ok  ' if finding.holds else 'FAIL'}  {finding.text}")
+            well &= finding.holds
+        if not well:
+            raise typer.Exit(1)
