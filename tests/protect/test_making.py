@@ -148,7 +148,7 @@ def test_what_was_begun_goes_on_with_the_same_format_only(photos: Path, tmp_path
 
 def test_another_picture_of_the_same_size_and_time_is_noticed(photos: Path, tmp_path: Path):
     """Unpacked archives and cp -p keep times: the copy of a picture that is gone would stay published."""
-    file = photos / "cat" / "0.bmp"
+    file = photos / "cat" / "one.bmp"
     Image.new("RGB", (16, 16), "red").save(file)
     before = file.stat()
     run(photos, tmp_path / "out")
@@ -156,7 +156,7 @@ def test_another_picture_of_the_same_size_and_time_is_noticed(photos: Path, tmp_
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert file.stat().st_size == before.st_size
     assert run(photos, tmp_path / "out").written == 1
-    assert np.abs(read(tmp_path / "out" / "cat" / "0.png") - [0, 0, 255]).max() <= RHO
+    assert np.abs(read(tmp_path / "out" / "cat" / "one.png") - [0, 0, 255]).max() <= RHO
 
 
 def test_files_that_are_not_what_they_seem(photos: Path, tmp_path: Path):
