@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from examples.reproduce import search_plus, worst_case
 from examples.reproduce.headline import headline
@@ -29,6 +30,7 @@ from examples.reproduce.scales import SCALES
 from examples.reproduce.words import in_words
 from semtransforms import GeneratorConfig, NoiseGenerator
 from semtransforms.core.files import read_json, write_atomically
+from semtransforms.evaluation.records import NONE
 from semtransforms.evaluation.sets import SETS, TRAINERS
 
 ROOT = Path(__file__).parents[2]
@@ -182,16 +184,29 @@ def photographs(root: Path) -> str:
     for name, words in PHOTOGRAPHS.items():
         file = root / RESULTS / f"photographs-{name}.json"
         record = read_json(file) if file.exists() else {"rows": []}
-        found: dict[tuple[int, str], dict[str, list[float]]] = {}
+        found: dict[tuple[str, int, str], dict[str, list[float]]] = {}
         for row in record["rows"]:
-            of = found.setdefault((row["trained_at"], row["crop"]), {})
+            of = found.setdefault((_trainer(row), row["trained_at"], row["crop"]), {})
             for copy, figure in ((row["copy"], row["accuracy"]), (f"{row['copy']} at best", row["peak"])):
                 of.setdefault(copy, []).append(100 * figure)
-        for (side, crop), of in sorted(found.items()):
+        for (trainer, side, crop), of in sorted(found.items()):
+            # who does something to what was published does nothing to clean photographs
+            clean = of.get("clean", found.get((trainer.partition(", ")[0], side, crop), {}).get("clean"))
             guess, copies = 100 * record["guess"], ("protected", "protected at best", "jpeg-90", "jpeg-75")
-            cells = (_learned(of.get(copy), of.get("clean"), guess) for copy in copies)
-            lines.append([words, f"{side} px", CROPS[crop], _cell(of.get("clean")), *cells])
-    return table(("photographs", "trained at", "crop", "clean", "protected", "at best", "JPEG 90", "JPEG 75"), lines)
+            cells = (_learned(of.get(copy), clean, guess) for copy in copies)
+            lines.append([words, trainer, f"{side} px", CROPS[crop], _cell(clean), *cells])
+    head = ("photographs", "trainer", "trained at", "crop", "clean", "protected", "at best", "JPEG 90", "JPEG 75")
+    return table(head, lines)
+
+
+def _trainer(row: Mapping[str, Any]) -> str:
+    """The network, and what its trainer does; records of before say nothing of a convnet whose trainer does nothing."""
+    told = [row.get("network", "convnet")]
+    if row.get("rho_a"):
+        told.append(f"adversarial at {row['rho_a']}/255")
+    if row.get("countermeasure", NONE) != NONE:
+        told.append(row["countermeasure"])
+    return ", ".join(told)
 
 
 def one_label(root: Path) -> str:
@@ -264,7 +279,7 @@ def seen_classwise(root: Path) -> str:
         figures = [f"{whole[name]:.{digits}f}" for name, digits in (("flip", 3), ("psnr", 1), ("ssim", 3))]
         learned: dict[tuple[str, int], list[float]] = {}
         for row in read_json(root / RESULTS / f"photographs-{name}.json")["rows"]:
-            if row["crop"] == "random-resized":
+            if (_trainer(row), row["crop"]) == ("convnet", "random-resized"):
                 learned.setdefault((row["copy"], row["trained_at"]), []).append(100 * row["peak"])
         cells = [_cell(learned.get((copy, side))) for side in (32, 64) for copy in ("clean", "protected")]
         lines.append([f"{rho}/255", *figures, *cells])
