@@ -33,6 +33,7 @@ from semtransforms.evaluation.sets import SETS, TRAINERS
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("*.md", "examples/*.md", "examples/reproduce/*.md", "tests/**/*.md")
+DOING_NOTHING = ("standard", "none")
 COMPARED = ("clean", "em", "rem", "sem")
 OTHERS = {
     "tap": "TAP",
@@ -185,11 +186,13 @@ def today(root: Path) -> str:
             found.setdefault(trainer, {}).setdefault(copy, []).append(100 * figure)
         seconds.setdefault(trainer, []).append(row["seconds"])
     lines = []
-    for trainer, of in sorted(found.items(), key=lambda item: (item[0][2:], item[0][0] != "standard", item[0])):
+    for trainer, of in sorted(
+        found.items(), key=lambda item: (item[0][2:], [name not in DOING_NOTHING for name in item[0]])
+    ):
         victim, countermeasure, network, place = trainer
         # who does something to what was published does nothing to clean images
         clean = found.get((victim, "none", network, place), {}).get("clean", [])
-        name = "+".join(each for each in (victim, countermeasure) if each not in ("standard", "none")) or "standard"
+        name = "+".join(each for each in (victim, countermeasure) if each not in DOING_NOTHING) or "standard"
         learned = of.get("protected", [])
         cells = (spread(clean), spread(learned), spread(of.get("protected at best", [])), share(learned, clean, 10))
         lines.append([f"`{name}`", f"`{network}`", place, *cells, f"{median(seconds[trainer]):.0f}"])
