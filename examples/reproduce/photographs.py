@@ -7,6 +7,7 @@
     python -m examples.reproduce.photographs clothing10 --data DATA --sizes 64 --network resnet18
     python -m examples.reproduce.photographs clothing10 --data DATA --rho-a 2 --countermeasures none greyscale
     python -m examples.reproduce.photographs clothing10 --data DATA --pretrained-surrogate torchvision/resnet18=FILE
+    python -m examples.reproduce.photographs tiny-imagenet-10 --data DATA --generator runs/clothing10
 
 ``DATA`` holds ``clothing10/`` or ``tiny-imagenet-100/``, of whose classes the first ten are taken. A generator is
 fitted (``sem-classwise``, noise made at 64 px) on the training photographs, or on the first ``--each`` of each class,
@@ -78,6 +79,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, default=SEM_CLASSWISE.train_steps, help="of the fit (M)")
     parser.add_argument("--rho-u", type=int, default=8, help="radius in 255ths (default: %(default)s)")
     parser.add_argument("--fit-seed", type=int, default=SEED, help="of the fit (default: %(default)s)")
+    parser.add_argument("--generator", type=Path, help="a folder: protect with it, and fit nothing")
     parser.add_argument("--pretrained-surrogate", type=PretrainedSurrogate.parse, nargs="+", default=[])
     parser.add_argument("--network", default=TRAINER.network, help="of the trainers (default: %(default)s)")
     parser.add_argument("--rho-a", type=int, default=0, help="of adversarial training, in 255ths (default: none)")
@@ -92,6 +94,7 @@ def main(words: Sequence[str] | None = None) -> None:
     name += f"-rho{arguments.rho_u}" if arguments.rho_u != 8 else ""
     name += f"-fit{arguments.fit_seed}" if arguments.fit_seed != SEED else ""
     name += "".join(f"-{each.network.rpartition('/')[2]}" for each in arguments.pretrained_surrogate)
+    name += f"-by-{arguments.generator.name}" if arguments.generator else ""
     work = arguments.work / f"{name}-{arguments.updates}"
     generator, seconds = fit(train, arguments, work)
     rows = []
@@ -128,6 +131,8 @@ def read(name: str, data: Path, each: int | None) -> tuple[Part, Part]:
 
 def fit(train: Part, arguments: Any, work: Path) -> tuple[NoiseGenerator, float]:
     """The generator, and the seconds of its fit; read where an earlier run left them."""
+    if arguments.generator:
+        return NoiseGenerator.from_pretrained(arguments.generator), 0.0
     folder = work / "generator"
     if not folder.exists():
         started = time.perf_counter()
