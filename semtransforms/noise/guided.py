@@ -176,8 +176,8 @@ def drive(
 ) -> Tensor:
     """Steps of each image's noise that start at its class's (Eq. 7 with the gradients of several networks).
 
-    The fitted network's part descends the loss of the image's own label; that of a guide descends the lead of the own
-    class's logit over the next one's, at one of its sizes in turn. A lead's gradient does not fade where the image is
+    The fitted network's part descends the loss of the image's own label; that of the guides, which take turns, descends
+    the lead of the own class's logit over the next one's. A lead's gradient does not fade where the image is
     named wrongly already, as a loss's does, and carries over to more networks (Zhao et al., NeurIPS 2021). An image's
     gradient counts by its direction alone: each is brought to a mean of one before they are added, and so is each step
     before it joins those before it.
@@ -207,21 +207,26 @@ def drive(
     if delta.shape[2:] != size:
         delta = F.interpolate(delta, size, mode="bicubic")
     delta, momentum = project(delta, images, config.rho_u), torch.zeros_like(images)
+    views = _in_turn(surrogate.guides)
     with frozen(network), frozen(surrogate.guides):
         network.network = fuse_batch_norm(network.network)
         for k in range(STEPS):
             at, drawn = images + delta, fold_in(keys, k)
             own = mean_gradient(network, at, labels, config.defense, fold_in(drawn, _FITTED), eot, dtype, dict(most))
             step = (1 - SHARE) * _levelled(own)
-            for number, guide in enumerate(surrogate.guides):
-                assert isinstance(guide, Guide)
-                theirs = fold_in(fold_in(drawn, _PRETRAINED), number)
-                view = guide.at((number + k) % len(guide.sides))
-                gradient = _gradient_of_lead(view, at, labels, following, seen, theirs)
-                step += SHARE / len(surrogate.guides) * _levelled(gradient)
+            lead = _gradient_of_lead(views[k % len(views)], at, labels, following, seen, fold_in(drawn, _PRETRAINED))
+            step += SHARE * _levelled(lead)
             momentum = MOMENTUM * momentum + _levelled(step)
             delta = project(delta - ALPHA * momentum.sign(), images, config.rho_u)
     return delta
+
+
+def _in_turn(guides: nn.ModuleList) -> list[nn.Module]:
+    """Each network at its first size, then each at its second one, and so on."""
+    found: list[nn.Module] = []
+    for number in range(max(len(guide.sides) for guide in guides if isinstance(guide, Guide))):
+        found += [guide.at(number) for guide in guides if isinstance(guide, Guide) and number < len(guide.sides)]
+    return found
 
 
 def _gradient_of_lead(
