@@ -32,7 +32,7 @@ from semtransforms.views.resize import NoiseScale
 STEPS = 12
 ALPHA = 2 / 255
 MOMENTUM = 1.0  # of the steps (Dong et al. 2018): what it misleads one network by carries over to others more often
-SHARE = 0.5  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
+SHARE = 0.6  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
 LEAST = 0.7  # of an image's area that they see at a step
 
 _PENALTY = 0.01  # of a layer's logistic regression; of the order that is best for a probe
