@@ -14,13 +14,16 @@ from semtransforms.evaluation.records import NONE
 
 PHOTOGRAPHS = {
     "clothing10": "`clothing10`, all 1,817",
-    "clothing10-fit2": "the same, another fit",
-    "clothing10-tf_efficientnet_lite0": "the same, driven against EfficientNet-Lite0",
+    "clothing10-fit2": "the same, a second fit",
+    "clothing10-fit3": "the same, a third fit",
+    "clothing10-fit3-tf_efficientnet_lite0-tf_efficientnet_lite1": "the third, driven against Lite0 and Lite1",
+    "clothing10-tf_efficientnet_lite0": "the second, driven against Lite0 at 128 px",
     "clothing10-rho4": "the same, ρ_u = 4/255",
     "clothing10-rho3": "the same, ρ_u = 3/255",
     "clothing10-60-each": "60 a class",
     "clothing10-20-each": "20 a class",
     "tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000",
+    "tiny-imagenet-10-by-clothing10": "the same, noise of the third fit on `clothing10`",
 }
 CROPS = {"random-resized": "random resized", "resize": "resize"}
 
