@@ -11,12 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from semtransforms.core.files import explained, read_json, to_json, write_atomically
+from semtransforms.core.private import refuse_link
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.copies import Copy, pictures_of
 from semtransforms.evaluation.countermeasures import Countermeasure
 from semtransforms.evaluation.metrics import describe_noise
 from semtransforms.evaluation.records import Record
 from semtransforms.evaluation.report import EvaluationReport
+from semtransforms.evaluation.report.report import PICTURES
 from semtransforms.evaluation.runs import Run
 
 
@@ -171,8 +173,11 @@ class Results:
                 self._noise[copy.name] = {**copy.change, **metrics.to_dict()}
             self._pictures |= pictures_of(copy, clean, countermeasures)
         if self.folder is not None:
+            for part in ("runs", PICTURES):
+                refuse_link(self.folder / part, "out")
             with explained("out", self.folder):
-                (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it shows originals and noise
+                (self.folder / "runs").mkdir(exist_ok=True)
                 write_atomically(self.folder / "evaluation.json", to_json(self.facts | {"described": self._described}))
 
     def checkpoint(self, run: Run) -> Path | None:

@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semtransforms import __version__
+from semtransforms.core.checks import whole_seed
 from semtransforms.core.hub import CONFIG_FILE
 from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb, without_colour_key
 from semtransforms.generators.generator import NoiseGenerator, NoiseSize
@@ -79,7 +80,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         self.noise_size = noise_size
         self.visibility = visibility
         self.generator = generator
-        self.seed = seed
+        self.seed = whole_seed("seed", seed)
         self.device = device
         self.label_map = None if label_map is None else dict(label_map)
         self._home: torch.device | None = None  # after unpickling: where the generator was

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from semtransforms.core.checks import check_integer
+from semtransforms.core.checks import check_integer, whole_seed
 from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.data.raw import (
@@ -116,6 +116,7 @@ class ProtectedDataset(Dataset[Any]):
         label_map: Mapping[int, int] | None = None,
     ) -> None:
         _check_dataset(dataset)
+        seed = whole_seed("seed", seed)
         rows = choose(len(dataset), fraction, indices, seed)
         if batch_size is not None:
             check_integer("batch_size", batch_size, low=1, advice="Leave it out for one that suits the device.")
@@ -133,7 +134,7 @@ class ProtectedDataset(Dataset[Any]):
             self._adopt(generator, label_map, noise_size, visibility)
             return
         how = {
-            "seed": int(seed),
+            "seed": seed,
             "noise_size": noise_size,
             "visibility": visibility,
             "batch_size": batch_size,
