@@ -194,6 +194,8 @@ def tell_verdict(checked: Checked, generator: Path) -> None:
 
 def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> None:
     """What was done, and what must stay private."""
+    from semtransforms.data.listing import hidden_below
+
     for place in outcome.failed:
         typer.echo(f"error: not protected: {place}", err=True)
     found = f", {outcome.found} were finished before" if outcome.found else ""
@@ -220,6 +222,9 @@ def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> N
         typer.echo(f"Columns not copied: {', '.join(source.other_columns)}.")
     if source.other_files:
         typer.echo(f"{len(source.other_files)} files were not read, {source.other_files[0]} first: no image's suffix.")
+    hidden = hidden_below(source.folder) if source.folder is not None and source.files else []
+    if hidden:
+        typer.echo(f"{len(hidden)} hidden files were not read, {hidden[0]} first: no photographs, or thrown away.")
     if format == "noise":
         typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
     typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")
