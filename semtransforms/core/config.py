@@ -279,8 +279,13 @@ class GeneratorConfig:
         for name in ("method", "surrogate"):
             if not isinstance(value := getattr(self, name), str) or len(value) > 100:
                 raise ValueError(f"{name} must be a name, got {in_short(value)}.")
-        if not isinstance(self.eot, list | tuple) or not all(isinstance(each, Transformation) for each in self.eot):
-            raise ValueError(f"eot must be a sequence of Transformation, got {in_short(self.eot)}.")
+        if not isinstance(self.eot, list | tuple) or not all(
+            isinstance(each, Transformation) and isinstance(each.name, str) and isinstance(each.arguments, Mapping)
+            for each in self.eot
+        ):
+            raise ValueError(
+                f"eot must be a sequence of Transformation, names with arguments, got {in_short(self.eot)}."
+            )
         if len(self.eot) > MOST_MEMBERS:
             raise ValueError(f"eot must have at most {MOST_MEMBERS} transformations, got {len(self.eot):,}.")
         return self.surrogate

@@ -78,14 +78,14 @@ def tighten(folder: Path, argument: str) -> None:
             )
     _close(folder, argument)
     for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            _close(Path(place, name), argument)
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if not path.is_symlink():
+                _close(path, argument)
 
 
 def _close(path: Path, argument: str) -> None:
-    status = path.stat() if path.is_dir() else path.lstat()
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISLNK(status.st_mode) or not mode & OTHERS:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & OTHERS:
         return
     try:
         path.chmod(mode & ~OTHERS)

@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -44,6 +45,8 @@ HELD_BYTES = 8 << 20  # read by a process before it hands the mapped pages back 
 FREE_OR_CHOOSE = (
     "Free space there, or pass cache_dir= another folder (default: in XDG_CACHE_HOME); finished shards are kept."
 )
+
+_SHARD = re.compile(r"shard-\d+\.safetensors")
 
 Compute = Callable[[int, int], Iterable[Tensor | Sequence[Tensor]]]
 Part = tuple[str, int, int]  # a shard: its file, first image, end
@@ -335,6 +338,8 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         manifest = read_json(path)
         shards = [{name: kind(shard[name]) for name, kind in kinds.items()} for shard in manifest["shards"]]
+        if strange := [shard["file"] for shard in shards if not _SHARD.fullmatch(shard["file"])]:
+            raise ValueError(f"it names the file {strange[0]!r}")  # which would be renamed where it is no shard
         return dict(manifest["description"]), shards
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedStoreError(

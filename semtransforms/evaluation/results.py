@@ -30,8 +30,10 @@ def check_folder(folder: Path, facts: dict[str, Any]) -> None:
         facts: of the data, as all its records have them.
 
     Raises:
-        ValueError: it holds something else, or a report on other data.
+        ValueError: it holds something else, a report on other data, or a link where a folder of the report should be.
     """
+    for part in ("runs", PICTURES):
+        refuse_link(folder / part, "out")
     path = folder / "evaluation.json"
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -173,8 +175,6 @@ class Results:
                 self._noise[copy.name] = {**copy.change, **metrics.to_dict()}
             self._pictures |= pictures_of(copy, clean, countermeasures)
         if self.folder is not None:
-            for part in ("runs", PICTURES):
-                refuse_link(self.folder / part, "out")
             with explained("out", self.folder):
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it shows originals and noise
                 (self.folder / "runs").mkdir(exist_ok=True)

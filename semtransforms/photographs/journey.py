@@ -257,6 +257,8 @@ class _Maker:
         )
         with explained("--cache-dir", self.folder):
             unfinished = self.folder / "generator.unfinished"
+            if unfinished.is_symlink():  # not ours
+                unfinished.unlink()
             shutil.rmtree(unfinished, ignore_errors=True)
             generator.save_pretrained(unfinished)
             os.replace(unfinished, self.generator)

@@ -75,9 +75,9 @@ class Journal:
             )
         # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
         folder = private / f"{key}-{(earlier or [-1])[-1] + fresh}"
+        refuse_link(folder, "--cache-dir")
         if fresh:
             with explained("--cache-dir", folder):
-                refuse_link(folder, "--cache-dir")
                 folder.mkdir(mode=0o700, exist_ok=True)
                 # 63 bits: what every integer on the way can hold, and too many to try
                 secret = {"seed": secrets.randbits(63) if seed is None else seed, "protection": identity}

@@ -43,7 +43,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     missing or ambiguous is refused.
 
     Put it into a pipeline once. An image that it gave out is refused where that can be known: a PIL image tells, also
-    behind other transforms, and a tensor as long as nothing is done to it. Twice the noise would leave the radius.
+    behind most other transforms, a tensor as long as nothing is done to it. Twice the noise would leave the radius.
 
     Samples carry no class names, so nothing here can compare them with the generator's: see to it that label k means
     the same class in both, or pass ``label_map``. :class:`ProtectedDataset` and :meth:`map_fn` compare them.
