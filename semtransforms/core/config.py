@@ -312,6 +312,11 @@ class GeneratorConfig:
             )
 
     @property
+    def pretrained_side(self) -> int:
+        """The largest side that a pretrained surrogate sees, in pixels; 0 without any."""
+        return max((each.side for each in self.pretrained), default=0)
+
+    @property
     def random_radius(self) -> float:
         """rho_r, with the paper's default: equal to rho_a."""
         return self.rho_a if self.rho_r is None else self.rho_r

@@ -14,10 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from semtransforms.core.config import GeneratorConfig, PGDConfig, PretrainedSurrogate, Transformation, check_surrogates
-from semtransforms.core.grid import to_float
 from semtransforms.core.keys import fold_in
 from semtransforms.core.pretrained.libraries import is_of_library, smallest_side
 from semtransforms.core.pretrained.network import FromLibrary, build_from_library
@@ -25,7 +23,8 @@ from semtransforms.core.pretrained.weights import find_weights
 from semtransforms.noise.ball import project
 from semtransforms.noise.classwise import Classwise
 from semtransforms.noise.fuse import fuse_batch_norm
-from semtransforms.noise.pgd import forward, frozen, mean_gradient
+from semtransforms.noise.linear import features_of, logistic_regression
+from semtransforms.noise.pgd import frozen, mean_gradient
 from semtransforms.views.eot import EOT, build_eot
 from semtransforms.views.resize import NoiseScale
 
@@ -35,7 +34,7 @@ ALPHA = 2 / 255
 SHARE = 0.75  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
 LEAST = 0.7  # of an image's area that they see at a step
 
-_PENALTY = 0.005  # on the squared weights of a layer; of the order that is best for a probe
+_PENALTY = 0.01  # of a layer's logistic regression; of the order that is best for a probe
 _ITERATIONS = 300  # of L-BFGS
 _BATCH = 16  # images that a guide sees together on a CPU: their activations are hundreds of MiB
 _FITTED, _PRETRAINED = range(2)  # what keys are folded with
@@ -137,31 +136,13 @@ def fit_heads(guides: nn.ModuleList, images: Tensor, labels: Tensor, *, progress
         labels: int64 (N,).
         progress: show a bar.
     """
-    device = labels.device
     for guide in guides:
         assert isinstance(guide, Guide)
-        with torch.no_grad(), frozen(guide), tqdm(total=len(images), unit="img", disable=not progress) as bar:
-            bar.set_description("features")
-            found = []
-            for some in torch.split(images, _BATCH):
-                found.append(forward(guide.network, to_float(some.to(device)), None))
-                bar.update(len(some))
-        _fit_layer(guide.head, torch.cat(found), labels)
-
-
-def _fit_layer(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:
-    layer.requires_grad_(True)
-    solver = torch.optim.LBFGS(layer.parameters(), max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        found: Tensor = F.cross_entropy(layer(features), labels) + _PENALTY * layer.weight.square().sum()
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
-
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    layer.requires_grad_(False)
-    layer.zero_grad(set_to_none=True)
+        features = features_of(guide.network, images, None, batch=_BATCH, progress=progress).to(labels.device)
+        classes = guide.head.out_features
+        layer, solver, loss = logistic_regression(features, labels, classes, penalty=_PENALTY, iterations=_ITERATIONS)
+        solver.step(loss)  # type: ignore[no-untyped-call]
+        guide.head.load_state_dict(layer.float().state_dict())
 
 
 def drive(

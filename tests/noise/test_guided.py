@@ -86,6 +86,36 @@ def test_pretrained_networks_are_led_to_the_next_class(
     assert leads(driven) > leads(of_class.round().to(torch.int8)) + 0.1
 
 
+def test_the_noise_of_the_class_stays_readable(
+    generator: NoiseGenerator, pictures: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a network from scratch is no longer ruled: the fitted surrogate has a part in each step."""
+    images, labels = pictures
+    assert isinstance(generator.surrogate, Classwise)
+    network = generator.surrogate.network.eval()
+
+    def loss(noise: Tensor) -> float:
+        with torch.no_grad():
+            logits = network(to_float((images.int() + noise.int()).to(torch.uint8)))
+        return float(torch.nn.functional.cross_entropy(logits, labels))
+
+    both = loss(generator.noise(images, labels, seed=3))
+    monkeypatch.setattr("semtransforms.noise.guided.SHARE", 1)  # of the pretrained network alone
+    assert both < loss(generator.noise(images, labels, seed=3))
+
+
+def test_larger_images_begin_at_the_enlarged_noise_of_their_class(
+    generator: NoiseGenerator, pictures: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a photograph's noise begins at one that no network was fitted to, and rules over none."""
+    images, labels = (each[:6] for each in pictures)
+    larger = torch.nn.functional.interpolate(images.float(), (SIDE, SIDE)).to(torch.uint8)
+    monkeypatch.setattr("semtransforms.noise.guided.STEPS", 0)
+    small, large = (generator.noise(each, labels, seed=3).float() for each in (images, larger))
+    enlarged = torch.nn.functional.interpolate(small, (SIDE, SIDE), mode="bicubic")
+    assert torch.cosine_similarity(large.flatten(), enlarged.flatten(), dim=0) > 0.9
+
+
 def test_noise_of_an_image_is_its_own(generator: NoiseGenerator, pictures: tuple[Tensor, Tensor]) -> None:
     """Else the copy depends on batch size and order, and a resumed run differs from an undisturbed one."""
     images, labels = pictures
