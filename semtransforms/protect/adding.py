@@ -24,8 +24,8 @@ class MadeNoise(NamedTuple):
     image: int | None
 
 
-# What tells an image that was protected here, as long as it is in memory: PIL mostly hands it on to what is made of an image,
-# and no file format stores it; a tensor has it until anything is done to it.
+# What tells an image that was protected here, as long as it is in memory: PIL mostly hands it on to what is made of an
+# image, and no file format stores it; a tensor has it until anything is done to it.
 _MARK = "semtransforms_protected"
 TWICE = "twice the noise would leave the radius"
 
