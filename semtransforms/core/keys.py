@@ -52,6 +52,8 @@ def image_keys(images: Tensor | Sequence[Tensor], labels: Tensor, seed: int) -> 
 
 def index_keys(indices: Tensor, seed: int) -> Tensor:
     """One key per row of a training set: int64 (N,) from row numbers and a seed."""
+    if indices.is_meta:  # an outline, here and below, has no numbers
+        return indices
     text = str(whole_seed("seed", seed))
     secret = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
     return _mix64(indices.to(torch.int64) * -7046029254386353131 + secret)
@@ -59,6 +61,8 @@ def index_keys(indices: Tensor, seed: int) -> Tensor:
 
 def fold_in(keys: Tensor, draw: int) -> Tensor:
     """Keys of another draw: int64 (N,) and a non-negative number to int64 (N,)."""
+    if keys.is_meta:
+        return keys
     return _mix64(keys + (draw + 1) * -7046029254386353131 % 2**63)
 
 
@@ -72,6 +76,8 @@ def keyed_uniform(keys: Tensor, shape: Sequence[int]) -> Tensor:
     Returns:
         float32 (N, *shape) in [0, 1), on a grid of 2**-24.
     """
+    if keys.is_meta:
+        return torch.empty(len(keys), *shape, device=keys.device)
     count = math.prod(shape)
     low = keys.to(torch.int32)  # keeps the low 32 bits
     high = (keys >> 32).to(torch.int32)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from semtransforms.core.checks import in_short
 from semtransforms.core.config import GeneratorConfig
@@ -124,11 +125,18 @@ def _check_outline(config: GeneratorConfig, weights: Mapping[str, Tensor], sourc
     # timm and torchvision cannot draw all of their networks in outline: those count when they are built
     inner, own = replace(config, pretrained=()), {k: v for k, v in weights.items() if not k.startswith("guides.")}
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             outline = build_surrogate(inner, own)
     except RuntimeError as error:  # more than 2**63 bytes
         raise ValueError(f"{source}: its config names a network that no memory holds ({error}).") from error
     check_weights(outline, own, source)
+
+
+class _Undrawn(TorchFunctionMode):
+    """An outline has no numbers to draw; torch would bring its compiler for it, 150 MB. So would arithmetic."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def check_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:

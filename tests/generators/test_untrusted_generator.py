@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +269,26 @@ def test_other_files_of_a_repository_are_left_alone(sound: Path, server: HubServ
     NoiseGenerator.from_pretrained("evil/names", device="cpu")
     assert not any("evil." in request.path or ".bin" in request.path for request in server.requests)
     assert not list(tmp_path.rglob("evil.*"))
+
+
+@pytest.mark.processes
+def test_the_look_at_a_config_loads_no_compiler():
+    """torch brings its compiler for arithmetic on outlines: 150 MB and seconds for whoever loads a generator."""
+    code = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from semtransforms.generators.weights import _check_outline
+from semtransforms.noise.engine import build_surrogate
+from semtransforms.noise.methods import SC_LINF, SEM, SEM_CLASSWISE
+for preset in (SEM, SEM_CLASSWISE, SC_LINF):
+    size = {"surrogate": "convnet", "width": 4} if preset is not SC_LINF else {}
+    config = replace(preset, **size, num_classes=2, image_size=(16, 16))
+    _check_outline(config, build_surrogate(config).state_dict(), Path("model.safetensors"))
+print("torch._dynamo" in sys.modules, "torchvision" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_a_side_that_no_network_takes():
