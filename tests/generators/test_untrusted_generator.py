@@ -104,7 +104,15 @@ CONFIGS = {
     "eot, 100,000": {"eot": [{"name": "flip"}] * 100_000},
     "surrogates, no list": {"pretrained": 5, "classwise": 1},
     "surrogates, unknown": {"pretrained": [{"evil": 1}], "classwise": 1},
-    "surrogates, large": {"pretrained": [{"network": "timm/resnet18", "weights": "x", "side": 10**9}], "classwise": 1},
+    "surrogates, no sides": {"pretrained": [{"network": "timm/resnet18", "weights": "x", "sides": 5}], "classwise": 1},
+    "surrogates, many sides": {
+        "pretrained": [{"network": "timm/resnet18", "weights": "x", "sides": list(range(8, 2_000))}],
+        "classwise": 1,
+    },
+    "surrogates, large": {
+        "pretrained": [{"network": "timm/resnet18", "weights": "x", "sides": [10**9]}],
+        "classwise": 1,
+    },
 }
 
 
@@ -187,14 +195,14 @@ def test_surrogates_that_name_files_or_repositories(network: str, folder: Path, 
     save_file({"noises": torch.zeros(2, 3, 8, 8), **{f"network.{key}": each for key, each in tensors.items()}},
               folder / "model.safetensors")  # fmt: skip
     monkeypatch.setattr(hub, "fetch", lambda *_, **__: pytest.fail("it was fetched"))
-    surrogate = {"network": network, "weights": str(folder / "config.json"), "side": 64}
+    surrogate = {"network": network, "weights": str(folder / "config.json"), "sides": [64]}
     refuses(rewrite(folder, pretrained=[surrogate], classwise=1, surrogate="convnet"))
 
 
 def test_weights_that_a_config_names_are_not_opened(folder: Path):
     """A file without tensors would have the file that the config names read in their place."""
     save_file({}, folder / "model.safetensors")
-    surrogate = {"network": "torchvision/resnet18", "weights": str(folder / "config.json"), "side": 64}
+    surrogate = {"network": "torchvision/resnet18", "weights": str(folder / "config.json"), "sides": [64]}
     refuses(rewrite(folder, pretrained=[surrogate], classwise=1), "holds no tensors")
 
 
@@ -293,8 +301,8 @@ print("torch._dynamo" in sys.modules, "torchvision" in sys.modules)
 
 def test_a_side_that_no_network_takes():
     """An image would be enlarged to it: 4 TB."""
-    with pytest.raises(ValueError, match="side of a pretrained surrogate"):
-        GeneratorConfig(classwise=1, pretrained=(PretrainedSurrogate("timm/resnet18", side=10**6),))
+    with pytest.raises(ValueError, match="a side of a pretrained surrogate"):
+        GeneratorConfig(classwise=1, pretrained=(PretrainedSurrogate("timm/resnet18", sides=(10**6,)),))
 
 
 def test_the_noise_of_a_taken_config_is_within_the_bound(folder: Path):
