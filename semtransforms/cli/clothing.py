@@ -9,7 +9,7 @@ from PIL import Image
 
 from semtransforms.data.images import as_pixels
 from semtransforms.photographs.journey import Protection, protect_photographs
-from semtransforms.protect.figures import side_by_side
+from semtransforms.protect.figures import save_picture, side_by_side
 
 PHOTOGRAPHS = Path(__file__).with_name("clothing10") / "photos"  # source and licence are beside it
 MINUTES = 1
@@ -36,7 +36,7 @@ def run_photographs_demo(out: Path, *, device: str | None = None, progress: bool
     done = protect_photographs(
         PHOTOGRAPHS, published, minutes=MINUTES, private=out / "private", seed=0, device=device, progress=progress
     )
-    draw_published(done, published).save(picture)
+    save_picture(draw_published(done, published), picture)
     return done, picture
 
 

@@ -16,7 +16,7 @@ from semtransforms.core.grid import levels
 from semtransforms.evaluation.victims import VictimConfig, train_victim
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.protect.batch import protect_batch
-from semtransforms.protect.figures import side_by_side
+from semtransforms.protect.figures import save_picture, side_by_side
 
 GENERATOR = "sem-digits"
 SIDE = 32  # pixels: the size the bundled networks take
@@ -105,7 +105,8 @@ def run_demo(out: Path, *, device: str | None = None, progress: bool = True) -> 
     digits = (0, 3, 5, 8)
     first = [int((labels[train] == digit).nonzero()[0]) for digit in digits]
     picture = out / "semtransforms-demo.png"
-    side_by_side(clean[first].unbind(), [batch.noise[k] for k in first], [str(digit) for digit in digits]).save(picture)
+    drawn = side_by_side(clean[first].unbind(), [batch.noise[k] for k in first], [str(digit) for digit in digits])
+    save_picture(drawn, picture)
     return {
         "generator": GENERATOR,
         "fingerprint": generator.fingerprint,

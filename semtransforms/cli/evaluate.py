@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semtransforms.cli.errors import one_line_errors
-from semtransforms.cli.options import GENERATOR_HELP, Device, ImageColumn, LabelColumn, Size, Source, Split, Width
+from semtransforms.cli.options import (
+    GENERATOR_HELP,
+    SEED_FILE_HELP,
+    Device,
+    ImageColumn,
+    LabelColumn,
+    Size,
+    Source,
+    Split,
+    Width,
+    read_seed,
+)
 
 if TYPE_CHECKING:
     from semtransforms.data.sources import Source as LabelledSource
@@ -59,7 +70,8 @@ Protocol = Annotated[str, typer.Option(help="quick (20 epochs) or paper (40,000 
 Network = Annotated[str, typer.Option(help=NETWORK_HELP)]
 Pretrained = Annotated[str | None, typer.Option(metavar="PATH_OR_NAME", help=PRETRAINED_HELP)]
 PretrainedNetwork = Annotated[str | None, typer.Option(metavar="NAME", help=PRETRAINED_NETWORK_HELP)]
-ProtectionSeed = Annotated[int, typer.Option(help="Of the noise.")]
+ProtectionSeed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Of the noise; default: 0.")]
+ProtectionSeedFile = Annotated[Path | None, typer.Option("--protection-seed-file", metavar="FILE", help=SEED_FILE_HELP)]
 CopyName = Annotated[str | None, typer.Option(help="What the protected copy is called in the report.")]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the noise.")]
 TestSplit = Annotated[str | None, typer.Option(help=TEST_SPLIT_HELP)]
@@ -83,7 +95,8 @@ def evaluate_command(
     size: Size = None,
     train_size: TrainSizes = None,
     crop: Crops = "resize",
-    protection_seed: ProtectionSeed = 0,
+    protection_seed: ProtectionSeed = None,
+    protection_seed_file: ProtectionSeedFile = None,
     copy_name: CopyName = None,
     cache_dir: CacheDir = None,
     split: Split = None,
@@ -108,7 +121,8 @@ def evaluate_command(
             "trainers": _trainers(trainers), "pretrained_network": pretrained_network,
             "seeds": _numbers("seeds", seeds), "protocol": protocol, "network": network, "width": width,
             "pretrained": pretrained, "train_sizes": () if train_size is None else _numbers("train-size", train_size),
-            "crops": _names("crop", crop), "protection_seed": protection_seed,
+            "crops": _names("crop", crop),
+            "protection_seed": read_seed(protection_seed, protection_seed_file, "--protection-seed") or 0,
             "image_size": None if size is None else (size, size), "name": Path(source).name or source,
             "copy_name": copy_name, "out": out, "cache_dir": cache_dir, "device": device,
         }  # fmt: skip
@@ -117,7 +131,7 @@ def evaluate_command(
         clean, copy, tests = _whole_images(read, source, protected, test, *parts)
         report = run_evaluation(clean, generator, test=tests, protected=copy, **options)
         typer.echo("\n".join(report.verdict()))
-        typer.echo(f"Report: {out / 'report.html'}")
+        typer.echo(f"Report: {out / 'report.html'} (private: it shows originals and noise)")
         if clean.left_out or tests.left_out:
             raise typer.Exit(1)
 

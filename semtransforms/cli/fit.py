@@ -86,7 +86,7 @@ def fit_command(
         from semtransforms.data.sources import open_source
         from semtransforms.generators.fitting import fit_generator
 
-        with making_folder(out, "OUT"):
+        with making_folder(out, "OUT", mode=0o700):
             images = open_source(source, split=split, image_column=image_column, label_column=label_column)
             generator = fit_generator(images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device)
             folder = generator.save_pretrained(out)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
 from semtransforms.cli.errors import one_line_errors
-from semtransforms.cli.table import table
+from semtransforms.cli.table import USUAL, fitting_table
 
 
 def list_command() -> None:
@@ -30,7 +31,7 @@ def list_command() -> None:
                 _missing(row["measured"]),
             ]  # fmt: skip
             rows.append([str(fact or "?") for fact in facts])
-        typer.echo(table(rows))
+        typer.echo(fitting_table(rows, shutil.get_terminal_size((USUAL, 24)).columns))
 
 
 def _missing(measured: Sequence[Mapping[str, Any]]) -> str:

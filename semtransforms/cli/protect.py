@@ -15,9 +15,11 @@ from semtransforms.cli.options import (
     ImageColumn,
     LabelColumn,
     PretrainedSurrogates,
+    SeedFile,
     Source,
     Split,
     parse_pretrained,
+    read_seed,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
 Quality = Annotated[int | None, typer.Option(help=QUALITY_HELP)]
 Workers = Annotated[int, typer.Option(help=WORKERS_HELP)]
 MaxMegapixels = Annotated[float, typer.Option(help=MEGAPIXELS_HELP)]
-Seed = Annotated[int | None, typer.Option(help="Default: fresh and secret, as a real protection needs it.")]
+SEED_HELP = "Default: fresh and secret, as a real protection needs it. Others can see it here: give --seed-file, or -."
+Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help=SEED_HELP)]
 NoiseSize = Annotated[str | None, typer.Option(help=NOISE_SIZE_HELP)]
 Visibility = Annotated[float, typer.Option(help=VISIBILITY_HELP)]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for seed, generator and report.")]
@@ -73,6 +76,7 @@ def protect_command(
     format: Format = "png",
     quality: Quality = None,
     seed: Seed = None,
+    seed_file: SeedFile = None,
     cache_dir: CacheDir = None,
     split: Split = None,
     image_column: ImageColumn = None,
@@ -96,8 +100,8 @@ def protect_command(
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}.{hint}")
         columns: dict[str, Any] = {"split": split, "image_column": image_column, "label_column": label_column}
         common: dict[str, Any] = {
-            "format": format, "quality": quality, "seed": seed, "visibility": visibility, "device": device,
-            "workers": workers, "max_megapixels": max_megapixels,
+            "format": format, "quality": quality, "seed": read_seed(seed, seed_file), "visibility": visibility,
+            "device": device, "workers": workers, "max_megapixels": max_megapixels,
         }  # fmt: skip
         if generator is not None:
             for option, given in (("--minutes", minutes), ("--pretrained-surrogate", pretrained_surrogate)):
@@ -190,6 +194,8 @@ def tell_verdict(checked: Checked, generator: Path) -> None:
 
 def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> None:
     """What was done, and what must stay private."""
+    from semtransforms.data.listing import hidden_below
+
     for place in outcome.failed:
         typer.echo(f"error: not protected: {place}", err=True)
     found = f", {outcome.found} were finished before" if outcome.found else ""
@@ -216,6 +222,9 @@ def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> N
         typer.echo(f"Columns not copied: {', '.join(source.other_columns)}.")
     if source.other_files:
         typer.echo(f"{len(source.other_files)} files were not read, {source.other_files[0]} first: no image's suffix.")
+    hidden = hidden_below(source.folder) if source.folder is not None and source.files else []
+    if hidden:
+        typer.echo(f"{len(hidden)} hidden files were not read, {hidden[0]} first: no photographs, or thrown away.")
     if format == "noise":
         typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
     typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")

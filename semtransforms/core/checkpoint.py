@@ -96,7 +96,7 @@ def save_checkpoint(
             tensors[f"momentum.{key}"] = buffer
     tensors |= {f"extra.{key}": value for key, value in (extra or {}).items()}
     tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    with writing(path) as unfinished:
+    with writing(path, mode=0o600) as unfinished:  # who has a generator, or one that is not finished, undoes its noise
         save_file(tensors, unfinished, metadata={**metadata, "step": str(step)})
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+LONGEST = 200  # letters of a value in a message
+
 
 def check_number(name: str, value: Any, *, low: float = 0, high: float = math.inf, advice: str = "") -> None:
     """See that a value is a finite number in a range.
@@ -19,27 +21,49 @@ def check_number(name: str, value: Any, *, low: float = 0, high: float = math.in
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise ValueError(_message(name, "a finite number", value, advice))
     if not low <= value <= high:
         wanted = f"a number >= {low:g}" if high == math.inf else f"in {low:g}..{high:g}"
         raise ValueError(_message(name, wanted, value, advice))
 
 
-def check_integer(name: str, value: Any, *, low: int | None = None, advice: str = "") -> None:
+def check_integer(name: str, value: Any, *, low: int | None = None, high: int | None = None, advice: str = "") -> None:
     """See that a value is a whole number.
 
     Args:
         name: of the argument, for the message.
         value: what was given; NumPy's whole numbers do not count, since JSON does not know them.
-        low: the smallest that will do; ``None`` for any.
+        low, high: the smallest and the largest that will do; ``None`` for any.
         advice: what to do instead, a sentence.
 
     Raises:
-        ValueError: it is none, or too small.
+        ValueError: it is none, too small or too large.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or (low is not None and value < low):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or (low is not None and value < low):
         raise ValueError(_message(name, "an integer" if low is None else f"an integer >= {low}", value, advice))
+    if high is not None and value > high:
+        raise ValueError(_message(name, f"an integer <= {high:,}", value, advice))
+
+
+def whole_seed(name: str, value: Any) -> int:
+    """A seed of noise as a whole number. It is secret: the message does not repeat what was given.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given; all that ``int`` takes.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass  # the error raised below has no memory of this one, which holds the value
+    raise ValueError(
+        f"{name} must be a whole number, and what was given is none. It is not repeated here, since a seed is secret."
+    )
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
@@ -55,8 +79,21 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """
     if value not in choices:
         *most, last = map(repr, choices)
-        raise ValueError(f"{name} must be {', '.join(most)} or {last}, got {value!r}.")
+        raise ValueError(f"{name} must be {', '.join(most)} or {last}, got {in_short(value)}.")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of 400 digits
+        return False
 
 
 def _message(name: str, wanted: str, value: Any, advice: str) -> str:
-    return f"{name} must be {wanted}, got {value!r}." + (f" {advice}" if advice else "")
+    return f"{name} must be {wanted}, got {in_short(value)}." + (f" {advice}" if advice else "")
+
+
+def in_short(value: Any) -> str:
+    """A value for a message: of what others wrote, such as a config, the beginning."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

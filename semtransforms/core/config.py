@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
-from semtransforms.core.checks import check_choice, check_integer, check_number
+from semtransforms.core.checks import check_choice, check_integer, check_number, in_short
+from semtransforms.core.limits import MOST, MOST_MEMBERS, check_amounts
 from semtransforms.core.names import unknown
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def check_surrogates(surrogates: Sequence[PretrainedSurrogate]) -> None:
 
     Raises:
         TypeError: they are not.
-        ValueError: a side is below 8 px, there is none, or one comes twice.
+        ValueError: a side is below 8 px or above 2,048, there is none, or one comes twice.
     """
     given: Any = surrogates
     if not isinstance(given, list | tuple) or not all(isinstance(each, PretrainedSurrogate) for each in given):
@@ -107,12 +108,12 @@ def check_surrogates(surrogates: Sequence[PretrainedSurrogate]) -> None:
         )
     for each in surrogates:
         sides: Any = each.sides
-        if not isinstance(sides, tuple) or not sides or len(set(sides)) < len(sides):
+        if not isinstance(sides, tuple) or not 0 < len(sides) <= MOST_MEMBERS or len(set(sides)) < len(sides):
             raise ValueError(
-                f"sides of a pretrained surrogate must be a tuple of different ones, got {sides!r}. Use (224,)."
+                f"sides of a pretrained surrogate must be a tuple of different ones, got {in_short(sides)}. Use (224,)."
             )
         for side in sides:
-            check_integer("a side of a pretrained surrogate", side, low=8)
+            check_integer("a side of a pretrained surrogate", side, low=8, high=2_048)
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,8 @@ class GeneratorConfig:
         check_integer("steps_a", self.steps_a, low=0)
         check_integer("classwise", self.classwise, low=0)
         check_integer("seed", self.seed)
+        given = {name: getattr(self, name) for name in MOST if getattr(self, name) is not None}
+        check_amounts(given, self.image_size, self._check_names())
         check_choice("defense_sees", self.defense_sees, (None, "uniform", "adversary"))
         check_choice("surrogate_sees", self.surrogate_sees, (None, "uniform", "adversary"))
         check_choice("aim", self.aim, ("own", "shifted", "away"))
@@ -276,6 +279,22 @@ class GeneratorConfig:
                 "rho_a <= rho_u, beyond it an adversarial trainer can remove any such noise.",
                 stacklevel=3,
             )
+
+    def _check_names(self) -> str:
+        """Whether names are words, and T a list of transformations: a file may hold anything; gives the surrogate."""
+        for name in ("method", "surrogate"):
+            if not isinstance(value := getattr(self, name), str) or len(value) > 100:
+                raise ValueError(f"{name} must be a name, got {in_short(value)}.")
+        if not isinstance(self.eot, list | tuple) or not all(
+            isinstance(each, Transformation) and isinstance(each.name, str) and isinstance(each.arguments, Mapping)
+            for each in self.eot
+        ):
+            raise ValueError(
+                f"eot must be a sequence of Transformation, names with arguments, got {in_short(self.eot)}."
+            )
+        if len(self.eot) > MOST_MEMBERS:
+            raise ValueError(f"eot must have at most {MOST_MEMBERS} transformations, got {len(self.eot):,}.")
+        return self.surrogate
 
     def _check_sizes(self) -> None:
         """Whether a stored byte can hold noise of this radius, and the radius noise of this root mean square."""
@@ -361,7 +380,6 @@ class GeneratorConfig:
             ready["pretrained"] = tuple(
                 PretrainedSurrogate(**{**each, "sides": tuple(each["sides"])}) for each in ready["pretrained"]
             )
-        if ready.get("image_size") is not None:
-            height, width = ready["image_size"]
-            ready["image_size"] = (int(height), int(width))
+        if isinstance(ready.get("image_size"), list):
+            ready["image_size"] = tuple(ready["image_size"])
         return cls(**ready)

@@ -67,8 +67,12 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         data: its content.
         mode: its permissions, before the umask.
     """
-    with writing(path, mode=mode) as temporary:
-        temporary.write_bytes(data)
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # where others may write too, one could stand there by now
+    with (
+        writing(path, mode=mode) as temporary,
+        os.fdopen(os.open(temporary, os.O_WRONLY | no_link), "wb") as file,
+    ):
+        file.write(data)
 
 
 def to_json(value: Any) -> bytes:
@@ -84,7 +88,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}). Remove it to make it anew.") from error
 
 
@@ -109,7 +113,7 @@ def locked(file: Path, *, wait: bool) -> Iterator[bool]:
         Whether it is held. ``False`` where another process holds it and ``wait`` is false, and where the disk has no
         locks (some network disks).
     """
-    lock = FileLock(file)
+    lock = FileLock(file, mode=0o600)
     try:
         lock.acquire(blocking=wait)
     except (Timeout, OSError, NotImplementedError):  # the last: filelock 3 on a disk without flock
@@ -157,12 +161,13 @@ def alone_in(folder: Path, argument: str) -> Iterator[bool]:
 
 
 @contextmanager
-def making_folder(folder: Path, argument: str) -> Iterator[None]:
+def making_folder(folder: Path, argument: str, *, mode: int = 0o777) -> Iterator[None]:
     """Make a folder that can be written into; if the block fails, remove what was made and is still empty.
 
     Args:
         folder: made with its parents where it is missing.
         argument: its name in messages.
+        mode: permissions of what is made, before the umask.
 
     Raises:
         OSError: it cannot be made, or not be written.
@@ -170,7 +175,9 @@ def making_folder(folder: Path, argument: str) -> Iterator[None]:
     made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         with explained(argument, folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            for place in reversed(made):
+                place.mkdir(mode=mode, exist_ok=True)
+            folder.mkdir(exist_ok=True)  # refuses a file of that name
             with tempfile.TemporaryFile(dir=folder):
                 pass
         yield

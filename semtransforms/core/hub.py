@@ -33,6 +33,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+MOST_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 4 << 30}  # of a generator's
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # s, to connect, read, write and get a connection: a network that swallows packets must not cost more than a moment
@@ -72,12 +73,15 @@ def fetch(
         if local_files_only:
             raise LocalEntryNotFoundError("local_files_only is set")
         try:
-            commit = _ask(hf_hub_url(repo_id, CONFIG_FILE, revision=revision), token)
+            commit, size = _ask(hf_hub_url(repo_id, CONFIG_FILE, revision=revision), token)
         except (HTTPError, OfflineModeIsEnabled):
             if cached is None:
                 raise
             return cached
         if commit is not None:
+            if what == "generator":
+                _, weights = _ask(hf_hub_url(repo_id, WEIGHTS_FILE, revision=commit), token)
+                _check_sizes(repo_id, {CONFIG_FILE: size, WEIGHTS_FILE: weights})
             # the weights first: asked for by its name, the config moves the cache's note of where the branch is, and an
             # interruption behind that would hide the older generator that is whole
             hf_hub_download(repo_id, WEIGHTS_FILE, revision=commit, token=token, cache_dir=cache_dir)
@@ -97,11 +101,25 @@ def _find(repo_id: str, revision: str, cache_dir: str | Path | None) -> Path | N
     return folder if isinstance(try_to_load_from_cache(repo_id, WEIGHTS_FILE, cache_dir, folder.name), str) else None
 
 
-def _ask(address: str, token: str | bool | None) -> str | None:
+def _check_sizes(repo_id: str, sizes: Mapping[str, int]) -> None:
+    """See that files are not larger than any generator's, before they fill the disk.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name, size in sizes.items():
+        if size > MOST_BYTES[name]:
+            raise ValueError(
+                f"generator {repo_id!r}: its {name} has {size:,} bytes, more than the {MOST_BYTES[name]:,} that any "
+                "generator has. It is not fetched: look at the repository."
+            )
+
+
+def _ask(address: str, token: str | bool | None) -> tuple[str | None, int]:
     """Whether the Hub is there, asked once: hf_hub_download would ask six times in 23 s.
 
     Returns:
-        The commit that the address is of; ``None`` where the answer does not say.
+        The commit that the address is of, ``None`` where the answer does not say; and the file's bytes, 0 likewise.
 
     Raises:
         HTTPError: it is not, or has trouble. What it says of the repository is left to hf_hub_download.
@@ -111,7 +129,9 @@ def _ask(address: str, token: str | bool | None) -> str | None:
     if answer.status_code in (408, 429) or answer.status_code >= 500:
         answer.raise_for_status()
     commit = answer.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
-    return commit if answer.status_code < 400 and commit and COMMIT.fullmatch(commit) else None
+    size = answer.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE) or answer.headers.get("Content-Length") or ""
+    known = commit if answer.status_code < 400 and commit and COMMIT.fullmatch(commit) else None
+    return known, int(size) if size.isdecimal() else 0
 
 
 def push(

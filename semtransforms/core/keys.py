@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semtransforms.core.checks import whole_seed
+
 _LENGTH, _ANGLE = range(2)  # the draws that a normal number is made of
 
 _MASKS = {bits: (1 << (64 - bits)) - 1 for bits in (27, 30, 31)}
@@ -39,7 +41,7 @@ def image_keys(images: Tensor | Sequence[Tensor], labels: Tensor, seed: int) -> 
     Returns:
         int64 (N,) on the CPU.
     """
-    secret = hashlib.blake2b(str(int(seed)).encode()).digest()
+    secret = hashlib.blake2b(str(whole_seed("seed", seed)).encode()).digest()
     keys = np.empty(len(images), dtype=np.int64)
     for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         digest = hashlib.blake2b(repr((tuple(image.shape), label)).encode(), key=secret, digest_size=8)
@@ -50,12 +52,17 @@ def image_keys(images: Tensor | Sequence[Tensor], labels: Tensor, seed: int) -> 
 
 def index_keys(indices: Tensor, seed: int) -> Tensor:
     """One key per row of a training set: int64 (N,) from row numbers and a seed."""
-    secret = int.from_bytes(hashlib.blake2b(str(int(seed)).encode(), digest_size=8).digest(), "little", signed=True)
+    if indices.is_meta:  # an outline, here and below, has no numbers
+        return indices
+    text = str(whole_seed("seed", seed))
+    secret = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
     return _mix64(indices.to(torch.int64) * -7046029254386353131 + secret)
 
 
 def fold_in(keys: Tensor, draw: int) -> Tensor:
     """Keys of another draw: int64 (N,) and a non-negative number to int64 (N,)."""
+    if keys.is_meta:
+        return keys
     return _mix64(keys + (draw + 1) * -7046029254386353131 % 2**63)
 
 
@@ -69,6 +76,8 @@ def keyed_uniform(keys: Tensor, shape: Sequence[int]) -> Tensor:
     Returns:
         float32 (N, *shape) in [0, 1), on a grid of 2**-24.
     """
+    if keys.is_meta:
+        return torch.empty(len(keys), *shape, device=keys.device)
     count = math.prod(shape)
     low = keys.to(torch.int32)  # keeps the low 32 bits
     high = (keys >> 32).to(torch.int32)

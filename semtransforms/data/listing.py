@@ -69,6 +69,21 @@ def files_below(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
     return images, others
 
 
+def hidden_below(folder: Path) -> list[Path]:
+    """The files in a folder and its sub-folders that are left out since they, or a folder they lie in, are hidden.
+
+    Args:
+        folder: of a source that was opened, so no link in it leads to what holds it.
+    """
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        found += [Path(place, name) for name in names if is_hidden(name)]
+        for name in filter(is_hidden, folders):
+            found += [Path(inner, file) for inner, _, files in os.walk(Path(place, name)) for file in files]
+        folders[:] = [name for name in folders if not is_hidden(name)]
+    return sorted(found)
+
+
 def _visible(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """The folders below one, in their order, and the files in each; without hidden ones."""
     found = []

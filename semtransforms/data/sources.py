@@ -12,13 +12,22 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from semtransforms.core.files import read_json
+from semtransforms.core.limits import MOST
 from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
 from semtransforms.data.listing import IMAGE_SUFFIXES, PARTS, files_below, is_hidden, is_part
 from semtransforms.data.metadata import METADATA, PROTECTION, read_metadata, sorted_names
 from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
-from semtransforms.data.tables import FORMS, find_column, is_protected, is_tabular, load_table
+from semtransforms.data.tables import (
+    FORMS,
+    find_column,
+    homes_of_files,
+    image_of_row,
+    is_protected,
+    is_tabular,
+    load_table,
+)
 
 
 @dataclass(frozen=True)
@@ -261,17 +270,13 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
     classes = tuple(kind.names) if isinstance(kind, ClassLabel) else None
     labels = check_labels(list(table.with_format(None)[label_column]), len(classes) if classes else None)
     # decode=False: the bytes as they are; PIL opens them here, so that orientation and modes are read in one place
-    images = table.select_columns([image_column])
+    images, homes = table.select_columns([image_column]), homes_of_files(path)
     protected = is_protected(images.data.column(image_column))
     if isinstance(features[image_column], ImageFeature):
         images = images.cast_column(image_column, ImageFeature(decode=False))
 
     def read_row(index: int) -> ImageFile:
-        value = images[index][image_column]
-        if value is None:
-            raise ValueError("there is no image in this row")
-        data: bytes | None = value["bytes"] if isinstance(value, dict) else value
-        return Path(value["path"]) if data is None else data
+        return image_of_row(images[index][image_column], homes)
 
     source = _numbered(
         f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, read_row,
@@ -339,6 +344,11 @@ def _numbered(
     other_columns: tuple[str, ...] = (),
 ) -> Source:
     """A source whose images have a number and no file name."""
+    if classes is None and len(labels) and int(labels.max()) >= MOST["num_classes"]:
+        raise ValueError(
+            f"{place(int(labels.argmax()))} has the label {int(labels.max()):,}, and each label up to it is a class: "
+            f"{MOST['num_classes']:,} at most. Number the classes from 0."
+        )
     folders = class_folders(classes, len(classes) if classes else int(labels.max()) + 1 if len(labels) else 0)
     digits = len(str(max(len(labels) - 1, 0)))
     names = [f"{folders[label]}/{index:0{digits}d}" for index, label in enumerate(labels.tolist())]

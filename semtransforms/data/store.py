@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -32,6 +33,7 @@ from tqdm.auto import tqdm
 
 from semtransforms import __version__
 from semtransforms.core.files import explained, locked, read_json, sweep, to_json, write_atomically
+from semtransforms.core.private import keep_private, make_private, refuse_link
 from semtransforms.data.imported import read_noise
 from semtransforms.data.shards import DamagedStoreError, Shard, write_shard
 
@@ -43,6 +45,8 @@ HELD_BYTES = 8 << 20  # read by a process before it hands the mapped pages back 
 FREE_OR_CHOOSE = (
     "Free space there, or pass cache_dir= another folder (default: in XDG_CACHE_HOME); finished shards are kept."
 )
+
+_SHARD = re.compile(r"shard-\d+\.safetensors")
 
 Compute = Callable[[int, int], Iterable[Tensor | Sequence[Tensor]]]
 Part = tuple[str, int, int]  # a shard: its file, first image, end
@@ -94,6 +98,7 @@ class NoiseStore:
                 )
         self._open: list[Shard | None] = [None] * len(shards)
         self._held = 0
+        keep_private(self.folder, "cache_dir")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -192,7 +197,8 @@ class NoiseStore:
         folder = Path(folder)
         shapes = np.asarray(shapes, dtype=np.int64).reshape(-1, 2)
         plan = _plan(shapes)
-        _make_private(folder)
+        make_private(folder, "cache_dir", FREE_OR_CHOOSE)
+        refuse_link(folder / ".lock", "cache_dir")
         with _alone(folder, progress):
             with contextlib.suppress(FileNotFoundError, DamagedStoreError):
                 return cls(folder)  # another process was faster
@@ -332,6 +338,8 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         manifest = read_json(path)
         shards = [{name: kind(shard[name]) for name, kind in kinds.items()} for shard in manifest["shards"]]
+        if strange := [shard["file"] for shard in shards if not _SHARD.fullmatch(shard["file"])]:
+            raise ValueError(f"it names the file {strange[0]!r}")  # which would be renamed where it is no shard
         return dict(manifest["description"]), shards
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedStoreError(
@@ -377,14 +385,6 @@ def check_cache(cache_dir: Path) -> None:
             return  # complete stores are read where nothing can be written, too
         existing = next(path for path in (cache_dir, *cache_dir.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=existing):
-            pass
-
-
-def _make_private(folder: Path) -> None:
-    with explained("cache_dir", folder, FREE_OR_CHOOSE):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        with tempfile.TemporaryFile(dir=folder):
             pass
 
 

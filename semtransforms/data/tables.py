@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
+from semtransforms.core.files import read_json
 from semtransforms.data.metadata import METADATA
 
 FORMS = f"""an image folder with one sub-folder per class (photos/cat/1.jpg) or with labels in {METADATA}, \
@@ -42,6 +46,52 @@ def is_protected(column: Any, *, wholly: bool = False) -> bool:
     return names == {PROTECTED} if wholly else PROTECTED in names
 
 
+def homes_of_files(path: Path) -> tuple[Path, ...]:
+    """The folders in which the files may lie that a table names in the place of images.
+
+    Args:
+        path: the table, or the folder of tables; nothing there for a name on the Hub, whose files are in the cache.
+    """
+    import datasets
+
+    if path.is_dir():
+        return (path.resolve(),)
+    if path.exists() or any(letter in path.name for letter in "*?["):
+        return (path.parent.resolve(),)
+    caches = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    return tuple(Path(cache).resolve() for cache in caches)
+
+
+def image_of_row(value: Any, homes: Sequence[Path]) -> Path | bytes:
+    """What an image of a table is opened from.
+
+    Args:
+        value: of the image column, as it is stored: bytes, or ``{"bytes", "path"}``.
+        homes: of :func:`homes_of_files`. A table from elsewhere could else have any picture of its reader's published.
+
+    Returns:
+        The bytes of a file, or the path of one.
+
+    Raises:
+        ValueError: there is no image, or a file that lies elsewhere.
+    """
+    data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if data is None and name is None:
+        raise ValueError("there is no image in this row")
+    if data is None and isinstance(name, str):
+        place = Path(name) if Path(name).is_absolute() else homes[0] / name
+        if not any(place.resolve().is_relative_to(home) for home in homes):
+            raise ValueError(
+                f"the table has no bytes for it and names the file {name!r}, which lies outside of its folder"
+            )
+        if not place.is_file():
+            raise ValueError(f"the table has no bytes for it and names the file {name!r}, which is not there")
+        return place
+    if not isinstance(data, bytes):
+        raise ValueError(f"it is a {type(data or name).__name__} and no image")
+    return data
+
+
 def _cache_for(files: list[Path]) -> str:
     """A folder of `datasets`' cache for these bytes: it would take a new file of the same size and time for the old."""
     import datasets
@@ -51,6 +101,39 @@ def _cache_for(files: list[Path]) -> str:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return str(Path(datasets.config.HF_DATASETS_CACHE, f"semtransforms-{digest.hexdigest()[:32]}"))
+
+
+# what `datasets` and Arrow raise of a table, or of what it says of itself, that they cannot make sense of
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    NotImplementedError,
+)
+
+
+def _check_saved(spec: str, folder: Path) -> None:
+    """See that the files which a saved table names lie beside the record that names them.
+
+    Raises:
+        ValueError: one lies elsewhere, or a record cannot be read.
+    """
+    for record in (folder / "state.json", *folder.glob("*/state.json")):
+        if not record.is_file():
+            continue
+        try:
+            names = [each["filename"] for each in read_json(record)["_data_files"]]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"SOURCE {spec!r}: {record} is damaged ({error!r}). Save the dataset again.") from error
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name:
+                raise ValueError(
+                    f"SOURCE {spec!r}: {record} names the file {name!r}, which lies outside of its folder."
+                )
 
 
 def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
@@ -70,13 +153,17 @@ def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
     import datasets
 
     if path.is_dir() and _is_saved(path):
-        table = datasets.load_from_disk(str(path))
+        _check_saved(spec, path)
+        try:
+            table = datasets.load_from_disk(str(path))
+        except _UNREADABLE as error:
+            raise ValueError(f"SOURCE {spec!r} is no folder that save_to_disk wrote ({_first_line(error)}).") from error
     elif path.is_dir():
         try:
             # finds the parts by the names of the files, as on the Hub
             cache = _cache_for(sorted(path.rglob("*.parquet")))
             table = datasets.load_dataset(str(path), cache_dir=cache)
-        except (datasets.exceptions.DatasetsError, ValueError) as error:
+        except (datasets.exceptions.DatasetsError, *_UNREADABLE) as error:
             raise ValueError(
                 f"SOURCE {spec!r}: its Parquet files cannot be loaded together ({_first_line(error)}). "
                 "Give one of them, or a 'pattern*.parquet'."
@@ -88,7 +175,7 @@ def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
         try:
             # files that were named are one part
             table = datasets.load_dataset("parquet", data_files=files, cache_dir=_cache_for([Path(f) for f in files]))
-        except datasets.exceptions.DatasetsError as error:
+        except (datasets.exceptions.DatasetsError, *_UNREADABLE) as error:
             raise ValueError(f"SOURCE {spec!r} is not readable as Parquet ({_first_line(error)}).") from error
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", spec):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from semtransforms.core.names import unknown
@@ -43,7 +43,7 @@ class Setup:
     train_sizes: Sequence[int]
     crops: Sequence[str]
     generator: Any
-    protection_seed: int
+    protection_seed: int = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.pretrained_network is not None and self.pretrained is None:

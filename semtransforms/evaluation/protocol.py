@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from semtransforms.core.checks import whole_seed
 from semtransforms.core.hardware import describe_machine, pick_device
 from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.data.photographs import Photographs, load_photographs
@@ -124,6 +125,7 @@ def evaluate(
     """
     if generator is not None and protected is not None:
         raise ValueError("generator and protected were both given: pass the one that made the copy to be judged")
+    protection_seed = whole_seed("protection_seed", protection_seed)
     seeds, name = _seeds(seeds), name or type(dataset).__name__
     if image_size is not None and (isinstance(image_size, int) or len(image_size) != 2):
         raise ValueError(f"image_size must be (height, width), got {image_size!r}")

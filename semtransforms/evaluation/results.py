@@ -11,12 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from semtransforms.core.files import explained, read_json, to_json, write_atomically
+from semtransforms.core.private import refuse_link
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.copies import Copy, pictures_of
 from semtransforms.evaluation.countermeasures import Countermeasure
 from semtransforms.evaluation.metrics import describe_noise
 from semtransforms.evaluation.records import Record
 from semtransforms.evaluation.report import EvaluationReport
+from semtransforms.evaluation.report.report import PICTURES
 from semtransforms.evaluation.runs import Run
 
 
@@ -28,8 +30,10 @@ def check_folder(folder: Path, facts: dict[str, Any]) -> None:
         facts: of the data, as all its records have them.
 
     Raises:
-        ValueError: it holds something else, or a report on other data.
+        ValueError: it holds something else, a report on other data, or a link where a folder of the report should be.
     """
+    for part in ("runs", PICTURES):
+        refuse_link(folder / part, "out")
     path = folder / "evaluation.json"
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -172,7 +176,8 @@ class Results:
             self._pictures |= pictures_of(copy, clean, countermeasures)
         if self.folder is not None:
             with explained("out", self.folder):
-                (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it shows originals and noise
+                (self.folder / "runs").mkdir(exist_ok=True)
                 write_atomically(self.folder / "evaluation.json", to_json(self.facts | {"described": self._described}))
 
     def checkpoint(self, run: Run) -> Path | None:

@@ -106,7 +106,9 @@ def check_card(card: Any) -> dict[str, Any]:
         json.dumps(dict(card), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"card must hold JSON values only ({error})") from None
-    for row in card.get("measured", ()):
+    if not isinstance(rows := card.get("measured", ()), list | tuple):
+        raise ValueError(f'card: "measured" must be a list of rows, got {type(rows).__name__}')
+    for row in rows:
         figures = [row.get(copy, []) for copy in ("clean", "protected")] if isinstance(row, Mapping) else [None]
         if (
             not isinstance(row, Mapping)

@@ -131,7 +131,7 @@ class _Run:
     def make_folder(self) -> None:
         """Make the checkpoint's folder, where there is to be one."""
         if self.checkpoint is not None:
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            self.checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _paint(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:

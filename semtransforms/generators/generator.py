@@ -292,8 +292,8 @@ class NoiseGenerator:
         """Write ``config.json``, ``model.safetensors`` and the model card ``README.md``.
 
         Args:
-            save_directory: made if missing; files of the same names are replaced, each of them whole, and only when all
-                can be written.
+            save_directory: made if missing, for its owner alone to read, as the files are: whoever has the generator
+                undoes its noise. Files of the same names are replaced, each whole, and only when all can be written.
             repo_id: where it is pushed; default: the folder's name.
             push_to_hub: publish it too.
             options: those of :meth:`push_to_hub`.
@@ -305,10 +305,10 @@ class NoiseGenerator:
             ValueError: the surrogate has weights of another type than float32, which loading would change.
         """
         folder, files = Path(save_directory).expanduser(), self._files()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as stack:  # its end gives all of them their names
             for name, content in files.items():
-                stack.enter_context(writing(folder / name)).write_bytes(content)
+                stack.enter_context(writing(folder / name, mode=0o600)).write_bytes(content)
         if push_to_hub:
             self.push_to_hub(repo_id or folder.name, **options)
         return folder

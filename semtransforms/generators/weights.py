@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from semtransforms.core.checks import in_short
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import to_json
-from semtransforms.core.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from semtransforms.core.hub import CARD_FILE, CONFIG_FILE, MOST_BYTES, WEIGHTS_FILE
 from semtransforms.generators.card import write_card
 from semtransforms.noise.engine import build_surrogate
 
@@ -73,11 +76,7 @@ def from_files(folder: Path) -> tuple[nn.Module, GeneratorConfig, dict[str, Any]
     Raises:
         ValueError: the files are damaged or truncated, or do not fit each other.
     """
-    try:
-        record = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        config = GeneratorConfig.from_dict(record["config"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error}). Fetch the generator again.") from error
+    record, config = _read_config(folder / CONFIG_FILE)
     if config.num_classes is None or config.image_size is None:
         raise ValueError(f"{folder / CONFIG_FILE} lacks num_classes or image_size. Fetch the generator again.")
     try:
@@ -87,6 +86,7 @@ def from_files(folder: Path) -> tuple[nn.Module, GeneratorConfig, dict[str, Any]
             f"{folder / WEIGHTS_FILE} is truncated or no safetensors file ({error}). {_remedy(folder)}"
         ) from error
     weights = {key: value.float() if value.dtype == torch.float16 else value for key, value in stored.items()}
+    _check_outline(config, weights, folder / WEIGHTS_FILE)
     surrogate = build_surrogate(config, weights)
     check_weights(surrogate, weights, folder / WEIGHTS_FILE)
     # files of version 0.1.0 have no checksum
@@ -97,6 +97,46 @@ def from_files(folder: Path) -> tuple[nn.Module, GeneratorConfig, dict[str, Any]
         )
     surrogate.load_state_dict(weights, strict=True)
     return surrogate, config, record
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], GeneratorConfig]:
+    """Everything in ``config.json``, and the config in it."""
+    if path.stat().st_size > MOST_BYTES[CONFIG_FILE]:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes: it is no generator's. Fetch the generator again.")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        config = GeneratorConfig.from_dict(record["config"])
+        names, card = record.get("classes"), record.get("card")
+        if not isinstance(names, list | None) or not isinstance(card, dict | None):
+            raise TypeError(f"classes or card is a {type(card if isinstance(names, list | None) else names).__name__}")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({in_short(str(error))}). Fetch the generator again.") from error
+    return record, config
+
+
+def _check_outline(config: GeneratorConfig, weights: Mapping[str, Tensor], source: Path) -> None:
+    """See that a config is of these weights before any memory is taken for what it names.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if config.pretrained and not weights:  # they would be fetched, or read from a file that the config names
+        raise ValueError(f"{source} holds no tensors, and its config names some. Fetch the generator again.")
+    # timm and torchvision cannot draw all of their networks in outline: those count when they are built
+    inner, own = replace(config, pretrained=()), {k: v for k, v in weights.items() if not k.startswith("guides.")}
+    try:
+        with torch.device("meta"), _Undrawn():
+            outline = build_surrogate(inner, own)
+    except RuntimeError as error:  # more than 2**63 bytes
+        raise ValueError(f"{source}: its config names a network that no memory holds ({error}).") from error
+    check_weights(outline, own, source)
+
+
+class _Undrawn(TorchFunctionMode):
+    """An outline has no numbers to draw; torch would bring its compiler for it, 150 MB. So would arithmetic."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def check_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:

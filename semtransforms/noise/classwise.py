@@ -61,7 +61,7 @@ class Classwise(nn.Module):
         self.network = network
         self.guides = nn.ModuleList() if guides is None else guides
         keys = fold_in(index_keys(torch.arange(num_classes * count), seed), _START)
-        start = (2 * keyed_uniform(keys, (3, *size)) - 1) * rho_u
+        start = keyed_uniform(keys, (3, *size)).mul_(2).sub_(1).mul_(rho_u)
         self.count = count
         self.register_buffer("noises", start)
         self.register_buffer("momentum", torch.zeros_like(start), persistent=False)

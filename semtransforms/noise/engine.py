@@ -225,8 +225,9 @@ class ClasswiseEngine(NetworkEngine):
         assert config.image_size is not None
         guides = None
         if config.pretrained:
-            from semtransforms.noise.guided import build_guides
+            from semtransforms.noise.guided import build_guides, check_names
 
+            check_names(config.pretrained)  # a config may come from anywhere
             guides = build_guides(config.pretrained, config.num_classes, with_weights=not stored)
         return Classwise(
             super().build(config, stored),

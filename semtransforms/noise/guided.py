@@ -123,6 +123,16 @@ def check_pretrained(surrogates: Sequence[PretrainedSurrogate]) -> None:
         TypeError, ValueError, OSError, ModuleNotFoundError: unknown network, weights that are not there or not of it...
     """
     check_surrogates(surrogates)
+    check_names(surrogates)
+    build_guides(surrogates, 2, with_weights=True)
+
+
+def check_names(surrogates: Sequence[PretrainedSurrogate]) -> None:
+    """See that there are networks of these names, without making any.
+
+    Raises:
+        ValueError, ModuleNotFoundError: there are not.
+    """
     for each in surrogates:
         if not is_of_library(each.network):
             smallest_side(each.network)  # has the nearest names where it is unknown
@@ -130,7 +140,6 @@ def check_pretrained(surrogates: Sequence[PretrainedSurrogate]) -> None:
                 f"pretrained surrogate {each.network!r} is a network of this package, which has no pretrained weights. "
                 "Name one of timm or torchvision, such as 'timm/efficientnet_lite0'."
             )
-    build_guides(surrogates, 2, with_weights=True)
 
 
 def named(config: GeneratorConfig, surrogates: Sequence[PretrainedSurrogate]) -> GeneratorConfig:

@@ -20,9 +20,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from semtransforms.core.checks import whole_seed
 from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
 from semtransforms.core.files import alone_in, explained, making_folder, read_json, sweep, to_json, write_atomically
 from semtransforms.core.models import MODELS
+from semtransforms.core.private import making_private, refuse_link, tighten
 from semtransforms.data.images import UNDECODABLE, to_rgb
 from semtransforms.data.loading import Labelled
 from semtransforms.data.opening import MOST_PIXELS
@@ -106,7 +108,7 @@ def protect_photographs(
         ValueError: before any long work: too few photographs, classes or minutes; a generator of other classes.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
-    _check_options(format, quality, workers, max_megapixels, visibility)
+    _check_options(format, quality, workers, max_megapixels, visibility, seed)
     columns = {name: value for name, value in (columns or {}).items() if value is not None}
     images = replace(open_source(os.fspath(source), **columns), most_pixels=round(max_megapixels * 1e6))
     target, hidden = (Path(each).expanduser() for each in (out, default_cache_dir() if private is None else private))
@@ -127,7 +129,9 @@ def protect_photographs(
     return Protection(found, outcome, checked, maker.generator)
 
 
-def _check_options(format: str, quality: int | None, workers: int, max_megapixels: float, visibility: float) -> None:
+def _check_options(
+    format: str, quality: int | None, workers: int, max_megapixels: float, visibility: float, seed: int | None
+) -> None:
     """Find out now what protecting would refuse behind the fit."""
     if format not in CHECKED_FORMATS:
         raise ValueError(
@@ -137,6 +141,8 @@ def _check_options(format: str, quality: int | None, workers: int, max_megapixel
     pick_quality(format, quality)
     check_limits(workers, max_megapixels)
     NoiseScale(NOISE_SIZE, 0, visibility)
+    if seed is not None:
+        whole_seed("seed", seed)
 
 
 @contextmanager
@@ -146,15 +152,26 @@ def _private_folder(generators: Path, source: str, columns: Columns) -> Iterator
     place = place.resolve() if place.exists() else Path(source)
     # cut: a name of 255 bytes, the most that disks take, would leave no room for the rest
     folder = generators / f"{place.name[:NAME_LENGTH]}-{_digest([str(place), columns])}"
-    with making_folder(folder, "--cache-dir"), alone_in(folder, "the private folder"):
-        for each in (generators, folder):
-            each.chmod(0o700)
+    refuse_link(folder, "--cache-dir")
+    with (
+        making_private(generators, "--cache-dir"),
+        making_private(folder, "--cache-dir"),
+        alone_in(folder, "the private folder"),
+    ):
         sweep(folder)
-        yield folder
+        try:
+            yield folder
+        finally:
+            tighten(folder, "--cache-dir")  # a report's files are written as they are anywhere
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def seed_of_fit(seed: int) -> int:
+    """The seed of the fit where that of the noise is given, which the generator's own config must not tell."""
+    return int.from_bytes(hashlib.sha256(f"fit {seed}".encode()).digest()[:8], "big") >> 1
 
 
 def _side(config: GeneratorConfig) -> int:
@@ -240,10 +257,10 @@ class _Maker:
         )
         with explained("--cache-dir", self.folder):
             unfinished = self.folder / "generator.unfinished"
+            if unfinished.is_symlink():  # not ours
+                unfinished.unlink()
             shutil.rmtree(unfinished, ignore_errors=True)
             generator.save_pretrained(unfinished)
-            for file in unfinished.iterdir():
-                file.chmod(0o600)
             os.replace(unfinished, self.generator)
             self._checkpoint.unlink(missing_ok=True)
         return NoiseGenerator.from_pretrained(self.generator, device=self.device)
@@ -276,7 +293,7 @@ class _Maker:
                 self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")
                 return plan
         plan = make_plan(
-            found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed,
+            found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed_of_fit(seed),
             pretrained=self.pretrained, device=self.device,
         )  # fmt: skip
         with explained("--cache-dir", self.folder):

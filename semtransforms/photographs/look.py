@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from semtransforms.data.images import UNDECODABLE
-from semtransforms.data.listing import IMAGE_SUFFIXES
+from semtransforms.data.listing import IMAGE_SUFFIXES, hidden_below
 from semtransforms.data.sources import Source, reason
 from semtransforms.protect.making import stamp
 
@@ -157,16 +157,17 @@ def _beside(source: Source) -> list[str]:
     places = {Path(place) for place, _ in source.samples}
     if source.folder is None or not next(iter(places)).is_file():
         return []  # a table: its folder's other files are its own
-    others = [
-        path for path in sorted(source.folder.rglob("*"))
-        if path not in places and path.is_file() and "/." not in f"/{path.relative_to(source.folder).as_posix()}"
-    ]  # fmt: skip
+    hidden = hidden_below(source.folder)
+    known = places.union(hidden)
+    others = [path for path in sorted(source.folder.rglob("*")) if path not in known and path.is_file()]
     stray = [str(path) for path in others if path.suffix.lower() in IMAGE_SUFFIXES]
     strange = Counter(path.suffix.lower() or path.name for path in others if path.suffix.lower() not in IMAGE_SUFFIXES)
     lines = [f"images that are in no class, {len(stray)} in all ({_few(stray)})."] if stray else []
     if strange:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in strange.most_common(NAMED))
         lines.append(f"files of no known image format ({kinds}).")
+    if hidden:
+        lines.append(f"hidden files, {len(hidden)} in all ({_few([str(path) for path in hidden])}).")
     return lines
 
 

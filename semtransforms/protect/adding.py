@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from semtransforms.data.images import as_pixels, rgb_array, without_colour_key
+from semtransforms.data.raw import read_sample, sample_label, sample_pixels
 from semtransforms.data.survey import check_same
 from semtransforms.views.resize import NoiseScale
 
@@ -21,6 +22,38 @@ class MadeNoise(NamedTuple):
 
     levels: NDArray[np.int8]
     image: int | None
+
+
+# What tells an image that was protected here, as long as it is in memory: PIL mostly hands it on to what is made of an
+# image, and no file format stores it; a tensor has it until anything is done to it.
+_MARK = "semtransforms_protected"
+TWICE = "twice the noise would leave the radius"
+
+
+def marked(image: Any) -> Any:
+    """An image, which knows from now on that it is protected; arrays have no place for it."""
+    if isinstance(image, Image.Image):
+        image.info[_MARK] = True
+    elif isinstance(image, torch.Tensor):
+        setattr(image, _MARK, True)
+    return image
+
+
+def is_marked(image: Any) -> bool:
+    """Whether an image is known to be protected; ``False`` where nothing is known."""
+    return bool(getattr(image, _MARK, False) or (isinstance(image, Image.Image) and image.info.get(_MARK)))
+
+
+def read_clean(dataset: Any, index: int) -> tuple[torch.Tensor, int]:
+    """As :func:`~semtransforms.data.raw.read_pixels`, for an image that is to be protected.
+
+    Raises:
+        ValueError: it is known to be protected.
+    """
+    image, label = read_sample(dataset, index)
+    if is_marked(image):
+        raise ValueError(f"dataset: the image at index {index} is protected already: {TWICE}. Protect the clean one.")
+    return sample_pixels(image, index), sample_label(label, index)
 
 
 def saturated(pixels: NDArray[np.uint8], noise: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -45,10 +78,10 @@ def with_noise(image: Any, made: MadeNoise, scale: NoiseScale, index: int) -> An
     """
     if isinstance(image, Image.Image):
         pixels, alpha = rgb_array(without_colour_key(image))
-        return as_pil(saturated(pixels, full_noise(made, pixels, scale, index)), alpha)
+        return marked(as_pil(saturated(pixels, full_noise(made, pixels, scale, index)), alpha))
     planes = as_pixels(image).numpy()
     noise = full_noise(made, planes.transpose(1, 2, 0), scale, index)
-    return _like(image, saturated(planes, noise.transpose(2, 0, 1)))
+    return marked(_like(image, saturated(planes, noise.transpose(2, 0, 1))))
 
 
 def full_noise(made: MadeNoise, pixels: NDArray[np.uint8], scale: NoiseScale, index: int) -> NDArray[np.int8]:

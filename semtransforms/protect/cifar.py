@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from semtransforms.data.raw import keeps_target_transform, unwrap_subsets
-from semtransforms.protect.adding import MadeNoise, as_pil, full_noise, saturated
+from semtransforms.protect.adding import MadeNoise, as_pil, full_noise, marked, saturated
 from semtransforms.views.resize import NoiseScale
 
 
@@ -25,9 +25,9 @@ class Cifar(NamedTuple):
         """A sample with its noise, where it has some."""
         row = self.rows[index]
         pixels = np.ascontiguousarray(self.images[row])
-        if made is not None:
-            pixels = saturated(pixels, full_noise(made, pixels, scale, index))
-        return as_pil(pixels, None), self.labels[row]
+        if made is None:
+            return as_pil(pixels, None), self.labels[row]
+        return marked(as_pil(saturated(pixels, full_noise(made, pixels, scale, index)), None)), self.labels[row]
 
 
 def as_cifar(dataset: Any) -> Cifar | None:

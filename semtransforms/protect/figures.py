@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from semtransforms.core.files import write_atomically
 from semtransforms.core.grid import add_noise
 from semtransforms.data.images import to_pil
 
@@ -50,6 +53,21 @@ def side_by_side(images: Sequence[Tensor], noise: Sequence[Tensor], captions: Se
             picture.paste(panel, (left + (PANEL - panel.width) // 2, top + (height - panel.height) // 2))
         top += height + GAP
     return picture
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all; a link of that name is replaced, not followed.
+
+    Args:
+        picture: of :func:`side_by_side`.
+        path: of the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
 
 
 def noise_picture(noise: Tensor) -> Tensor:

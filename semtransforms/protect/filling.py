@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class Filling:
     """
 
     folder: Path
-    description: dict[str, Any]
+    description: dict[str, Any] = field(repr=False)  # it has the seed, and what is shown ends up in logs
     dataset: Any
     rows: NDArray[np.int64]
     read: Read
@@ -53,7 +53,7 @@ class Filling:
     checksums: NDArray[np.uint64] | None
     labels: Tensor
     generator: NoiseGenerator
-    seed: int
+    seed: int = field(repr=False)
     noise_size: NoiseSize
     visibility: float
     batch_size: int | None

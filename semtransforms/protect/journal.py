@@ -12,6 +12,7 @@ from functools import reduce
 from pathlib import Path
 
 from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically
+from semtransforms.core.private import refuse_link
 from semtransforms.protect.formats import Difference
 
 _NOTHING = Difference()
@@ -32,6 +33,8 @@ class Journal:
         self._finished: dict[str, tuple[str, str, Difference]] = {}
         self._folders: set[str] = set()  # those that we made
         for name, stamp, sha256, *apart in _lines(self._path):
+            if _link_in(files, name) is not None:  # not as we left it
+                continue
             if name.endswith("/") and (files / name).is_dir():
                 self._folders.add(name)
             elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
@@ -72,11 +75,10 @@ class Journal:
             )
         # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
         folder = private / f"{key}-{(earlier or [-1])[-1] + fresh}"
+        refuse_link(folder, "--cache-dir")
         if fresh:
             with explained("--cache-dir", folder):
-                folder.mkdir(exist_ok=True)
-                private.chmod(0o700)
-                folder.chmod(0o700)
+                folder.mkdir(mode=0o700, exist_ok=True)
                 # 63 bits: what every integer on the way can hold, and too many to try
                 secret = {"seed": secrets.randbits(63) if seed is None else seed, "protection": identity}
                 write_atomically(folder / "secret.json", to_json(secret), mode=0o600)
@@ -108,7 +110,13 @@ class Journal:
         return reduce(Difference.and_of, (apart for _, _, apart in self._finished.values()), _NOTHING)
 
     def make_folder(self, name: str) -> None:
-        """Make a folder, and remember that it is ours."""
+        """Make a folder, and remember that it is ours.
+
+        Raises:
+            ValueError: a link stands there, which would lead copies to somewhere else.
+        """
+        if link := _link_in(self._files, name):
+            refuse_link(link, "OUT")
         if not (self._files / name).is_dir():
             if "/" in name:
                 self.make_folder(name.rpartition("/")[0])
@@ -153,6 +161,12 @@ class Journal:
     def _append(self, line: str) -> None:
         with explained("--cache-dir", self.folder), self._path.open("a", encoding="utf-8") as file:
             file.write(line)
+
+
+def _link_in(files: Path, name: str) -> Path | None:
+    """The first link on the way from ``files`` to what lies at a name below it; ``files`` itself may be one."""
+    places = [files / name, *(files / name).parents]
+    return next((place for place in places[: places.index(files)] if place.is_symlink()), None)
 
 
 def _line(name: str, stamp: str = "", sha256: str = "", difference: Difference = _NOTHING) -> str:

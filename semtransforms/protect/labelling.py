@@ -34,6 +34,8 @@ def write_labels(source: Source, published: Sequence[int], suffix: str, files: P
 
 
 def _is_ours(files: Path) -> bool:
+    if (files / PROTECTION).is_symlink():
+        return False
     with suppress(FileNotFoundError):
         return bool(read_json(files / PROTECTION).get("labels") == METADATA)
     return False

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -79,7 +79,7 @@ class Maker(Dataset[Any]):
     generator: NoiseGenerator
     format: str = "png"
     quality: int | None = None
-    seed: int = 0
+    seed: int = field(default=0, repr=False)  # what is shown ends up in logs
     noise_size: NoiseSize = None
     visibility: float = 1.0
     device: str | None = None

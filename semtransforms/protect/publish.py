@@ -21,9 +21,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from semtransforms import __version__
-from semtransforms.core.checks import check_integer, check_number
+from semtransforms.core.checks import check_integer, check_number, whole_seed
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
+from semtransforms.core.private import making_private, refuse_link
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.metadata import METADATA, PROTECTION, record_above
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
@@ -119,6 +120,7 @@ def protect_source(
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
     """
     check_limits(workers, max_megapixels)
+    seed = None if seed is None else whole_seed("seed", seed)
     labels = check_classes(source, generator)
     check_places(source, out, private)
     if format == "parquet" and out.suffix != ".parquet":
@@ -140,7 +142,9 @@ def _protect(
     form = maker.format if maker.quality is None else f"{maker.format} {maker.quality}"
     scale = generator.scale(maker.noise_size, maker.visibility).identity
     identity = [source.identity, str(out.resolve()), generator.fingerprint, form, *scale]
-    with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_folder(private, "--cache-dir"):
+    if kind.packed:
+        refuse_link(files, "OUT")
+    with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_private(private, "--cache-dir"):
         if kind.packed and os.path.exists(out) and (maker.format == "parquet" or any(out.iterdir())):
             raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
         with Journal.begin(private, identity, files, seed, alone=alone) as journal:

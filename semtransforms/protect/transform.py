@@ -16,9 +16,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from semtransforms import __version__
+from semtransforms.core.checks import whole_seed
 from semtransforms.core.hub import CONFIG_FILE
 from semtransforms.data.images import RGBImage, as_pixels, to_pil, to_rgb, without_colour_key
 from semtransforms.generators.generator import NoiseGenerator, NoiseSize
+from semtransforms.protect.adding import TWICE, is_marked, marked
 from semtransforms.protect.batch import check_label_map, protect_batch
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     ``labels``, ``target``, ``targets``, ``fine_label``), in a tuple or list the types do. A sample in which that is
     missing or ambiguous is refused.
 
+    Put it into a pipeline once. An image that it gave out is refused where that can be known: a PIL image tells, also
+    behind most other transforms, a tensor as long as nothing is done to it. Twice the noise would leave the radius.
+
     Samples carry no class names, so nothing here can compare them with the generator's: see to it that label k means
     the same class in both, or pass ``label_map``. :class:`ProtectedDataset` and :meth:`map_fn` compare them.
 
@@ -55,7 +60,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     Raises:
         TypeError: ``generator`` is a name; when called: an image is not uint8, a label is not a whole number.
         ValueError: ``label_map`` leads outside the generator's labels; when called: a label is missing or out of
-            range, the sample has no image or no label, or not one label per image.
+            range, the sample has no image or no label, or not one label per image, or an image is protected already.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         self.noise_size = noise_size
         self.visibility = visibility
         self.generator = generator
-        self.seed = seed
+        self.seed = whole_seed("seed", seed)
         self.device = device
         self.label_map = None if label_map is None else dict(label_map)
         self._home: torch.device | None = None  # after unpickling: where the generator was
@@ -125,6 +130,11 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         images = _find_images(leaves)
         labels = _find_labels(leaves)
 
+        if twice := [i for i in images if is_marked(leaves[i].value)]:
+            raise ValueError(
+                f"the image at {_places(leaves, twice)} is protected already: {TWICE}. Apply SEMProtect once, to clean "
+                "images."
+            )
         clean = {i: _unpack(leaves[i]) for i in images}
         values = [value for i in labels for value in _label_values(leaves[i])]
         count = sum(map(len, clean.values()))
@@ -137,7 +147,8 @@ class SEMProtect(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
         protected = iter(self._protect([image.pixels for group in clean.values() for image in group], values))
         outputs = [leaf.value for leaf in leaves]
         for i, group in clean.items():
-            outputs[i] = _repack(leaves[i].value, [RGBImage(next(protected), image.alpha) for image in group])
+            repacked = _repack(leaves[i].value, [RGBImage(next(protected), image.alpha) for image in group])
+            outputs[i] = marked(repacked) if group else repacked
         return tree_unflatten(outputs, spec)
 
     def _protect(

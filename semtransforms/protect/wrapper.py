@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from semtransforms.core.checks import check_integer
+from semtransforms.core.checks import check_integer, whole_seed
 from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.data.raw import (
     current,
     datasets_inside,
     label_names,
-    read_pixels,
     read_sample,
     replaced,
     sample_pixels,
@@ -34,7 +33,16 @@ from semtransforms.data.raw import (
 from semtransforms.data.shards import DamagedStoreError
 from semtransforms.data.store import NoiseStore, check_cache, cut, default_cache_dir, store_key
 from semtransforms.data.survey import Read, survey
-from semtransforms.protect.adding import MadeNoise, as_rgb, check_shape, full_noise, with_noise
+from semtransforms.protect.adding import (
+    TWICE,
+    MadeNoise,
+    as_rgb,
+    check_shape,
+    full_noise,
+    is_marked,
+    read_clean,
+    with_noise,
+)
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.cifar import as_cifar
 from semtransforms.protect.filling import Filling
@@ -58,8 +66,10 @@ class ProtectedDataset(Dataset[Any]):
     dataset given is never changed. A PIL image stays a PIL image (RGB, or RGBA where it has alpha), a tensor a tensor.
 
     The noise is computed once and kept in a private ``NoiseStore``: whoever has it, or the seed and the generator,
-    subtracts it. Its folder is named by a hash of everything the noise depends on: for image folders the bytes of the
-    files, for everything else the pixels.
+    subtracts it. Images that were protected before are refused where that can be known: in a wrapper, in a published
+    folder or table, and where they are in memory as they were given out (PIL images, and tensors that nothing was done
+    to). Arrays, and files without their ``protection.json``, cannot tell. The store's folder is named by a hash of
+    everything the noise depends on: for image folders the bytes of the files, for everything else the pixels.
 
     Args:
         dataset: map-style: torchvision's datasets, ``Subset``, ``TensorDataset`` of uint8, or any that gives
@@ -116,6 +126,7 @@ class ProtectedDataset(Dataset[Any]):
         label_map: Mapping[int, int] | None = None,
     ) -> None:
         _check_dataset(dataset)
+        seed = whole_seed("seed", seed)
         rows = choose(len(dataset), fraction, indices, seed)
         if batch_size is not None:
             check_integer("batch_size", batch_size, low=1, advice="Leave it out for one that suits the device.")
@@ -133,7 +144,7 @@ class ProtectedDataset(Dataset[Any]):
             self._adopt(generator, label_map, noise_size, visibility)
             return
         how = {
-            "seed": int(seed),
+            "seed": seed,
             "noise_size": noise_size,
             "visibility": visibility,
             "batch_size": batch_size,
@@ -300,7 +311,7 @@ class ProtectedDataset(Dataset[Any]):
 
     def _reader(self) -> Read:
         """What reads an image whose noise is to be made."""
-        return partial(read_pixels, self._raw)
+        return partial(read_clean, self._raw)
 
     def _adopt(
         self, store: NoiseStore, label_map: Mapping[int, int] | None, noise_size: NoiseSize, visibility: float
@@ -364,10 +375,9 @@ def _check_dataset(dataset: Any) -> None:
             "Protect the samples of a stream with SEMProtect instead."
         )
     for part in datasets_inside(dataset):
-        if isinstance(part, ProtectedDataset) or is_protected_copy(part):
-            raise TypeError(
-                "dataset is protected already: twice the noise would leave the radius. Protect the clean dataset."
-            )
+        tensors = getattr(part, "tensors", ())  # of a TensorDataset
+        if isinstance(part, ProtectedDataset) or is_protected_copy(part) or any(map(is_marked, tensors)):
+            raise TypeError(f"dataset is protected already: {TWICE}. Protect the clean dataset.")
 
 
 def _by_name(generator: str | os.PathLike[str] | NoiseGenerator, device: str | torch.device | None) -> NoiseGenerator:

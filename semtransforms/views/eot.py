@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from semtransforms.core.checks import in_short
 from semtransforms.core.config import Transformation
 from semtransforms.core.keys import fold_in
+from semtransforms.core.limits import check_arguments
 from semtransforms.core.names import unknown
 from semtransforms.views.catalogue import CHANGES
 from semtransforms.views.members import BitDepth, Crop, Fixed, Flip, Jpeg, Kornia, OneOf
@@ -56,10 +58,14 @@ def build_eot(transformations: Sequence[Transformation]) -> EOT:
         ValueError: an unknown name (with the nearest ones), arguments that the transformation does not take, or one
             that gives no gradient.
     """
-    return EOT([_member(each.name, dict(each.arguments)) for each in transformations])
+    return EOT([_member(each.name, each.arguments) for each in transformations])
 
 
-def _member(name: str, arguments: dict[str, Any]) -> nn.Module:
+def _member(name: str, given: Mapping[str, Any]) -> nn.Module:
+    if not isinstance(name, str) or not isinstance(given, Mapping):
+        raise ValueError(f"a transformation has a name and a mapping of arguments, got {name!r} and {in_short(given)}")
+    check_arguments(name, given)  # before anything is made of them
+    arguments = dict(given)
     if name in WITHOUT_GRADIENT:
         raise ValueError(
             f"transformation {name!r} gives no gradient, so noise cannot be computed through it. "
@@ -80,13 +86,18 @@ def _member(name: str, arguments: dict[str, Any]) -> nn.Module:
 
 def _one_of(members: Sequence[Mapping[str, Any]], probabilities: Sequence[float]) -> OneOf:
     for each in members:
-        if "name" not in each or each.keys() - {"name", "arguments"}:
-            raise ValueError(f"a member of 'one-of' has a name and arguments, got {dict(each)}")
-    return OneOf([_member(each["name"], dict(each.get("arguments", {}))) for each in members], probabilities)
+        if not isinstance(each, Mapping) or "name" not in each or each.keys() - {"name", "arguments"}:
+            raise ValueError(f"a member of 'one-of' has a name and arguments, got {in_short(each)}")
+    return OneOf([_member(each["name"], each.get("arguments", {})) for each in members], probabilities)
 
 
 def _from_kornia(augmentation: Callable[..., Any], arguments: dict[str, Any]) -> Kornia:
-    built = augmentation(**arguments)
+    try:
+        built = augmentation(**arguments)
+    except Exception as error:  # its own checks raise what they like
+        raise ValueError(
+            f"transformation {augmentation.__name__!r} does not take {in_short(arguments)}: {in_short(str(error))}"
+        ) from error
     if not hasattr(built, "forward_parameters") or not hasattr(built, "p"):
         raise ValueError(f"kornia.augmentation.{augmentation.__name__} is not an augmentation of single images")
     return Kornia(built)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semtransforms.core.checks import check_integer
 from semtransforms.core.keys import fold_in, keyed_uniform
 from semtransforms.views.catalogue import truncate
 from semtransforms.views.jpeg import jpeg
@@ -32,8 +33,7 @@ class Crop(nn.Module):
 
     def __init__(self, padding: int) -> None:
         super().__init__()
-        if padding < 0:
-            raise ValueError(f"padding must be >= 0 pixels, got {padding}")
+        check_integer("padding", padding, low=0)
         self.padding = padding
 
     def draw(self, keys: Tensor, shape: Sequence[int]) -> Parameters:

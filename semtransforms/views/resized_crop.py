@@ -32,8 +32,8 @@ class ResizedCrop(nn.Module):
         super().__init__()
         if not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
             raise ValueError(f"scale must be two shares of the area that rise within 0..1, got {scale!r}")
-        if not (len(ratio) == 2 and 0 < ratio[0] <= ratio[1]):
-            raise ValueError(f"ratio must be two positive numbers that rise, got {ratio!r}")
+        if not (len(ratio) == 2 and 0.01 <= ratio[0] <= ratio[1] <= 100):  # far beyond, single precision ends
+            raise ValueError(f"ratio must be two numbers that rise within 0.01..100, got {ratio!r}")
         if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 1:
             raise ValueError(f"resolution must be a whole number of pixels >= 1, got {resolution!r}")
         self.scale, self.ratio, self.resolution = tuple(scale), tuple(ratio), resolution

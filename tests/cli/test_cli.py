@@ -1,6 +1,7 @@
 """The command line: what a user types, reads, and gets back."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 from semtransforms.cli import app
 from semtransforms.core.config import GeneratorConfig, parse_radius
 from semtransforms.core.models import build_model
+from semtransforms.data.sources import open_source
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise.methods import METHODS, with_effort
 from semtransforms.photographs import look
@@ -542,6 +544,7 @@ def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(names, "_BUNDLED", (tmp_path / "bundled",))
     monkeypatch.setattr(names, "TABLE", {"far": names.OnHub("org/far", "0" * 40), "em-2": names.StandIn("em-shapes"),
                                        "lost": names.StandIn("not-there")})  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "300")
     heading, *rows = run("list").stdout.splitlines()
     assert heading.split()[:3] == ["name", "method", "data"]
     kib = f"{(folder / 'model.safetensors').stat().st_size / 1024:.0f}"
@@ -553,6 +556,41 @@ def test_list_shows_what_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ["em-shapes", *facts, "bundled", *measured, *missing],
         ["far", *"????????", f"org/far@{'0' * 40}", "not", "measured", "all"],
     ]
+
+
+@pytest.mark.parametrize("columns", [None, "100", "60"])
+def test_list_fits_the_terminal_and_loses_nothing(columns: str | None, monkeypatch: pytest.MonkeyPatch):
+    """A table of 200 columns is broken where the terminal ends, and nobody reads which figure is whose."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    heading, *wide = run("list").stdout.splitlines()
+    if columns is None:
+        monkeypatch.delenv("COLUMNS")
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    narrow = run("list").stdout
+    assert len(heading) > 150
+    assert max(map(len, narrow.splitlines())) <= int(columns or 100)
+    words = " ".join(narrow.replace(";", " ").split())
+    facts = [fact for line in wide for fact in re.split(" {2,}", line)]
+    assert [fact for fact in facts if " ".join(fact.replace(";", " ").split()) not in words] == []
+    assert all(name in words for name in re.split(" {2,}", heading)[1:])
+    assert [line for line in narrow.splitlines() if not line.startswith(" ")] == [line.split()[0] for line in wide]
+
+
+def test_hidden_files_are_counted(photos: Path, generator: Path, tmp_path: Path):
+    """Pictures that are not published and not named: an owner counts what is there, and finds fewer."""
+    (photos / "cat" / ".picasaoriginals").mkdir()
+    for place in ("cat/.picasaoriginals/1.png", "cat/.hidden.png"):
+        (photos / place).write_bytes((photos / "cat" / "1.png").read_bytes())
+    (photos / "dog" / "@eaDir").mkdir()
+    (photos / "dog" / "@eaDir" / "thumb.jpg").write_bytes(b"x")
+    result = run("protect", photos, tmp_path / "out", "--generator", generator, "--cache-dir", tmp_path / "p")
+    assert result.exit_code == 0, result.output
+    assert "4 images protected" in result.stdout
+    assert f"3 hidden files were not read, {photos / 'cat' / '.hidden.png'} first" in result.stdout
+    lines = look.look(open_source(str(photos)), 8).describe()
+    assert any(line.startswith("Left out: hidden files, 3 in all") and "thumb.jpg" in line for line in lines)
+    assert not any("no class" in line for line in lines)
 
 
 def test_show_draws_the_noise_that_protect_adds(photos: Path, generator: Path, tmp_path: Path):

@@ -255,7 +255,7 @@ def test_transformations_without_a_gradient_are_refused(name):
         ("denoise", {}, "gives no gradient"),
         ("one-of", {"members": [{"name": "mean"}], "probabilities": [0.5, 0.5]}, "one for each member, got 2 for 1"),
         ("one-of", {"members": [{"name": "mean"}], "probabilities": [1.5]}, "sum to at most 1"),
-        ("one-of", {"members": [{"name": "mean"}], "probabilities": [float("nan")]}, "sum to at most 1"),
+        ("one-of", {"members": [{"name": "mean"}], "probabilities": [float("nan")]}, "probabilities must be finite"),
         ("one-of", {"members": [{"name": "flip", "args": {}}], "probabilities": [1.0]}, "has a name and arguments"),
         ("one-of", {"members": [{"nam": "flip"}], "probabilities": [1.0]}, "has a name and arguments"),
         ("one-of", {"members": [{"name": "meen"}], "probabilities": [1.0]}, "did you mean 'mean'"),

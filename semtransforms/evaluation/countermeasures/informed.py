@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
@@ -58,7 +58,7 @@ class InformedTrainer(Countermeasure):
     """
 
     generator: PublishedGenerator
-    seed: int
+    seed: int = field(repr=False)  # an owner who tries this trainer gives their own
     steps: int | None = None
     name: str = "informed"
     noise_size: int | Literal["full"] | None = None
