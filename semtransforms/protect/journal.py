@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically
 from semtransforms.protect.formats import Difference
 
+FINISHED = "finished.jsonl"
 _NOTHING = Difference()
 
 
@@ -26,16 +27,16 @@ class Journal:
     def __init__(self, folder: Path, files: Path) -> None:
         self.folder = folder
         self._files = files
-        self.seed: int = read_json(folder / "secret.json")["seed"]
-        self._path = folder / "finished.jsonl"
+        self.seed = _read_seed(folder / "secret.json")
+        self._path = folder / FINISHED
         # file: (stamp of the clean image, SHA-256 of the protected, how far they are apart)
         self._finished: dict[str, tuple[str, str, Difference]] = {}
         self._folders: set[str] = set()  # those that we made
-        for name, stamp, sha256, *apart in _lines(self._path):
+        for name, stamp, sha256, apart in _lines(self._path):
             if name.endswith("/") and (files / name).is_dir():
                 self._folders.add(name)
             elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
-                self._finished[name] = (stamp, sha256, Difference(*map(int, apart)))
+                self._finished[name] = (stamp, sha256, apart)
         # written anew: a line that a kill cut short must not swallow the next one
         lines = [_line(name) for name in self._folders]
         lines += [_line(name, *entry) for name, entry in self._finished.items()]
@@ -71,15 +72,17 @@ class Journal:
                 "folder."
             )
         # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
-        folder = private / f"{key}-{(earlier or [-1])[-1] + fresh}"
-        if fresh:
+        unused = fresh and bool(earlier) and not any(_lines(private / f"{key}-{earlier[-1]}" / FINISHED))  # a kill's
+        folder = private / f"{key}-{(earlier or [-1])[-1] + (fresh and not unused)}"
+        if fresh and not (unused and seed is None):
             with explained("--cache-dir", folder):
                 folder.mkdir(exist_ok=True)
                 private.chmod(0o700)
                 folder.chmod(0o700)
                 # 63 bits: what every integer on the way can hold, and too many to try
                 secret = {"seed": secrets.randbits(63) if seed is None else seed, "protection": identity}
-                write_atomically(folder / "secret.json", to_json(secret), mode=0o600)
+                # without locks two may be here at once: one seed for both, that of the file which stays
+                write_atomically(folder / "secret.json", to_json(secret), mode=0o600, first=not unused)
         with explained("--cache-dir", folder):
             journal = cls(folder, files)
         if alone:
@@ -90,7 +93,8 @@ class Journal:
         try:
             yield journal
         except BaseException:
-            if fresh and not any((files / name).is_file() for name in journal._finished):
+            # another one may be at work with it where there are no locks
+            if fresh and alone and not any((files / name).is_file() for name in journal._finished):
                 journal.keep_only(())
                 shutil.rmtree(folder)
             raise
@@ -115,7 +119,7 @@ class Journal:
             self._folders.add(f"{name}/")
             self._append(_line(f"{name}/"))
             with explained("OUT", self._files):
-                (self._files / name).mkdir()
+                (self._files / name).mkdir(exist_ok=True)
 
     def finish(self, name: str, stamp: str, data: bytes, difference: Difference, *, mode: int) -> None:
         """Write a file, and remember it: first, so that after a kill no file of ours is taken for another's."""
@@ -159,9 +163,29 @@ def _line(name: str, stamp: str = "", sha256: str = "", difference: Difference =
     return json.dumps([name, stamp, sha256, *difference]) + "\n"
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def _lines(path: Path) -> Iterator[tuple[str, str, str, Difference]]:
+    """What was finished; a line that a kill has cut, or that is damaged, is left out, and its file made anew."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):  # the last line of a killed process may be cut
-            yield json.loads(line)
+    for line in path.read_bytes().splitlines(keepends=True):
+        with suppress(ValueError, TypeError, RecursionError):
+            name, stamp, sha256, *apart = json.loads(line)
+            place = PurePosixPath(name)
+            if line.endswith(b"\n") and "\0" not in name and not place.is_absolute() and ".." not in place.parts:
+                yield name, str(stamp), str(sha256), Difference(*map(int, apart))
+
+
+def _read_seed(path: Path) -> int:
+    """The seed of a protection.
+
+    Raises:
+        ValueError: the file is damaged; without its seed the protection cannot go on.
+    """
+    found = read_json(path)
+    seed = found.get("seed") if isinstance(found, dict) else None
+    if type(seed) is not int:
+        raise ValueError(
+            f"{path} is damaged: it holds no seed. Put back what was there, or protect into another OUT, with a seed "
+            "of its own."
+        )
+    return seed

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -24,6 +25,7 @@ from semtransforms import __version__
 from semtransforms.core.checks import check_integer, check_number
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
+from semtransforms.core.hardware import describe_arithmetic
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.metadata import METADATA, PROTECTION, record_above
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
@@ -346,6 +348,7 @@ def _manifest(source: Source, maker: Maker, images: int, difference: Difference)
         },
         "rho_u": f"{levels(generator.config.rho_u)}/255",
         "visibility": maker.visibility,
+        "made_with": describe_arithmetic(generator.config.precision, torch.device(maker.device or generator.device)),
         "bound_holds": exact,
         "format": maker.format,
         "quality": maker.quality,
