@@ -62,8 +62,7 @@ class Journal:
         Raises:
             ValueError: ``files`` holds something else, or was begun with another seed.
         """
-        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        earlier = sorted(int(p.parent.name.partition("-")[2]) for p in private.glob(f"{key}-*/secret.json"))
+        key, earlier = _earlier(private, identity)
         fresh = not any(files.iterdir())
         if not fresh and not earlier:
             raise ValueError(
@@ -98,6 +97,11 @@ class Journal:
                 journal.keep_only(())
                 shutil.rmtree(folder)
             raise
+
+    @staticmethod
+    def was_begun(private: Path, identity: list[str]) -> bool:
+        """Whether there is a journal of this protection; arguments as for :meth:`begin`."""
+        return bool(_earlier(private, identity)[1])
 
     def stamp(self, name: str) -> str | None:
         """The stamp a file was finished with; ``None`` where it is not there, or not whole."""
@@ -157,6 +161,12 @@ class Journal:
     def _append(self, line: str) -> None:
         with explained("--cache-dir", self.folder), self._path.open("a", encoding="utf-8") as file:
             file.write(line)
+
+
+def _earlier(private: Path, identity: list[str]) -> tuple[str, list[int]]:
+    """What the journals of a protection are called by, and the numbers of those that are there."""
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return key, sorted(int(p.parent.name.partition("-")[2]) for p in private.glob(f"{key}-*/secret.json"))
 
 
 def _line(name: str, stamp: str = "", sha256: str = "", difference: Difference = _NOTHING) -> str:

@@ -159,6 +159,32 @@ def test_killed_run_goes_on(photos: Path, tmp_path: Path, done: bool, format: st
         assert tree(out) == tree(again)
 
 
+KILLED_BEHIND = """
+from pathlib import Path
+import test_publish
+from killing import kill_at_rename
+kill_at_rename(1, "out.parquet", done=True)
+test_publish.run(Path({photos!r}), Path({out!r}), format="parquet")
+"""
+
+
+@pytest.mark.processes
+def test_a_kill_behind_a_finished_table_leaves_no_second_copy(photos: Path, tmp_path: Path):
+    """The single files stayed beside the table for ever; but a folder of that name that is not ours is kept."""
+    out, files = tmp_path / "out.parquet", tmp_path / "out.parquet.unfinished"
+    run_killed(KILLED_BEHIND.format(photos=str(photos), out=str(out)), __file__)
+    assert files.is_dir()
+    table = out.read_bytes()
+    with pytest.raises(ValueError, match=r"out\.parquet' exists already"):
+        run(photos, out, format="parquet")
+    assert not files.exists()
+    assert out.read_bytes() == table
+    (files / "mine").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"out\.parquet' exists already"):
+        run(photos, out, format="parquet", private=tmp_path / "another")
+    assert (files / "mine").is_dir()
+
+
 def test_what_a_kill_left_is_swept_where_it_is_ours(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Half a photograph would be published; but a file of the user, or of a process that still writes, is not ours."""
     from semtransforms.protect import publish

@@ -353,6 +353,10 @@ class Hub:
         """What was committed to :data:`REPOSITORY` so far, each time all its files."""
         return self._ask("tell")
 
+    def begun(self) -> bool:
+        """Whether anything has come."""
+        return bool(self._ask("begun"))
+
     def forget(self) -> None:
         """Begin anew, without repositories."""
         self._ask("forget")
@@ -391,7 +395,10 @@ def _serve(pipe: Any) -> None:
     with HubServer() as server:
         pipe.send(server.endpoint)
         while True:
-            if pipe.recv() == "forget":
+            asked = pipe.recv()
+            if asked == "forget":
                 server.repositories.clear()
+                server.storage.clear()
             found = server.repositories.get(REPOSITORY)
-            pipe.send([] if found is None else list(found.commits.values())[1:])  # the first one is empty
+            commits = [] if found is None else list(found.commits.values())[1:]  # the first one is empty
+            pipe.send(bool(server.repositories or server.storage) if asked == "begun" else commits)

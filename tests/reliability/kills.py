@@ -180,7 +180,7 @@ class Place:
 
     def written(self, where: Path) -> bool:
         found = any(path.is_file() for path in where.rglob("*"))
-        return found or (self.server is not None and bool(self.server.commits()))
+        return found or (self.server is not None and self.server.begun())
 
     def told(self, ended: Ended, when: str) -> list[str]:
         """What is wrong with an end that was not by the kill: it must be the right one, or say that all is there."""
