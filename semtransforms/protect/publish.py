@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -150,6 +150,7 @@ def _protect(
             maker = replace(maker, seed=journal.seed)
             finished = _finish(source, labels, maker, journal, files, outcome, workers)
             outcome.difference = journal.difference()
+            _check_all_there(out, files, (source.names[i] + kind.suffix for i in finished))
             manifest = _manifest(source, maker, len(finished), outcome.difference)
             with explained("OUT", out):
                 if kind.packed:
@@ -188,6 +189,19 @@ def _finish(
     finished = sorted(found + written)
     outcome.removed = journal.keep_only(source.names[i] + kind.suffix for i in finished)
     return finished
+
+
+def _check_all_there(out: Path, files: Path, names: Iterable[str]) -> None:
+    """See that nobody has removed finished files meanwhile.
+
+    Raises:
+        OSError: someone has.
+    """
+    if gone := next((name for name in names if not (files / name).is_file()), None):
+        raise OSError(
+            f"OUT {str(out)!r}: {gone!r} was written and is gone, so someone removed it meanwhile. The same command "
+            "makes again what is missing."
+        )
 
 
 def _write(made: Made | Failed, source: Source, kind: Format, journal: Journal, outcome: Outcome) -> list[int]:

@@ -4,9 +4,9 @@
     python -m tests.reliability.disk --what protect --faults full read-only
 
 ``full``: a disk (a tmpfs where one can be mounted, else the limit on a file's size) with room for k pages, for every k
-(of large jobs for some) until the job fits. ``read-only``: folders that may not be written. ``deleted``: the folder
-that a job fills, or all of its folders, removed at a random point. ``four at once``, and ``four, no locks``: on a disk
-that has none. ``clock``: killed, and all files get a time long ago or in the future. Linux only.
+(of large jobs for some) until the job fits. ``read-only``: folders that may not be written. ``deleted``: all folders,
+the one that a job fills, or a folder in it, removed at a random point. ``four at once``, and ``four, no locks``: on a
+disk that has none. ``clock``: killed, and all files get a time long ago or in the future. Linux only.
 """
 
 from __future__ import annotations
@@ -225,13 +225,18 @@ def delete(bench: Bench, times: int) -> Tried:
         running = bench.start(where)
         share = (number % times + rng.random()) / times
         hit = running.goes_on_after(share * bench.seconds)
+        folder = where / str(bench.job.folder)
+        inside = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        what, gone = [("everything", list(where.iterdir())), (folder.name, [folder]), ("a part", inside[:1])][
+            number % 3
+        ]
         if hit:
-            for each in [where / str(bench.job.folder)] if number % 2 else list(where.iterdir()):
+            for each in gone:
                 shutil.rmtree(each, ignore_errors=True)
         ended = running.wait()
         if not hit:
             continue
-        when = f"{bench.job.folder if number % 2 else 'everything'} deleted at {share:.0%}"
+        when = f"{what} deleted at {share:.0%}"
         tried.count(ended, when)
         if ended.status == 0 and not bench.job.in_memory:
             bench.compare(where, tried, when)
