@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-from examples.reproduce.markdown import spread, table
+from examples.reproduce.markdown import NOTHING, spread, table
 from examples.reproduce.other_data import MODULO, PREDICTED
 from examples.reproduce.records import RESULTS, Figures, guessing, of_bundled, of_miniature, of_other_data, worst_cases
-from examples.reproduce.render import NOTHING
 from examples.reproduce.words import WORDS
 from semtransforms.core.files import read_json
 

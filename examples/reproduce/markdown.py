@@ -16,6 +16,7 @@ from semtransforms.core.names import unknown
 
 BEGIN, END = re.compile(r"<!-- table: (\S+) -->"), "<!-- end of table -->"
 MISSING = "–"
+NOTHING = "not measured"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -29,6 +30,18 @@ def spread(figures: Sequence[float], digits: int = 1) -> str:
         return MISSING
     mean = f"{fmean(figures):.{digits}f}"
     return mean if len(figures) == 1 else f"{mean} ± {stdev(figures):.{digits}f} (n={len(figures)})"
+
+
+def share(protected: Sequence[float], clean: Sequence[float], guessing: float) -> str:
+    """How much of what clean images teach beyond guessing, in words."""
+    if not protected or not clean:
+        return MISSING
+    return f"{100 * (fmean(protected) - guessing) / (fmean(clean) - guessing):.0f} %"
+
+
+def cell(figures: Sequence[float] | None) -> str:
+    """Figures as :func:`spread`; a dash where the row has no such cell, words where there is none yet."""
+    return MISSING if figures is None else spread(figures) if figures else NOTHING
 
 
 def fill(text: str, place: str, tables: Mapping[str, Callable[[], str]]) -> str:

@@ -4,7 +4,10 @@
     python -m examples.reproduce.photographs tiny-imagenet-10 --data DATA --parts sizes
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --each 20
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --rho-u 3 --fit-seed 2
+    python -m examples.reproduce.photographs clothing10 --data DATA --sizes 64 --network resnet18
+    python -m examples.reproduce.photographs clothing10 --data DATA --rho-a 2 --countermeasures none greyscale
     python -m examples.reproduce.photographs clothing10 --data DATA --pretrained-surrogate torchvision/resnet18=FILE
+    python -m examples.reproduce.photographs tiny-imagenet-10 --data DATA --generator runs/clothing10
 
 ``DATA`` holds ``clothing10/`` or ``tiny-imagenet-100/``, of whose classes the first ten are taken. A generator is
 fitted (``sem-classwise``, noise made at 64 px) on the training photographs, or on the first ``--each`` of each class,
@@ -31,6 +34,7 @@ from semtransforms.core.config import PretrainedSurrogate
 from semtransforms.core.files import read_json, to_json, write_atomically
 from semtransforms.core.hardware import describe_machine
 from semtransforms.data.sources import open_source
+from semtransforms.evaluation.records import NONE
 from semtransforms.noise.methods import SEM_CLASSWISE, with_effort
 from semtransforms.photographs.plan import EFFORTS, config_for
 from semtransforms.protect.publish import protect_source
@@ -43,7 +47,7 @@ FILES = {
     "tiny-imagenet-10": ("tiny-imagenet-100", "train-*", "validation"),
 }
 # convnet of width 32, 500 updates of 64
-TRAINER = VictimConfig(network="convnet", width=32, train_steps=500, batch_size=64)
+TRAINER = VictimConfig(network="convnet", width=32, train_steps=500, batch_size=64, steps_a=5)
 QUALITIES = (90, 75)
 ALONE = (0, 4, 8)  # classes that are protected alone, one at a time
 
@@ -75,7 +79,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, default=SEM_CLASSWISE.train_steps, help="of the fit (M)")
     parser.add_argument("--rho-u", type=int, default=8, help="radius in 255ths (default: %(default)s)")
     parser.add_argument("--fit-seed", type=int, default=SEED, help="of the fit (default: %(default)s)")
+    parser.add_argument("--generator", type=Path, help="a folder: protect with it, and fit nothing")
     parser.add_argument("--pretrained-surrogate", type=PretrainedSurrogate.parse, nargs="+", default=[])
+    parser.add_argument("--network", default=TRAINER.network, help="of the trainers (default: %(default)s)")
+    parser.add_argument("--rho-a", type=int, default=0, help="of adversarial training, in 255ths (default: none)")
+    parser.add_argument("--countermeasures", nargs="+", default=[NONE], help="of the trainers (default: none)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainers")
     parser.add_argument("--work", type=Path, default=Path("runs/photographs"))
     parser.add_argument("--results", type=Path, default=ROOT / "examples" / "reproduce" / "results")
@@ -86,6 +94,7 @@ def main(words: Sequence[str] | None = None) -> None:
     name += f"-rho{arguments.rho_u}" if arguments.rho_u != 8 else ""
     name += f"-fit{arguments.fit_seed}" if arguments.fit_seed != SEED else ""
     name += "".join(f"-{each.network.rpartition('/')[2]}" for each in arguments.pretrained_surrogate)
+    name += f"-by-{arguments.generator.name}" if arguments.generator else ""
     work = arguments.work / f"{name}-{arguments.updates}"
     generator, seconds = fit(train, arguments, work)
     rows = []
@@ -122,6 +131,8 @@ def read(name: str, data: Path, each: int | None) -> tuple[Part, Part]:
 
 def fit(train: Part, arguments: Any, work: Path) -> tuple[NoiseGenerator, float]:
     """The generator, and the seconds of its fit; read where an earlier run left them."""
+    if arguments.generator:
+        return NoiseGenerator.from_pretrained(arguments.generator), 0.0
     folder = work / "generator"
     if not folder.exists():
         started = time.perf_counter()
@@ -138,7 +149,10 @@ def fit(train: Part, arguments: Any, work: Path) -> tuple[NoiseGenerator, float]
 
 def sizes(train: Part, test: Part, generator: NoiseGenerator, arguments: Any, work: Path) -> Iterator[dict[str, Any]]:
     """Clean and protected at each size with each crop, the noise added as it is (PNG)."""
-    common = {"test": test, "victims": _victims(arguments), "seeds": arguments.seeds, "protection_seed": SEED}
+    common = {
+        "test": test, "victims": _victims(arguments), "countermeasures": arguments.countermeasures,
+        "seeds": arguments.seeds, "protection_seed": SEED,
+    }  # fmt: skip
     # one report for all fits on these photographs, so that clean trainings are made once
     out = arguments.work / f"sizes-{arguments.name}-{len(train)}"
     made = None if arguments.copies == ["clean"] else generator
@@ -211,8 +225,12 @@ def _as_files(part: Part, folder: Path) -> Any:
 
 
 def _victims(arguments: Any) -> dict[str, VictimConfig]:
+    network, rho_a = arguments.network, arguments.rho_a
+    trainer = TRAINER if network == TRAINER.network else replace(TRAINER, network=network, width=None)
+    trainer = replace(trainer, rho_a=rho_a / 255)
+    told = "".join([f"{network} " * (network != TRAINER.network), f"adversarial-{rho_a} " * (rho_a > 0)])
     return {
-        f"{crop} {side}": replace(TRAINER, train_size=side, crop=crop)
+        f"{told}{crop} {side}": replace(trainer, train_size=side, crop=crop)
         for side in arguments.sizes
         for crop in arguments.crops
     }
@@ -220,7 +238,9 @@ def _victims(arguments: Any) -> dict[str, VictimConfig]:
 
 def _row(record: Any, copy: str) -> dict[str, Any]:
     return {
-        "copy": copy, "trained_at": record.train_size, "crop": record.crop, "seed": record.seed,
+        "copy": copy, "network": record.network, "rho_a": round(255 * record.rho_a),
+        "countermeasure": record.countermeasure, "trained_at": record.train_size, "crop": record.crop,
+        "seed": record.seed, "steps": record.train_steps,
         "accuracy": record.test_accuracy, "peak": record.peak_test_accuracy,
     }  # fmt: skip
 
@@ -237,7 +257,8 @@ def _keep(file: Path, record: dict[str, Any]) -> None:
 
 
 def _which(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["copy"], row["trained_at"], row["crop"], row["seed"]
+    trainer = row.get("network", TRAINER.network), row.get("rho_a", 0), row.get("countermeasure", NONE)
+    return row["copy"], *trainer, row["trained_at"], row["crop"], row["seed"]
 
 
 if __name__ == "__main__":

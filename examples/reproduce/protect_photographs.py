@@ -64,17 +64,18 @@ PARQUET = {
 
 def read_data(name: str, root: Path, rows: int, download: bool) -> tuple[Labelled, Labelled]:
     """The first ``rows`` training samples and the test images, in memory."""
-    if name == "cifar10":
+    in_batches = name == "cifar10" and not (root / name).is_dir()  # as torchvision unpacks it
+    if in_batches:
         train, test = (torchvision.datasets.CIFAR10(root, part, download=download) for part in (True, False))
     else:
         train, test = (
             datasets.load_dataset(
                 "parquet", data_files=sorted(map(str, (root / name).glob(pattern))), split="train", cache_dir=None
             )
-            for pattern in PARQUET[name]
+            for pattern in PARQUET.get(name, PARQUET["cifar10-jpeg"])
         )
     tests = load_labelled(test)
-    names = train.classes if name == "cifar10" else train.features["label"].names
+    names = train.classes if in_batches else train.features["label"].names
     data = load_labelled(Subset(train, range(min(rows, len(train)))), len(names))
     return replace(data, classes=tuple(names)), tests
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from statistics import correlation, median
 from typing import Any
 
-from examples.reproduce.markdown import spread, table
+from examples.reproduce.markdown import NOTHING, spread, table
 from examples.reproduce.rows import NOTES, ROWS, TITLES, Row
 from examples.reproduce.scales import Scale
 from examples.reproduce.search_plus import passes
 from examples.reproduce.work import differing, read_result
 
-NOTHING = "not measured"
 PASSES_ROWS = tuple(row for row in ROWS if row.table == "passes")
 HEAD = ("row", "published", "its trainer", "ours", "our trainer", "seconds")
 

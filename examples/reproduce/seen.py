@@ -2,6 +2,7 @@
 
     python -m examples.reproduce.seen sem-plus-cifar10-small --data DATA --train
     python -m examples.reproduce.seen sem-plus-cifar10-small --data DATA --picture examples/seen.png
+    python -m examples.reproduce.seen GENERATOR --data DATA --picture examples/seen-classwise.png
 
 The photographs of ``clothing10`` (10 kinds of clothing, CC0) are protected by label ``k`` of the generator, in the ways
 of ``WAYS``. Of some of them, at their own size, it is measured how much is seen: with FLIP (NVIDIA), with ColorVideoVDP
@@ -26,6 +27,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from examples.reproduce.protect_photographs import TRAINER
@@ -48,8 +50,10 @@ WAYS = (
     *(("visibility", to) for to in (1.0, 0.5, 0.25, 0.0)),
     *(("rho_u", to) for to in (0.75, 0.5, 0.375)),
 )
-# row of a photograph, and where the crop begins: a wall, a smooth area as large as a face, a print of leaves
+# where crops of photographs begin: a wall, a smooth area as large as a face, a print of leaves (rows of clothing10)
 PICTURED = {671: (400, 20), 1606: (180, 140), 539: (150, 330)}
+# sky, and trees (china.jpg, which comes with scikit-learn)
+CHINA = ((30, 380), (296, 400))
 CROP, GAP = 128, 4  # pixels
 
 Metric = Callable[[Tensor, Tensor], float]
@@ -142,14 +146,19 @@ def learn(
 
 def picture(rows: datasets.Dataset, generator: NoiseGenerator, file: Path) -> None:
     """Crops at 100 %: clean, all of rho_u, and what the mask leaves of it."""
-    batch = protect(rows.select(list(PICTURED)), generator)
+    china = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)
+    corners = [*CHINA, *PICTURED.values()]
+    part = rows.select(list(PICTURED))[:]
+    # china.jpg has none of the generator's classes: any label will do
+    photographs = [*(china for _ in CHINA), *(to_rgb(image).pixels for image in part["image"])]
+    batch = protect_batch(photographs, [*(0 for _ in CHINA), *part["label"]], generator, seed=0)
     columns = [batch.clean, published(batch, ("visibility", 1.0)), published(batch, ("visibility", 0.0))]
     step = CROP + GAP
-    sheet = torch.full((3, step * len(PICTURED) - GAP, step * len(columns) - GAP), 255, dtype=torch.uint8)
+    sheet = torch.full((3, step * len(corners) - GAP, step * len(columns) - GAP), 255, dtype=torch.uint8)
     for column, shown in enumerate(columns):
-        for row, (image, (top, left)) in enumerate(zip(shown, PICTURED.values(), strict=True)):
-            part = image[:, top : top + CROP, left : left + CROP]
-            sheet[:, row * step : row * step + CROP, column * step : column * step + CROP] = part
+        for row, (image, (top, left)) in enumerate(zip(shown, corners, strict=True)):
+            crop = image[:, top : top + CROP, left : left + CROP]
+            sheet[:, row * step : row * step + CROP, column * step : column * step + CROP] = crop
     to_pil(sheet).save(file, optimize=True)
 
 

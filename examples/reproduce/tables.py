@@ -13,17 +13,17 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from tempfile import TemporaryDirectory
 
-from examples.reproduce import search_plus, worst_case
+from examples.reproduce import photograph_tables, search_plus, worst_case
 from examples.reproduce.headline import headline
-from examples.reproduce.markdown import MISSING, fill, spread, table
+from examples.reproduce.markdown import MISSING, cell, fill, share, spread, table
 from examples.reproduce.other_data import MODULO, PREDICTED
 from examples.reproduce.protect_photographs import VICTIMS
 from examples.reproduce.records import RESULTS, of_bundled, of_other_data, of_row, worst_cases
 from examples.reproduce.records import guessing as guessing_at
-from examples.reproduce.render import NOTHING, curve, render
+from examples.reproduce.render import curve, render
 from examples.reproduce.rows import COUNTERMEASURES, SHARES, VICTIM
 from examples.reproduce.scales import SCALES
 from examples.reproduce.words import in_words
@@ -33,18 +33,8 @@ from semtransforms.evaluation.sets import SETS, TRAINERS
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("*.md", "examples/*.md", "examples/reproduce/*.md", "tests/**/*.md")
+DOING_NOTHING = ("standard", "none")
 COMPARED = ("clean", "em", "rem", "sem")
-PHOTOGRAPHS = {
-    "clothing10": "`clothing10`, all 1,817",
-    "clothing10-fit2": "the same, another fit",
-    "clothing10-tf_efficientnet_lite0": "the same, driven against EfficientNet-Lite0",
-    "clothing10-rho4": "the same, ρ_u = 4/255",
-    "clothing10-rho3": "the same, ρ_u = 3/255",
-    "clothing10-60-each": "60 a class",
-    "clothing10-20-each": "20 a class",
-    "tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000",
-}
-CROPS = {"random-resized": "random resized", "resize": "resize"}
 OTHERS = {
     "tap": "TAP",
     "sc-linf": "SC, within 8/255",
@@ -71,24 +61,17 @@ def methods(root: Path) -> str:
         steps = f"{VICTIMS[victim].train_steps:,} updates"
         trainer = f"adversarial, PGD-{VICTIMS[victim].steps_a} at {rho}/255" if rho else "standard"
         found = [of_row(root, f"table2-cifar10-{method}-rho{rho}") or () for method in COMPARED]
-        lines.append([f"{trainer}, {steps}", *map(_cell, found), share(found[-1], found[0], 10)])
+        lines.append([f"{trainer}, {steps}", *map(cell, found), share(found[-1], found[0], 10)])
     return table(("the trainer", "clean", "EM", "REM", "SEM", "SEM's share"), lines)
-
-
-def share(protected: Sequence[float], clean: Sequence[float], guessing: float) -> str:
-    """How much of what clean images teach beyond guessing, in words."""
-    if not protected or not clean:
-        return MISSING
-    return f"{100 * (fmean(protected) - guessing) / (fmean(clean) - guessing):.0f} %"
 
 
 def other_methods(root: Path) -> str:
     """The other methods under each radius, one seed; with NTGA's trainer who does not augment."""
     places = {name: [f"table2-cifar10-{name}-rho{rho}" for rho in (0, 2, 4)] for name in OTHERS}
     places |= {name: [f"others-{name}-rho{rho}" for rho in (0, 2, 4)] for name in ("ar-linf", "ar-l2")}
-    lines = [[OTHERS[name], *(_cell(of_row(root, row)) for row in rows)] for name, rows in places.items()]
+    lines = [[OTHERS[name], *(cell(of_row(root, row)) for row in rows)] for name, rows in places.items()]
     for name, words in (("ntga", "NTGA"), ("clean", "clean images")):
-        alone = _cell(of_row(root, f"others-{name}-without-augmentation"))
+        alone = cell(of_row(root, f"others-{name}-without-augmentation"))
         lines.append([f"{words}, a trainer who does not augment", alone, MISSING, MISSING])
     return table(("noise", "standard", "adversarial at 2/255", "at 4/255"), lines)
 
@@ -96,7 +79,7 @@ def other_methods(root: Path) -> str:
 def countermeasures(root: Path) -> str:
     """What a standard trainer may do against the noise; nobody holds a generator of the clean copy."""
     lines = [
-        [in_words(name), *(_cell(of_row(root, f"countermeasures-{method}-{name}")) for method in COMPARED)]
+        [in_words(name), *(cell(of_row(root, f"countermeasures-{method}-{name}")) for method in COMPARED)]
         for name in COUNTERMEASURES
     ]
     return table(("before or during training", "clean", "EM", "REM", "SEM"), lines)
@@ -176,105 +159,6 @@ def noise_size(root: Path) -> str:
     return table(("trains at", "copy", "accuracy", "seconds of noise"), lines)
 
 
-def photographs(root: Path) -> str:
-    """What trainers of several sizes and crops learn from photographs with class-wise noise, and from JPEG files."""
-    lines = []
-    for name, words in PHOTOGRAPHS.items():
-        file = root / RESULTS / f"photographs-{name}.json"
-        record = read_json(file) if file.exists() else {"rows": []}
-        found: dict[tuple[int, str], dict[str, list[float]]] = {}
-        for row in record["rows"]:
-            of = found.setdefault((row["trained_at"], row["crop"]), {})
-            for copy, figure in ((row["copy"], row["accuracy"]), (f"{row['copy']} at best", row["peak"])):
-                of.setdefault(copy, []).append(100 * figure)
-        for (side, crop), of in sorted(found.items()):
-            guess, copies = 100 * record["guess"], ("protected", "protected at best", "jpeg-90", "jpeg-75")
-            cells = (_learned(of.get(copy), of.get("clean"), guess) for copy in copies)
-            lines.append([words, f"{side} px", CROPS[crop], _cell(of.get("clean")), *cells])
-    return table(("photographs", "trained at", "crop", "clean", "protected", "at best", "JPEG 90", "JPEG 75"), lines)
-
-
-def one_label(root: Path) -> str:
-    """How many clean photographs of a class are named rightly where it alone is protected, and where nothing is."""
-    record = read_json(root / RESULTS / "photographs-clothing10.json")
-    found: dict[tuple[str, int], dict[str, list[float]]] = {}
-    for row in record["rows"]:
-        copy, _, label = row["copy"].partition("-")
-        if label in record["classes"]:
-            of = found.setdefault((label, row["trained_at"]), {})
-            of.setdefault(copy, []).append(100 * row["accuracy"])
-    lines = [
-        [f"`{label}`", f"{side} px", _cell(of.get("clean")), _cell(of.get("alone"))]
-        for (label, side), of in sorted(found.items())
-    ]
-    return table(("the class", "trained at", "all clean", "protected alone"), lines)
-
-
-def _learned(figures: Sequence[float] | None, clean: Sequence[float] | None, guess: float) -> str:
-    """An accuracy, and the share of what clean images teach, which is never less than nothing."""
-    if not figures or not clean:
-        return MISSING
-    below = fmean(figures) <= guess
-    return f"{spread(figures)} ({'0 %' if below else share(figures, clean, guess)})"
-
-
-def starting(root: Path) -> str:
-    """What trainers learn from photographs who start from pretrained weights, clean and protected."""
-    lines = []
-    for name, words in PHOTOGRAPHS.items():
-        file = root / RESULTS / f"pretrained-{name}.json"
-        if not file.exists():
-            continue
-        record = read_json(file)
-        found: dict[tuple[str, ...], dict[str, list[float]]] = {}
-        seconds: dict[tuple[str, ...], list[float]] = {}
-        for row in record["rows"]:
-            effort = "" if row["transfer"] == "probe" else f", {row['steps']} updates"
-            trainer = words, f"{row['transfer']}{effort}", f"`{row['network']}`", f"{row['trained_at']} px"
-            copy = row["copy"].partition("#")[0]
-            for column, figure in ((copy, row["accuracy"]), (f"{copy} at best", row["peak"])):
-                found.setdefault(trainer, {}).setdefault(column, []).append(100 * figure)
-            seconds.setdefault(trainer, []).append(row["seconds"])
-        for trainer, of in found.items():
-            for copy in [each for each in of if each != "clean" and not each.endswith(" at best")] or [MISSING]:
-                cells = (
-                    _learned(of.get(each), of.get("clean"), 100 * record["guess"]) for each in (copy, f"{copy} at best")
-                )
-                lines.append([*trainer, _cell(of.get("clean")), copy, *cells, f"{median(seconds[trainer]):.0f}"])
-    head = ("photographs", "trainer", "network", "at", "clean", "noise", "protected", "at best", "seconds")
-    return table(head, lines)
-
-
-def seen(root: Path) -> str:
-    """What is seen of noise that is turned down, by a mask and all of it alike, and what a trainer learns then."""
-    record = read_json(root / RESULTS / "seen-sem-plus-cifar10-small.json")
-    lines = [["clean", "0", "10", MISSING, "1", spread(_percent(record["clean_accuracy"]))]]
-    for row in record["rows"]:
-        turned = f"`visibility={row['to']:g}`" if row["turned_down"] == "visibility" else f"{row['to']:g} of ρ_u"
-        figures = (f"{row[name]:.{digits}f}" for name, digits in (("flip", 4), ("jod", 2), ("psnr", 1), ("ssim", 3)))
-        lines.append([turned, *figures, spread(_percent(row["accuracy"]))])
-    return table(("noise", "FLIP", "ColorVideoVDP, JOD", "PSNR, dB", "SSIM", "a trainer learns"), lines)
-
-
-def seen_classwise(root: Path) -> str:
-    """What is seen of class-wise noise of several radii, beside what trainers learn from it at their best moment."""
-    lines = []
-    for rho, name in (("8", "clothing10-fit2"), ("4", "clothing10-rho4"), ("3", "clothing10-rho3")):
-        whole = read_json(root / RESULTS / f"seen-sem-classwise-rho{rho}.json")["rows"][0]
-        figures = [f"{whole[name]:.{digits}f}" for name, digits in (("flip", 3), ("psnr", 1), ("ssim", 3))]
-        learned: dict[tuple[str, int], list[float]] = {}
-        for row in read_json(root / RESULTS / f"photographs-{name}.json")["rows"]:
-            if row["crop"] == "random-resized":
-                learned.setdefault((row["copy"], row["trained_at"]), []).append(100 * row["peak"])
-        cells = [_cell(learned.get((copy, side))) for side in (32, 64) for copy in ("clean", "protected")]
-        lines.append([f"{rho}/255", *figures, *cells])
-    return table(("ρ_u", "FLIP", "PSNR, dB", "SSIM", "clean, 32 px", "32 px", "clean, 64 px", "64 px"), lines)
-
-
-def _percent(shares: Sequence[float]) -> list[float]:
-    return [100 * share for share in shares]
-
-
 def other_data(root: Path) -> str:
     """A generator on classes and sizes that it was not fitted for, by the label that it is told."""
     found = of_other_data(root)
@@ -290,12 +174,38 @@ def other_data(root: Path) -> str:
     return table(("classes, size, trainer", "clean", "label k mod 10", "the surrogate's own label"), lines)
 
 
+def today(root: Path) -> str:
+    """What the trainers of today learn from lossless CIFAR-10; at their end, and at their best moment."""
+    file = root / RESULTS / "today-sem-plus-cifar10-small.json"
+    found: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    for row in read_json(file)["rows"] if file.exists() else ():
+        place = f"{row['rows']:,}" + (f", at {row['trained_at']} px" if row["trained_at"] else "")
+        trainer = row["victim"], row["countermeasure"], row["network"], place
+        for copy, figure in ((row["copy"], row["accuracy"]), (f"{row['copy']} at best", row["peak"])):
+            found.setdefault(trainer, {}).setdefault(copy, []).append(100 * figure)
+        seconds.setdefault(trainer, []).append(row["seconds"])
+    lines = []
+    for trainer, of in sorted(
+        found.items(), key=lambda item: (item[0][2:], [name not in DOING_NOTHING for name in item[0]])
+    ):
+        victim, countermeasure, network, place = trainer
+        # who does something to what was published does nothing to clean images
+        clean = found.get((victim, "none", network, place), {}).get("clean", [])
+        name = "+".join(each for each in (victim, countermeasure) if each not in DOING_NOTHING) or "standard"
+        learned = of.get("protected", [])
+        cells = (spread(clean), spread(learned), spread(of.get("protected at best", [])), share(learned, clean, 10))
+        lines.append([f"`{name}`", f"`{network}`", place, *cells, f"{median(seconds[trainer]):.0f}"])
+    head = ("trainer", "network", "rows", "clean, doing nothing", "protected", "at best", "share", "seconds")
+    return table(head, lines)
+
+
 def clean_shares(root: Path) -> str:
     """What protected images add to a share of clean ones."""
     lines = [
         [
             f"{each} %",
-            *(_cell(of_row(root, f"shares-{name}-{each}")) for name in ("sem-clean-share", "clean-clean-only")),
+            *(cell(of_row(root, f"shares-{name}-{each}")) for name in ("sem-clean-share", "clean-clean-only")),
         ]
         for each in SHARES
     ]
@@ -327,10 +237,6 @@ def fit_and_protect(root: Path) -> str:
     return table(("fitted against", "fit, s", "protect, s", "together, s"), lines)
 
 
-def _cell(figures: Sequence[float] | None) -> str:
-    return MISSING if figures is None else spread(figures) if figures else NOTHING
-
-
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "readme": headline,
     "methods": methods,
@@ -342,11 +248,12 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "worst-case": worst,
     "other-data": other_data,
     "noise-size": noise_size,
-    "photographs": photographs,
-    "one-label": one_label,
-    "starting": starting,
-    "seen": seen,
-    "seen-classwise": seen_classwise,
+    "today": today,
+    "photographs": photograph_tables.photographs,
+    "one-label": photograph_tables.one_label,
+    "starting": photograph_tables.starting,
+    "seen": photograph_tables.seen,
+    "seen-classwise": photograph_tables.seen_classwise,
     "clean-shares": clean_shares,
     "passes": passes,
     "search": search,

@@ -12,7 +12,7 @@ from semtransforms.photographs.journey import Protection, protect_photographs
 from semtransforms.protect.figures import side_by_side
 
 PHOTOGRAPHS = Path(__file__).with_name("clothing10") / "photos"  # source and licence are beside it
-MINUTES = 0.75  # of the fit; protecting and checking come on top
+MINUTES = 1
 
 
 def run_photographs_demo(out: Path, *, device: str | None = None, progress: bool = True) -> tuple[Protection, Path]:

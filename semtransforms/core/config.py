@@ -72,12 +72,12 @@ class PretrainedSurrogate:
         network: ``"timm/..."`` or ``"torchvision/..."``.
         weights: as ``pretrained`` of :class:`~semtransforms.VictimConfig`: a file, a folder, the name of published
             weights, or ``"default"``. A fitted generator has a name with a digest here, and the weights themselves.
-        side: of the square in pixels that it is given.
+        sides: of the squares in pixels that it is given, in turn. What misleads it at one size does not at another.
     """
 
     network: str
     weights: str = "default"
-    side: int = 128
+    sides: tuple[int, ...] = (128, 224)
 
     @classmethod
     def parse(cls, text: str) -> PretrainedSurrogate:
@@ -97,7 +97,7 @@ def check_surrogates(surrogates: Sequence[PretrainedSurrogate]) -> None:
 
     Raises:
         TypeError: they are not.
-        ValueError: a side is below 8 px.
+        ValueError: a side is below 8 px, there is none, or one comes twice.
     """
     given: Any = surrogates
     if not isinstance(given, list | tuple) or not all(isinstance(each, PretrainedSurrogate) for each in given):
@@ -106,7 +106,13 @@ def check_surrogates(surrogates: Sequence[PretrainedSurrogate]) -> None:
             "[PretrainedSurrogate('timm/efficientnet_lite0')]."
         )
     for each in surrogates:
-        check_integer("side of a pretrained surrogate", each.side, low=8)
+        sides: Any = each.sides
+        if not isinstance(sides, tuple) or not sides or len(set(sides)) < len(sides):
+            raise ValueError(
+                f"sides of a pretrained surrogate must be a tuple of different ones, got {sides!r}. Use (224,)."
+            )
+        for side in sides:
+            check_integer("a side of a pretrained surrogate", side, low=8)
 
 
 @dataclass(frozen=True)
@@ -293,6 +299,11 @@ class GeneratorConfig:
             )
 
     @property
+    def pretrained_side(self) -> int:
+        """The largest side that a pretrained surrogate sees, in pixels; 0 without any."""
+        return max((side for each in self.pretrained for side in each.sides), default=0)
+
+    @property
     def random_radius(self) -> float:
         """rho_r, with the paper's default: equal to rho_a."""
         return self.rho_a if self.rho_r is None else self.rho_r
@@ -347,7 +358,9 @@ class GeneratorConfig:
         if "eot" in ready:
             ready["eot"] = tuple(Transformation(t["name"], t.get("arguments", {})) for t in ready["eot"])
         if "pretrained" in ready:
-            ready["pretrained"] = tuple(PretrainedSurrogate(**each) for each in ready["pretrained"])
+            ready["pretrained"] = tuple(
+                PretrainedSurrogate(**{**each, "sides": tuple(each["sides"])}) for each in ready["pretrained"]
+            )
         if ready.get("image_size") is not None:
             height, width = ready["image_size"]
             ready["image_size"] = (int(height), int(width))

@@ -110,7 +110,7 @@ def fit_generator(
 
 def _load(dataset: Any, config: GeneratorConfig, engine: type[Engine]) -> tuple[Labelled, GeneratorConfig]:
     """The data, at the size that pretrained surrogates see, and the config with all that follows from them."""
-    larger = max((each.side for each in config.pretrained), default=0)
+    larger = config.pretrained_side
     to_one_size = None if engine.exact else partial(centre_square, side=max(NOISE_SIZE, larger))
     size = config.image_size and (max(config.image_size[0], larger), max(config.image_size[1], larger))
     data = load_labelled(dataset, config.num_classes, size, exact=engine.exact, to_one_size=to_one_size)

@@ -247,7 +247,7 @@ class ClasswiseEngine(NetworkEngine):
     @property
     def side(self) -> int:
         """At least as large as what pretrained surrogates see: they are misled at the size that they are asked at."""
-        return max(super().side, *(each.side for each in self.config.pretrained), 0)
+        return max(super().side, self.config.pretrained_side)
 
     @property
     def smallest(self) -> int:

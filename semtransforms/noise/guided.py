@@ -14,10 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from semtransforms.core.config import GeneratorConfig, PGDConfig, PretrainedSurrogate, Transformation, check_surrogates
-from semtransforms.core.grid import to_float
+from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate, Transformation, check_surrogates
 from semtransforms.core.keys import fold_in
 from semtransforms.core.pretrained.libraries import is_of_library, smallest_side
 from semtransforms.core.pretrained.network import FromLibrary, build_from_library
@@ -25,49 +23,69 @@ from semtransforms.core.pretrained.weights import find_weights
 from semtransforms.noise.ball import project
 from semtransforms.noise.classwise import Classwise
 from semtransforms.noise.fuse import fuse_batch_norm
+from semtransforms.noise.linear import features_of, logistic_regression
 from semtransforms.noise.pgd import forward, frozen, mean_gradient
 from semtransforms.views.eot import EOT, build_eot
 from semtransforms.views.resize import NoiseScale
 
 # chosen on clothing10; examples/reproduce/README.md has the trials
-STEPS = 8
+STEPS = 12
 ALPHA = 2 / 255
-SHARE = 0.75  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
+MOMENTUM = 1.0  # of the steps (Dong et al. 2018): what it misleads one network by carries over to others more often
+SHARE = 0.6  # of the pretrained surrogates in a step; the rest is that of the network that was fitted
 LEAST = 0.7  # of an image's area that they see at a step
 
-_PENALTY = 0.005  # on the squared weights of a layer; of the order that is best for a probe
+_PENALTY = 0.01  # of a layer's logistic regression; of the order that is best for a probe
 _ITERATIONS = 300  # of L-BFGS
 _BATCH = 16  # images that a guide sees together on a CPU: their activations are hundreds of MiB
 _FITTED, _PRETRAINED = range(2)  # what keys are folded with
 
 
 class Guide(nn.Module):
-    """A pretrained network and a linear layer that names the owner's classes.
+    """A pretrained network and, for each size that it is given, a linear layer that names the owner's classes.
 
     Args:
         network: gives features (N, F); it stays as it is.
+        sides: of the squares that it is given, in pixels.
         num_classes: C.
 
     Attributes:
-        head: the layer, before :func:`fit_heads` all zeros.
+        heads: the layers, before :func:`fit_heads` all zeros.
+
+    Raises:
+        Exception: the network takes no images of the smallest side; each library raises its own.
     """
 
-    def __init__(self, network: FromLibrary, num_classes: int) -> None:
+    def __init__(self, network: FromLibrary, sides: Sequence[int], num_classes: int) -> None:
         super().__init__()
         # saved with the layer: a generator is whole without the file that the weights came from
         for name in ("mean", "std"):
             network.register_buffer(name, getattr(network, name), persistent=True)
         self.network = network.requires_grad_(False)
+        self.sides = tuple(sides) if network.side is None else (network.side,)  # some take one size only
         with torch.no_grad(), frozen(network):
-            features = network(torch.zeros(1, 3, 8, 8)).shape[1]
-        self.head = nn.Linear(features, num_classes).requires_grad_(False)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+            features = network(torch.zeros(1, 3, min(sides), min(sides))).shape[1]
+        self.heads = nn.ModuleList(nn.Linear(features, num_classes).requires_grad_(False) for _ in sides)
+        for weight in self.heads.parameters():
+            nn.init.zeros_(weight)
+
+    def at(self, number: int) -> nn.Sequential:
+        """The network and its layer at one of the sizes: float (N, 3, H, W) in [0, 1] to logits (N, C)."""
+        return nn.Sequential(Resized(self.network, self.sides[number], enlarges=True), self.heads[number])
+
+
+class Resized(nn.Module):
+    """A network that is given images as squares of ``side`` px; smaller ones as they are, unless it enlarges them."""
+
+    def __init__(self, network: nn.Module, side: int, *, enlarges: bool) -> None:
+        super().__init__()
+        self.network, self.side, self.enlarges = network, side, enlarges
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float (N, 3, H, W) in [0, 1], of any size, to logits (N, C)."""
-        logits: Tensor = self.head(self.network(images))
-        return logits
+        if self.enlarges or min(images.shape[2:]) > self.side:
+            images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+        found: Tensor = self.network(images)
+        return found
 
 
 def build_guides(surrogates: Sequence[PretrainedSurrogate], num_classes: int, *, with_weights: bool) -> nn.ModuleList:
@@ -86,10 +104,15 @@ def build_guides(surrogates: Sequence[PretrainedSurrogate], num_classes: int, *,
         for each in surrogates:
             weights = each.weights if with_weights else None
             network = build_from_library(
-                each.network, num_classes=0, train_size=each.side, pretrained=weights, transfer="probe"
+                each.network, num_classes=0, train_size=each.sides[0], pretrained=weights, transfer="probe"
             )
-            network.side = network.side or each.side  # it resizes what it is given; some networks take one size only
-            guides.append(Guide(network, num_classes))
+            try:
+                guides.append(Guide(network, each.sides, num_classes))
+            except Exception as error:
+                raise ValueError(
+                    f"pretrained surrogate {each.network!r} does not take images of {min(each.sides)} px ({error}). "
+                    f"Give it larger sides: PretrainedSurrogate({each.network!r}, sides=(224,))."
+                ) from error
     return guides.eval()
 
 
@@ -120,7 +143,7 @@ def named(config: GeneratorConfig, surrogates: Sequence[PretrainedSurrogate]) ->
 
 
 def fit_heads(guides: nn.ModuleList, images: Tensor, labels: Tensor, *, progress: bool) -> None:
-    """Fit each guide's layer on clean images: multinomial logistic regression on its features.
+    """Fit each guide's layers on clean images: multinomial logistic regression on its features.
 
     Args:
         guides: of :func:`build_guides`, changed in place.
@@ -128,31 +151,17 @@ def fit_heads(guides: nn.ModuleList, images: Tensor, labels: Tensor, *, progress
         labels: int64 (N,).
         progress: show a bar.
     """
-    device = labels.device
     for guide in guides:
         assert isinstance(guide, Guide)
-        with torch.no_grad(), frozen(guide), tqdm(total=len(images), unit="img", disable=not progress) as bar:
-            bar.set_description("features")
-            found = []
-            for some in torch.split(images, _BATCH):
-                found.append(forward(guide.network, to_float(some.to(device)), None))
-                bar.update(len(some))
-        _fit_layer(guide.head, torch.cat(found), labels)
-
-
-def _fit_layer(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:
-    layer.requires_grad_(True)
-    solver = torch.optim.LBFGS(layer.parameters(), max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        found: Tensor = F.cross_entropy(layer(features), labels) + _PENALTY * layer.weight.square().sum()
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
-
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    layer.requires_grad_(False)
-    layer.zero_grad(set_to_none=True)
+        for side, head in zip(guide.sides, guide.heads, strict=True):
+            assert isinstance(head, nn.Linear)
+            seen = Resized(guide.network, side, enlarges=True)
+            features = features_of(seen, images, None, batch=_BATCH, progress=progress).to(labels.device)
+            layer, solver, loss = logistic_regression(
+                features, labels, head.out_features, penalty=_PENALTY, iterations=_ITERATIONS
+            )
+            solver.step(loss)  # type: ignore[no-untyped-call]
+            head.load_state_dict(layer.float().state_dict())
 
 
 def drive(
@@ -167,8 +176,11 @@ def drive(
 ) -> Tensor:
     """Steps of each image's noise that start at its class's (Eq. 7 with the gradients of several networks).
 
-    The fitted network's part descends the loss of the image's own label, that of the guides the loss of the next one.
-    An image's gradient counts by its direction alone: each is brought to a mean of one before they are added.
+    The fitted network's part descends the loss of the image's own label; that of the guides, which take turns, descends
+    the lead of the own class's logit over the next one's. A lead's gradient does not fade where the image is
+    named wrongly already, as a loss's does, and carries over to more networks (Zhao et al., NeurIPS 2021). An image's
+    gradient counts by its direction alone: each is brought to a mean of one before they are added, and so is each step
+    before it joins those before it.
 
     Args:
         surrogate: of the fit, with guides whose layers are fitted.
@@ -185,43 +197,51 @@ def drive(
     assert config.image_size is not None
     size, side = images.shape[2:], min(config.image_size)
     following = (labels + 1) % config.num_classes
-    plain = PGDConfig(config.rho_u, ALPHA, STEPS)
     window = Transformation("resized-crop", {"scale": [LEAST, 1], "resolution": min(size)})
     seen = build_eot((window, Transformation("flip")))
-    network = _Shrinking(surrogate.network, side)
+    network = Resized(surrogate.network, side, enlarges=False)
     most = {} if images.is_cuda else {torch.Size((3, *size)): _BATCH}
     # the noise of the class as the fit had it, enlarged as it would be for a photograph
     small = NoiseScale(side, 0).made_at(*size)
     delta = surrogate.windows(*surrogate.place(labels, keys, *small)).view(-1, 3, *small)
     if delta.shape[2:] != size:
         delta = F.interpolate(delta, size, mode="bicubic")
-    delta = project(delta, images, config.rho_u)
+    delta, momentum = project(delta, images, config.rho_u), torch.zeros_like(images)
+    views = _in_turn(surrogate.guides)
     with frozen(network), frozen(surrogate.guides):
         network.network = fuse_batch_norm(network.network)
         for k in range(STEPS):
             at, drawn = images + delta, fold_in(keys, k)
             own = mean_gradient(network, at, labels, config.defense, fold_in(drawn, _FITTED), eot, dtype, dict(most))
             step = (1 - SHARE) * _levelled(own)
-            for number, guide in enumerate(surrogate.guides):
-                theirs = fold_in(fold_in(drawn, _PRETRAINED), number)
-                gradient = mean_gradient(guide, at, following, plain, theirs, seen, None, dict(most))
-                step += SHARE / len(surrogate.guides) * _levelled(gradient)
-            delta = project(delta - ALPHA * step.sign(), images, config.rho_u)
+            lead = _gradient_of_lead(views[k % len(views)], at, labels, following, seen, fold_in(drawn, _PRETRAINED))
+            step += SHARE * _levelled(lead)
+            momentum = MOMENTUM * momentum + _levelled(step)
+            delta = project(delta - ALPHA * momentum.sign(), images, config.rho_u)
     return delta
 
 
-class _Shrinking(nn.Module):
-    """A network that is given larger views at the size that it was fitted at: squares of ``side`` px."""
+def _in_turn(guides: nn.ModuleList) -> list[nn.Module]:
+    """Each network at its first size, then each at its second one, and so on."""
+    found: list[nn.Module] = []
+    for number in range(max(len(guide.sides) for guide in guides if isinstance(guide, Guide))):
+        found += [guide.at(number) for guide in guides if isinstance(guide, Guide) and number < len(guide.sides)]
+    return found
 
-    def __init__(self, network: nn.Module, side: int) -> None:
-        super().__init__()
-        self.network, self.side = network, side
 
-    def forward(self, views: Tensor) -> Tensor:
-        if min(views.shape[2:]) > self.side:
-            views = F.interpolate(views, (self.side, self.side), mode="bilinear", antialias=True)
-        logits: Tensor = self.network(views)
-        return logits
+def _gradient_of_lead(
+    view: nn.Module, images: Tensor, labels: Tensor, following: Tensor, seen: EOT, keys: Tensor
+) -> Tensor:
+    """By how much the own class's logit is above the next one's, in one view of each image: its gradient."""
+    found = []
+    parts = (torch.split(each, _BATCH) for each in (images.detach(), labels, following, keys))
+    for some, own, other, drawn in zip(*parts, strict=True):
+        some.requires_grad_()
+        with torch.enable_grad():
+            logits = forward(view, seen(some, drawn), None)
+            lead = logits.gather(1, own[:, None]) - logits.gather(1, other[:, None])
+        found.append(torch.autograd.grad(lead.sum(), some)[0])
+    return torch.cat(found)
 
 
 def _levelled(gradient: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def _digest(value: Any) -> str:
 def _side(config: GeneratorConfig) -> int:
     """S: at least as large as what pretrained surrogates see."""
     assert config.image_size is not None  # a plan has it, and so has a generator
-    return max(min(config.image_size), *(each.side for each in config.pretrained), 0)
+    return max(min(config.image_size), config.pretrained_side)
 
 
 @dataclass(frozen=True)

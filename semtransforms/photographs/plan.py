@@ -132,7 +132,7 @@ class Plan:
             f"Plan: a {c.surrogate} of width {c.width} is fitted on the middle of each photograph at {side} px: "
             f"{c.train_steps:,} updates of {c.batch_size} photographs with {c.steps_u} noise steps each "
             f"({self.passes:,.0f} passes a second here). Its noise of {side} px is enlarged"
-            f"{''.join(f', driven against {each.network} at {each.side} px' for each in c.pretrained)}."
+            f"{''.join(map(_driven, c.pretrained))}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -267,6 +267,10 @@ def measure_passes(config: GeneratorConfig, device: str | None = None) -> float:
         float(update(len(seconds) + 1))
         seconds.append(time.perf_counter() - started)
     return passes_of_update(config) / median(seconds)
+
+
+def _driven(surrogate: PretrainedSurrogate) -> str:
+    return f", driven against {surrogate.network} at {' and '.join(map(str, surrogate.sides))} px"
 
 
 def measure_noise(config: GeneratorConfig, surrogate: nn.Module | None = None, device: str | None = None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -15,7 +15,6 @@ from semtransforms.core.config import parse_radius
 from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE, to_rgb
 from semtransforms.data.metadata import METADATA, PROTECTION
-from semtransforms.data.opening import MOST_PIXELS, open_image
 from semtransforms.data.sources import Source, open_source
 from semtransforms.protect.formats import FORMATS, Difference, published_difference
 
@@ -73,6 +72,9 @@ def _record(published: Path) -> dict[str, Any]:
         parse_radius(record["rho_u"])
         if not all(isinstance(each, str) for pair in record["files"].items() for each in pair):
             raise TypeError("files")
+        beside = [name for name in record["files"] if PurePath(name).is_absolute() or ".." in PurePath(name).parts]
+        if beside:
+            raise ValueError(f"{beside[0]!r} lies elsewhere")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"PUBLISHED: {file.name} is damaged ({error!r}). Protect the images again.") from error
     if packed:
@@ -163,8 +165,7 @@ def _class(source: Source, row: int) -> str:
 
 def _decodes(source: Source, row: int) -> bool:
     try:
-        with open_image(source.read(row), MOST_PIXELS) as image:
-            image.load()
+        source.open(row)
     except UNDECODABLE:
         return False
     return True

@@ -117,3 +117,13 @@ def test_what_is_no_published_folder_is_said(photos: Path, published: Path) -> N
     (published / "protection.json").write_text("{")
     fails(run("check", published), "damaged")
     fails(run("check", published.parent / "nowhere"), "protection.json")
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd"])
+def test_a_record_that_names_files_elsewhere_is_refused(published: Path, name: str) -> None:
+    """A folder from a stranger could have any file of this machine read, and told about."""
+    file = published / "protection.json"
+    record = json.loads(file.read_text())
+    record["files"][name] = "0" * 64
+    file.write_text(json.dumps(record))
+    fails(run("check", published), "lies elsewhere")

@@ -26,7 +26,7 @@ from semtransforms.evaluation.records import Record
 from semtransforms.evaluation.runs import plan_runs
 from semtransforms.evaluation.trainers import victims_by_name
 from semtransforms.evaluation.victims import FINE_TUNING, VictimConfig, train_victim, training
-from semtransforms.evaluation.victims.probe import features_of
+from semtransforms.noise.linear import features_of
 
 timm = pytest.importorskip("timm")
 import torchvision  # noqa: E402 - timm first: without it none of this runs

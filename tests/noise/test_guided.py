@@ -18,7 +18,8 @@ from semtransforms.core.grid import to_float
 from semtransforms.noise.classwise import Classwise
 from semtransforms.noise.guided import Guide, build_guides, check_pretrained, fit_heads
 
-NETWORK, SIDE, CLASSES = "torchvision/squeezenet1_1", 48, 3
+NETWORK, SIDES, CLASSES = "torchvision/squeezenet1_1", (32, 48), 3
+SIDE = max(SIDES)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def pictures() -> tuple[Tensor, Tensor]:
 
 
 def config_with(weights: Path) -> GeneratorConfig:
-    surrogate = PretrainedSurrogate(NETWORK, str(weights), SIDE)
+    surrogate = PretrainedSurrogate(NETWORK, str(weights), SIDES)
     return replace(SEM_CLASSWISE, width=4, batch_size=10, train_steps=3, decay_every=2, pretrained=(surrogate,))
 
 
@@ -77,13 +78,45 @@ def test_pretrained_networks_are_led_to_the_next_class(
     def leads(noise: Tensor) -> float:
         """By how much the logit of the next class is above that of the own one, on average."""
         with torch.no_grad():
-            logits = guide(to_float((images.int() + noise.int()).to(torch.uint8)))
+            seen = to_float((images.int() + noise.int()).to(torch.uint8))
+            logits = torch.stack([guide.at(k)(seen) for k in range(len(SIDES))]).mean(0)
         rows = torch.arange(len(labels))
         return float((logits[rows, (labels + 1) % CLASSES] - logits[rows, labels]).mean())
 
     assert isinstance(generator.surrogate, Classwise)
     of_class = generator.surrogate.noise(to_float(images), labels, torch.arange(30)) * 255
     assert leads(driven) > leads(of_class.round().to(torch.int8)) + 0.1
+
+
+def test_the_noise_of_the_class_stays_readable(
+    generator: NoiseGenerator, pictures: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a network from scratch is no longer ruled: the fitted surrogate has a part in each step."""
+    images, labels = pictures
+    assert isinstance(generator.surrogate, Classwise)
+    network = generator.surrogate.network.eval()
+
+    def loss(noise: Tensor) -> float:
+        with torch.no_grad():
+            logits = network(to_float((images.int() + noise.int()).to(torch.uint8)))
+        return float(torch.nn.functional.cross_entropy(logits, labels))
+
+    both = loss(generator.noise(images, labels, seed=3))
+    monkeypatch.setattr("semtransforms.noise.guided.SHARE", 1)  # of the pretrained network alone
+    assert both < loss(generator.noise(images, labels, seed=3))
+
+
+def test_larger_images_begin_at_the_enlarged_noise_of_their_class(
+    generator: NoiseGenerator, pictures: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a photograph's noise begins at one that no network was fitted to, and rules over none."""
+    images, labels = (each[:6] for each in pictures)
+    larger = torch.nn.functional.interpolate(images.float(), (SIDE, SIDE)).to(torch.uint8)
+    monkeypatch.setattr("semtransforms.noise.guided.STEPS", 0)
+    keys = torch.arange(6)
+    small, large = (generator.engine.noise(each, labels, keys).float() for each in (images, larger))
+    enlarged = torch.nn.functional.interpolate(small, (SIDE, SIDE), mode="bicubic")
+    assert torch.cosine_similarity(large.flatten(), enlarged.flatten(), dim=0) > 0.9
 
 
 def test_noise_of_an_image_is_its_own(generator: NoiseGenerator, pictures: tuple[Tensor, Tensor]) -> None:
@@ -117,13 +150,14 @@ def test_the_layer_is_logistic_regression(weights: Path, pictures: tuple[Tensor,
     """Else noise is driven against a layer that no trainer has."""
     linear_model = pytest.importorskip("sklearn.linear_model")
     images, labels = pictures
-    guides = build_guides([PretrainedSurrogate(NETWORK, str(weights), SIDE)], CLASSES, with_weights=True)
+    guides = build_guides([PretrainedSurrogate(NETWORK, str(weights), SIDES)], CLASSES, with_weights=True)
     fit_heads(guides, images, labels, progress=False)
     guide = guides[0]
     assert isinstance(guide, Guide)
+    seen = torch.nn.functional.interpolate(to_float(images), (SIDE, SIDE), mode="bilinear", antialias=True)
     with torch.no_grad():
-        features = guide.network(to_float(images))
-        ours = guide(to_float(images)).softmax(1)
+        features = guide.network(seen)
+        ours = guide.at(SIDES.index(SIDE))(to_float(images)).softmax(1)
     # the mean loss + 0.005 |w|^2, times n / 0.01 / n: scikit-learn's sum of losses times C + |w|^2 / 2
     theirs = linear_model.LogisticRegression(C=1 / (0.01 * len(images)), max_iter=10_000, tol=1e-8)
     theirs.fit(features.numpy(), labels.numpy())
@@ -144,6 +178,19 @@ def test_a_network_that_is_not_there_is_named_before_the_fit(
         fit_generator(pictures, config, progress=False)
 
 
+def test_a_side_that_is_too_small_is_named(weights: Path) -> None:
+    """Else the owner reads of kernels and paddings, and not of what to change."""
+    with pytest.raises(ValueError, match=r"squeezenet1_1.*8 px.*sides="):
+        build_guides([PretrainedSurrogate(NETWORK, str(weights), (64, 8))], CLASSES, with_weights=True)
+
+
+@pytest.mark.parametrize("sides", [(), (64, 64), 128, [128]])
+def test_sides_are_a_tuple_of_different_ones(sides: object) -> None:
+    """Else one size counts twice, or the fit ends in an error of Python's after its updates."""
+    with pytest.raises(ValueError, match="tuple of different ones"):
+        replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(NETWORK, sides=sides),))  # type: ignore[arg-type]
+
+
 def test_sample_wise_methods_refuse_pretrained_surrogates() -> None:
     """Else the field would be ignored, and the owner believe in noise that was not made."""
     with pytest.raises(ValueError, match="classwise"):
@@ -153,7 +200,7 @@ def test_sample_wise_methods_refuse_pretrained_surrogates() -> None:
 def test_configs_without_them_stay_as_they_were() -> None:
     """Else the fingerprints of all generators that were ever published change."""
     assert "pretrained" not in SEM_CLASSWISE.to_dict()
-    config = replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(NETWORK, "w#12", 96),))
+    config = replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(NETWORK, "w#12", (96, 128)),))
     assert GeneratorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

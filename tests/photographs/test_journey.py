@@ -105,7 +105,7 @@ def test_noise_against_pretrained_networks(photos: Path, tmp_path: Path, capsys:
     file.parent.mkdir()
     torch.manual_seed(0)
     save_file(torchvision.models.squeezenet1_1().state_dict(), file)
-    surrogate = PretrainedSurrogate("torchvision/squeezenet1_1", str(file), side=32)
+    surrogate = PretrainedSurrogate("torchvision/squeezenet1_1", str(file), (32,))
     with pytest.raises(ValueError, match="squeezenet1_1"):
         protect(photos, tmp_path, pretrained=[replace(surrogate, network="torchvision/squeezenet1_7")])
     done = protect(photos, tmp_path, pretrained=[surrogate], progress=True)

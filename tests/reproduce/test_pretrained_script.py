@@ -12,7 +12,7 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/ is no part of the package
 
-from examples.reproduce import lite, pretrained, tables
+from examples.reproduce import lite, photograph_tables, pretrained, tables
 from semtransforms.core.pretrained.network import build_from_library
 
 timm = pytest.importorskip("timm")
@@ -92,7 +92,7 @@ def test_rows_of_other_trainers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("last-block", "clean"), ("last-block", "sem-plus"), ("probe", "clean"),
     ]  # fmt: skip
     assert str(tmp_path) not in json.dumps(record)
-    lines = tables.starting(tmp_path).splitlines()[2:]
+    lines = photograph_tables.starting(tmp_path).splitlines()[2:]
     assert ["last-block" in line for line in lines] == [True, False]
     clean = record["rows"][0]["accuracy"]
     assert f"| {100 * clean:.1f} | sem-plus |" in lines[0]

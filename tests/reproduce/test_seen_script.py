@@ -92,9 +92,11 @@ def test_the_picture_shows_crops_of_the_photographs(data, generator, tmp_path, m
     monkeypatch.setattr(seen, "CROP", 40)
     seen.main([generator, "--data", str(data), "--picture", str(tmp_path / "seen.png")])
     sheet = np.asarray(Image.open(tmp_path / "seen.png")).astype(int)
-    assert sheet.shape == (2 * 40 + seen.GAP, 3 * 40 + 2 * seen.GAP, 3)
-    clean = np.asarray(photographs(0)[3]).astype(int)[2:42, 4:44]
     step = 40 + seen.GAP
+    assert sheet.shape == (4 * step - seen.GAP, 3 * step - seen.GAP, 3)
+    assert sheet[:40, :40].mean() > sheet[step : step + 40, :40].mean() + 50  # sky is brighter than trees
+    sheet = sheet[2 * step :]
+    clean = np.asarray(photographs(0)[3]).astype(int)[2:42, 4:44]
     assert np.array_equal(sheet[:40, :40], clean)
     assert 4 < np.abs(sheet[:40, step : step + 40] - clean).max() <= 8
     masked = np.abs(sheet[:40, 2 * step : 2 * step + 40] - clean)

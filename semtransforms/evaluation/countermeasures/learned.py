@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +17,12 @@ from semtransforms.evaluation.countermeasures.base import Countermeasure, apply_
 from semtransforms.evaluation.countermeasures.stored import CHUNK_PIXELS
 
 
-class Learned(Countermeasure):
+class Learned(Countermeasure, ABC):
     """A countermeasure that is trained once on what the trainer holds, and then changes it."""
 
     acts_on = "stored"
 
+    @abstractmethod
     def fitted(self, data: Labelled, *, seed: int, device: torch.device, progress: bool = False) -> Countermeasure:
         """What it is once it has learned.
 
@@ -33,7 +35,6 @@ class Learned(Countermeasure):
         Returns:
             The trained countermeasure, for these images in this order, at any crop of the same size.
         """
-        raise NotImplementedError
 
     def on_stored(self, data: Labelled, *, seed: int) -> Labelled:
         """Learned on these images, and applied to them."""

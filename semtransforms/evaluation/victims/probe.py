@@ -8,14 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semtransforms.core.grid import to_float
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure
 from semtransforms.evaluation.victims.config import VictimConfig
 from semtransforms.evaluation.victims.progress import Progress
-from semtransforms.noise.pgd import forward
-
-FLAT = 1e-6  # largest slope of the loss at which the solver is done
+from semtransforms.noise.linear import features_of, logistic_regression
 
 
 def fit_probe(
@@ -43,30 +40,12 @@ def fit_probe(
     state = Progress.none(config.train_steps, torch.device("cpu"))  # whose clock runs from now on
     features, labels = features_of(network, data.images, dtype).double(), data.labels
     tests = {name: features_of(network, each.images, dtype) for name, each in exams.items()}
-    device = next(network.parameters()).device
-    layer = nn.Linear(features.shape[1], num_classes, dtype=torch.float64)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
     longest = -(-config.train_steps // config.evaluations)
-    optimizer = torch.optim.LBFGS(
-        layer.parameters(),
-        max_iter=longest,
-        max_eval=25 * longest,  # a call that ends at torch's own limit would look like the end of the way
-        tolerance_grad=FLAT,
-        history_size=10,
-        line_search_fn="strong_wolfe",
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        found: Tensor = F.cross_entropy(layer(features), labels)
-        found = found + config.weight_decay / 2 * layer.weight.square().sum()
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
-
+    penalty = config.weight_decay
+    layer, solver, loss = logistic_regression(features, labels, num_classes, penalty=penalty, iterations=longest)
     while state.done < config.train_steps:
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-        done = min(optimizer.state[layer.weight]["n_iter"], config.train_steps)
+        solver.step(loss)  # type: ignore[no-untyped-call]
+        done = min(solver.state[layer.weight]["n_iter"], config.train_steps)
         part = slice(state.done, done)
         state.losses[part] = loss().item()
         state.correct[part] = _share_right(layer(features), labels)
@@ -77,7 +56,7 @@ def fit_probe(
         state.record_accuracy(layer, tested, None)
         if arrived:
             break
-    return nn.Sequential(network, layer.float().to(device)), state
+    return nn.Sequential(network, layer.float().to(next(network.parameters()).device)), state
 
 
 def refuse_batches(countermeasures: Sequence[Countermeasure]) -> None:
@@ -96,21 +75,3 @@ def refuse_batches(countermeasures: Sequence[Countermeasure]) -> None:
 
 def _share_right(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).float().mean().item()
-
-
-@torch.no_grad()
-def features_of(network: nn.Module, images: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """The features of images, in eval mode.
-
-    Args:
-        network: gives them.
-        images: uint8 (N, 3, H, W).
-        dtype: autocast to it; ``None`` for fp32.
-
-    Returns:
-        float32 (N, F), on the CPU.
-    """
-    network.eval()
-    device = next(network.parameters()).device
-    batches = (to_float(some.to(device)).to(memory_format=torch.channels_last) for some in torch.split(images, 128))
-    return torch.cat([forward(network, batch, dtype).cpu() for batch in batches])

@@ -1,0 +1,64 @@
+"""The script that plays today's trainers, in small."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[2]))  # examples/ is no part of the package
+
+from examples.reproduce import tables, today
+from semtransforms.data.loading import Labelled
+from semtransforms.evaluation import protocol
+
+GENERATOR = str(Path(tables.ROOT, "pretrained", "sem-plus-cifar10-small"))
+
+
+def images(count: int, seed: int) -> Labelled:
+    drawn = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=drawn)
+    return Labelled(pixels, torch.arange(count) % 10, tuple(f"class {k}" for k in range(10)))
+
+
+def test_rows_are_of_the_trainers_that_were_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure of another trainer, copy or seed would stand in the table that says who learns most."""
+    monkeypatch.setattr(today, "read_data", lambda *arguments, **options: (images(40, 1), images(20, 2)))
+    train, trained = protocol.train_victim, []
+
+    def quick(data: Labelled, exams: object, config: object, *rest: object, **options: object) -> object:
+        trained.append(config.seed)
+        return train(data, exams, replace(config, train_steps=2, batch_size=8), *rest, **options)
+
+    monkeypatch.setattr(protocol, "train_victim", quick)
+    places = [f"--data={tmp_path}", f"--work={tmp_path}/work", f"--results={tmp_path}/examples/reproduce/results"]
+    words = [GENERATOR, *places, "--seeds", "0", "1"]
+    today.main([*words, "--trainers", "standard", "low-pass"])
+    file = tmp_path / "examples" / "reproduce" / "results" / "today-sem-plus-cifar10-small.json"
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["countermeasure"], row["copy"], row["seed"]) for row in rows] == [
+        ("low-pass", "protected", 0), ("low-pass", "protected", 1),
+        ("none", "clean", 0), ("none", "clean", 1), ("none", "protected", 0), ("none", "protected", 1),
+    ]  # fmt: skip
+    played = len(trained)
+    today.main([*words, "--trainers", "standard"])  # nothing is trained again, and the other trainer's rows stay
+    assert (len(trained), json.loads(file.read_text())["rows"]) == (played, rows)
+
+    for row in rows:
+        row["accuracy"], row["peak"] = {"clean": (0.7, 0.72), "protected": (0.2, 0.3)}[row["copy"]]
+    rows[0]["accuracy"] = 0.4  # low-pass, seed 0; with seed 1 it is 30 on average
+    file.write_text(json.dumps({"rows": rows}))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.today(tmp_path).splitlines()[2:]]
+    assert [line[:3] for line in lines] == [["`standard`", "`convnet`", "40"], ["`low-pass`", "`convnet`", "40"]]
+    assert [line[-2] for line in lines] == ["17 %", "33 %"]  # (20 - 10) / (70 - 10), (30 - 10) / (70 - 10)
+
+
+def test_rows_of_another_generator_are_not_mixed_in(tmp_path: Path) -> None:
+    """Refitted under the same name, half of the table would be the old one's."""
+    file = tmp_path / "today-x.json"
+    file.write_text(json.dumps({"fingerprint": "old", "rows": []}))
+    with pytest.raises(ValueError, match="another generator"):
+        today.keep(file, SimpleNamespace(fingerprint="new"), [])
