@@ -94,7 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_HEAD
 
     def _route(self) -> None:
-        self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        self._body = self.rfile.read(length)
+        if len(self._body) < length:  # who asks was killed
+            self.close_connection = True
+            return None
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         path = self.path.partition("?")[0]
         self.hub.requests.append(Request(self.command, self.headers["Host"].partition(":")[0], path, token))
@@ -157,9 +161,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, [_entry(name, files[name]) for name in wanted if name in files])
 
     def preupload(self, repo_id: str, revision: str) -> None:
+        repository = self.hub.repositories[repo_id]
+        there = repository.commits[repository.refs.get(revision, revision)]
+        known = {name: _entry(name, content) for name, content in there.items()}
         files = [
             {"path": file["path"], "shouldIgnore": False,
-             "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular"}
+             "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
+             "oid": known.get(file["path"], {}).get("lfs", known.get(file["path"], {})).get("oid")}
             for file in json.loads(self._body)["files"]
         ]  # fmt: skip
         self._answer(200, {"files": files})

@@ -8,24 +8,27 @@ from pathlib import Path
 
 
 def kill_at_rename(number: int, pattern: str = "*", *, done: bool = False) -> None:
-    """Let this process kill itself at a rename, the end of every atomic write.
+    """Let this process kill itself where a file gets its name, the end of every atomic write.
 
     Args:
         number: which one, from 1.
         pattern: of the names that count, as ``Path.match`` reads it.
-        done: behind the rename; else before it, when the bytes are there and the name is not.
+        done: behind that; else before it, when the bytes are there and the name is not.
     """
-    rename, left = os.replace, [number]
+    left = [number]
 
-    def replace(source, target, **options):
-        left[0] -= Path(target).match(pattern)
-        if left[0] == 0 and not done:
-            os.kill(os.getpid(), signal.SIGKILL)
-        rename(source, target, **options)
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def killing(give_name):
+        def give(source, target, **options):
+            left[0] -= Path(target).match(pattern)
+            if left[0] == 0 and not done:
+                os.kill(os.getpid(), signal.SIGKILL)
+            give_name(source, target, **options)
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    os.replace = replace
+        return give
+
+    os.replace, os.link = killing(os.replace), killing(os.link)
 
 
 def run_killed(code: str, beside: str) -> None:

@@ -80,16 +80,19 @@ def fit_command(
         config = _config(method, effort, others, size)
         if resume and checkpoint_dir is None:
             raise ValueError("--resume needs --checkpoint-dir, the folder the interrupted fit wrote to.")
-        out = _new_or_empty(out)
+        out = _new_or_empty(out, resume)
 
-        from semtransforms.core.files import making_folder
+        from semtransforms.core.files import alone_in, explained, making_folder, sweep
         from semtransforms.data.sources import open_source
         from semtransforms.generators.fitting import fit_generator
 
-        with making_folder(out, "OUT", mode=0o700):
+        with making_folder(out, "OUT", mode=0o700), alone_in(out, "OUT") as alone:
+            if alone:
+                sweep(out)
             images = open_source(source, split=split, image_column=image_column, label_column=label_column)
             generator = fit_generator(images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device)
-            folder = generator.save_pretrained(out)
+            with explained("OUT", out):
+                folder = generator.save_pretrained(out)
         height, width = generator.config.image_size or (0, 0)
         typer.echo(f"Fitted on images of {width}x{height} px.")
         typer.echo(f"Generator written to {folder}. Next: semtransforms protect SOURCE OUT --generator {folder}")
@@ -141,10 +144,18 @@ def _radius(option: str, text: str) -> float:
         raise ValueError(f"{option}: {error}") from None
 
 
-def _new_or_empty(out: Path) -> Path:
-    """The folder to write to, ``~`` spelled out."""
+def _new_or_empty(out: Path, resume: bool) -> Path:
+    """The folder to write to, ``~`` spelled out; with ``resume`` it may hold part of the generator that was written."""
     out = out.expanduser()
-    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
-        held = f" (it holds {next(out.iterdir()).name!r})" if out.is_dir() else ""
-        raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder{held}. Choose another name.")
+    held = [path.name for path in out.iterdir()] if out.is_dir() else []
+    if resume and held:
+        from semtransforms.core.files import UNFINISHED
+        from semtransforms.core.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+
+        parts = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE}
+        if not parts <= set(held):  # a kill left it: whole, it may be another one
+            held = [name for name in held if name not in parts and not name.startswith(UNFINISHED)]
+    if held or (os.path.exists(out) and not out.is_dir()):
+        holds = f" (it holds {held[0]!r})" if held else ""
+        raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder{holds}. Choose another name.")
     return out

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semtransforms.core.files import writing
+from semtransforms.core.files import explained, writing
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,9 @@ def save_checkpoint(
         step: updates behind it.
         metadata: what must agree, or is wanted, when it is read.
         extra: tensors that go with it.
+
+    Raises:
+        OSError: it cannot be written.
     """
     tensors = {f"weight.{key}": value for key, value in network.state_dict().items()}
     state = {} if optimizer is None else optimizer.state
@@ -96,8 +99,12 @@ def save_checkpoint(
             tensors[f"momentum.{key}"] = buffer
     tensors |= {f"extra.{key}": value for key, value in (extra or {}).items()}
     tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    with writing(path, mode=0o600) as unfinished:  # who has a generator, or one that is not finished, undoes its noise
-        save_file(tensors, unfinished, metadata={**metadata, "step": str(step)})
+    # who has a generator, or one that is not finished, undoes its noise
+    with explained("checkpoint", path), writing(path, mode=0o600) as unfinished:
+        try:
+            save_file(tensors, unfinished, metadata={**metadata, "step": str(step)})
+        except SafetensorError as error:  # its word for a full disk, too
+            raise OSError(str(error)) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

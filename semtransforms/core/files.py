@@ -24,12 +24,13 @@ CHOOSE_ANOTHER = "Choose a place you may write to, on a disk with free space."
 
 
 @contextmanager
-def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+def writing(path: Path, *, mode: int = 0o666, first: bool = False) -> Iterator[Path]:
     """A temporary file that takes its name when the block ends and its bytes are on the disk.
 
     Args:
         path: the name it takes, in a folder that is there; a file of that name is replaced.
         mode: its permissions, before the umask.
+        first: a file of that name stays instead: of several processes that write it, the first one's.
 
     Yields:
         The temporary file, empty, in the same folder. If the block fails it is removed, and ``path`` is as it was.
@@ -42,11 +43,23 @@ def writing(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield temporary
         _flush(temporary)
-        os.replace(temporary, path)
+        if not (first and _link(temporary, path)):
+            os.replace(temporary, path)
         if os.name == "posix":  # the new name lies in the folder's own bytes
             _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a file a second name, unless there is one of that name; whether that name is taken now."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError:  # a disk without second names
+        return path.exists()
+    return True
 
 
 def sweep(folder: Path) -> None:
@@ -59,17 +72,17 @@ def sweep(folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, first: bool = False) -> None:
     """Write a file so that it is there whole or not at all, even after a power failure.
 
     Args:
         path: its name, in a folder that is there.
         data: its content.
-        mode: its permissions, before the umask.
+        mode, first: as for :func:`writing`.
     """
     no_link = getattr(os, "O_NOFOLLOW", 0)  # where others may write too, one could stand there by now
     with (
-        writing(path, mode=mode) as temporary,
+        writing(path, mode=mode, first=first) as temporary,
         os.fdopen(os.open(temporary, os.O_WRONLY | no_link), "wb") as file,
     ):
         file.write(data)
@@ -156,6 +169,32 @@ def alone_in(folder: Path, argument: str) -> Iterator[bool]:
         except OSError:
             held = False
         yield held
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def swept(folder: Path, *inside: str) -> Iterator[None]:
+    """Write into a folder of ours that other processes may write too; who comes when it is empty of them tidies up.
+
+    What a kill has left can be told from what another process is writing only while there is none.
+
+    Args:
+        folder: must exist.
+        inside: sub-folders that are written too; they need not exist.
+    """
+    if sys.platform == "win32":  # a folder cannot be locked there
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # others are there, or the disk has no locks: nothing is removed
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for place in (folder, *(folder / name for name in inside)):
+                sweep(place)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(handle)
 

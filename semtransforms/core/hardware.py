@@ -59,6 +59,22 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if native else None
 
 
+def describe_arithmetic(precision: str, device: torch.device) -> dict[str, str]:
+    """What decides the last level of noise beside images, labels, seed and generator (``tests/reliability``).
+
+    Args:
+        precision: as for :func:`autocast_dtype`.
+        device: where the network runs.
+
+    Returns:
+        ``precision`` (the type that is computed in, which ``"auto"`` leaves to the hardware), ``device``, ``torch``,
+        and on a CPU ``instructions``.
+    """
+    kind = "fp32" if autocast_dtype(precision, device) is None else "bf16"
+    instructions = {} if device.type == "cuda" else {"instructions": torch.backends.cpu.get_cpu_capability()}
+    return {"precision": kind, "device": device.type, "torch": torch.__version__, **instructions}
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated on a device now."""
     if device.type == "cuda":

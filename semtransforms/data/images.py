@@ -26,6 +26,7 @@ UNDECODABLE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    RuntimeError,  # of AVIF
 )
 LABEL_REMEDY = "Give every image a whole-number label, or leave unlabelled images out (torch.utils.data.Subset)."
 # how an image is turned upright, by its EXIF orientation

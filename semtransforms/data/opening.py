@@ -43,6 +43,8 @@ def open_image(file: ImageFile, most_pixels: int = MOST_PIXELS) -> Image.Image:
     _prepare_for(head)
     with _no_limit_of_pillow():
         image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+    if image.format == "EPS":
+        raise ValueError("it is EPS, which Pillow hands to another program (Ghostscript). Save it as PNG or JPEG")
     if image.width * image.height > most_pixels:
         raise Image.DecompressionBombError(
             f"{image.width}x{image.height} are {image.width * image.height / 1e6:.1f} megapixels, more than the limit "

@@ -252,6 +252,8 @@ def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
             "image: t(image=numpy.asarray(image))['image'], or, of image and label, protected.transforms = t."
         ) from error
     except UNDECODABLE as error:
+        if isinstance(error, RuntimeError) and not _is_pillows(error):
+            raise  # torch's word for mistakes in a dataset's own code
         raise ValueError(
             f"dataset: the image at index {index}{_path_of(dataset, index)} does not decode ({error}). "
             "Repair or remove the file, or leave it out (torch.utils.data.Subset)."
@@ -263,6 +265,14 @@ def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
             "dataset.map(SEMProtect(...).map_fn(image_column, label_column), batched=True)."
         )
     return pair
+
+
+def _is_pillows(error: BaseException) -> bool:
+    """Whether an error was raised where Pillow reads a file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("PIL.")
 
 
 def _pair(sample: Any) -> tuple[Any, Any] | None:

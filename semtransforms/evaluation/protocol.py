@@ -164,28 +164,44 @@ def evaluate(
     ]
     results.go_on(runs, pool)
     results.describe(*_as_shown(copies[1:], clean, configs), chosen)
-    for number, run in enumerate(runs, 1):
-        if run.file in results.records:
-            continue
-        if progress:
-            start = f", from {run.settings['pretrained']}" if "pretrained" in run.settings else ""
-            names = f"{run.victim}{start} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
-            tqdm.write(f"[{number}/{len(runs)}] {names}")
-        result = train_victim(
-            run.copy.images,
-            clean.labels,
-            run.config,
-            test_images=tests.images,
-            test_labels=tests.labels,
-            countermeasures=run.countermeasures,
-            clean=clean.images,
-            checkpoint=results.checkpoint(run),
-            settings=run.settings,
-            device=device,
-            progress=progress,
-        )
-        results.add(run, _record(run, result, facts, device))
-    return results.report()
+    with results.among_others():
+        for number, run in enumerate(runs, 1):
+            if run.file not in results.records:
+                if progress:
+                    _say(run, number, len(runs))
+                result = _train(run, clean, tests, results.checkpoint(run), device, progress)
+                results.add(run, _record(run, result, facts, device))
+        return results.report()
+
+
+def _say(run: Run, number: int, count: int) -> None:
+    start = f", from {run.settings['pretrained']}" if "pretrained" in run.settings else ""
+    names = f"{run.victim}{start} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
+    tqdm.write(f"[{number}/{count}] {names}")
+
+
+def _train(
+    run: Run,
+    clean: Labelled | Photographs,
+    tests: Labelled | Photographs,
+    checkpoint: Path | None,
+    device: Any,
+    progress: bool,
+) -> VictimResult:
+    """Train one victim on one copy."""
+    return train_victim(
+        run.copy.images,
+        clean.labels,
+        run.config,
+        test_images=tests.images,
+        test_labels=tests.labels,
+        countermeasures=run.countermeasures,
+        clean=clean.images,
+        checkpoint=checkpoint,
+        settings=run.settings,
+        device=device,
+        progress=progress,
+    )
 
 
 def _all_victims(plays: Sequence[Play], images: int) -> dict[str, VictimConfig]:

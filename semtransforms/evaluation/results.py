@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from semtransforms.core.files import explained, read_json, to_json, write_atomically
+from semtransforms.core.files import UNFINISHED, explained, read_json, swept, to_json, write_atomically
 from semtransforms.core.private import refuse_link
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.copies import Copy, pictures_of
 from semtransforms.evaluation.countermeasures import Countermeasure
 from semtransforms.evaluation.metrics import describe_noise
 from semtransforms.evaluation.records import Record
-from semtransforms.evaluation.report import EvaluationReport
-from semtransforms.evaluation.report.report import PICTURES
+from semtransforms.evaluation.report.report import PICTURES, EvaluationReport
 from semtransforms.evaluation.runs import Run
+
+RUNS = "runs"  # the folder of the records, one file for each
 
 
 def check_folder(folder: Path, facts: dict[str, Any]) -> None:
@@ -36,18 +38,37 @@ def check_folder(folder: Path, facts: dict[str, Any]) -> None:
         refuse_link(folder / part, "out")
     path = folder / "evaluation.json"
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or not _is_begun(folder)):
             raise ValueError(
                 f"out {str(folder)!r} exists and holds no report. Choose another name, or an empty folder."
             )
         return
-    found = read_json(path)
+    found = _read_begun(path)
     if found.get("data") != facts["data"]:
         raise ValueError(
             f"out {str(folder)!r} holds a report on other data ({found.get('dataset')}, {found.get('train_images')} "
             "training images), or on these data brought to one size before the trainers had them. Choose another "
             "folder."
         )
+
+
+def _read_begun(path: Path) -> dict[str, Any]:
+    """What an evaluation noted at its beginning.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("described"), dict):
+        raise ValueError(f"{path} is damaged: it does not say what was described. Evaluate into another folder.")
+    return found
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a folder is empty, but for what a kill in its first moment leaves."""
+    return all(
+        path.name.startswith(UNFINISHED) or (path.name == RUNS and not any(path.iterdir())) for path in folder.iterdir()
+    )
 
 
 def read_description(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
@@ -66,7 +87,7 @@ def read_description(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], d
     except ValueError as error:
         warnings.warn(f"{error}; the report is drawn anew from its runs", stacklevel=4)
         return {}, {}, {}
-    return dict(earlier.noise), dict(earlier.pictures), dict(read_json(folder / "evaluation.json")["described"])
+    return dict(earlier.noise), dict(earlier.pictures), dict(_read_begun(folder / "evaluation.json")["described"])
 
 
 def read_kept(folder: Path) -> dict[str, Record]:
@@ -83,7 +104,7 @@ def read_kept(folder: Path) -> dict[str, Record]:
     """
     return {
         file.stem: Record.from_dict(read_json(file), source=str(file))
-        for file in sorted((folder / "runs").glob("[!.]*.json"))
+        for file in sorted((folder / RUNS).glob("[!.]*.json"))
     }
 
 
@@ -177,18 +198,28 @@ class Results:
         if self.folder is not None:
             with explained("out", self.folder):
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it shows originals and noise
-                (self.folder / "runs").mkdir(exist_ok=True)
+                (self.folder / RUNS).mkdir(exist_ok=True)
                 write_atomically(self.folder / "evaluation.json", to_json(self.facts | {"described": self._described}))
+
+    @contextmanager
+    def among_others(self) -> Iterator[None]:
+        """While the block runs other processes may add their runs; what a kill has left is removed before."""
+        if self.folder is None:
+            yield
+            return
+        with swept(self.folder, RUNS, PICTURES):
+            yield
 
     def checkpoint(self, run: Run) -> Path | None:
         """Where a run keeps its state until it is done."""
-        return None if self.folder is None else self.folder / "runs" / f"{run.file}.safetensors"
+        return None if self.folder is None else self.folder / RUNS / f"{run.file}.safetensors"
 
     def add(self, run: Run, record: Record) -> None:
         """Keep the record of a run, and bring the report up to date."""
         self.records[run.file] = record
         if self.folder is not None:
-            write_atomically(self.folder / "runs" / f"{run.file}.json", to_json(record.to_dict()))
+            with explained("out", self.folder):
+                write_atomically(self.folder / RUNS / f"{run.file}.json", to_json(record.to_dict()))
             self.records = read_kept(self.folder)  # another process may have added some
             self.report()
 
@@ -196,5 +227,6 @@ class Results:
         """The report of what is done, written to the folder."""
         found = EvaluationReport(tuple(self.records.values()), self._noise, self._pictures)
         if self.folder is not None:
-            found.save(self.folder)
+            with explained("out", self.folder):
+                found.save(self.folder)
         return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from semtransforms.core.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
 from semtransforms.core.config import GeneratorConfig
+from semtransforms.core.files import explained, swept
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.core.keys import batch_rows, fold_in, keyed_uniform
@@ -128,10 +130,16 @@ class _Run:
     checkpoint_every: int
     progress: bool
 
-    def make_folder(self) -> None:
-        """Make the checkpoint's folder, where there is to be one."""
-        if self.checkpoint is not None:
+    @contextmanager
+    def folder(self) -> Iterator[None]:
+        """The checkpoint's folder, where there is to be one, without what a kill has left in it."""
+        if self.checkpoint is None:
+            yield
+            return
+        with explained("checkpoint_dir", self.checkpoint.parent):
             self.checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with swept(self.checkpoint.parent):
+            yield
 
 
 def _paint(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
@@ -141,13 +149,12 @@ def _paint(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
 
 def _record(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     """NTGA: the noise of these images."""
-    run.make_folder()
-    return record_noise(data, config, checkpoint=run.checkpoint, device=run.device, progress=run.progress)
+    with run.folder():
+        return record_noise(data, config, checkpoint=run.checkpoint, device=run.device, progress=run.progress)
 
 
 def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     """Algorithm 1, or a training on clean data: a network."""
-    run.make_folder()
     target, checkpoint = run.device, run.checkpoint
     eot = build_eot(config.eot)
     surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -171,17 +178,20 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
         images = images.to(target)
 
     started = time.perf_counter()
-    with seeded_steps(
-        config,
-        len(labels),
-        optimizer,
-        rate_share=lambda step: step_decay(step, config.decay_every, config.decay_factor),
-        first=first,
-        device=target,
-        title=f"fit {config.method}",
-        save=save,
-        progress=run.progress,
-    ) as (steps, bar):
+    with (
+        run.folder(),
+        seeded_steps(
+            config,
+            len(labels),
+            optimizer,
+            rate_share=lambda step: step_decay(step, config.decay_every, config.decay_factor),
+            first=first,
+            device=target,
+            title=f"fit {config.method}",
+            save=save,
+            progress=run.progress,
+        ) as (steps, bar),
+    ):
         for step in steps:
             views, named = to_float(images[step.rows(images.device)].to(target)), labels[step.rows(target)]
             loss, accuracy = train_step(surrogate, optimizer, views, named, keys=step.keys, config=config, eot=eot)

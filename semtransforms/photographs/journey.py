@@ -282,7 +282,10 @@ class _Maker:
         """The plan of an unfinished fit of these photographs, or a new one."""
         path = self.folder / "plan.json"
         if path.exists():
-            plan = Plan.from_dict(read_json(path))
+            try:
+                plan = Plan.from_dict(read_json(path))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}. Remove it, and the fit begins anew.") from error
             if plan.photographs != found.digest:
                 self.say("The photographs have changed since a fit was begun: it begins anew.")
             elif plan.config.pretrained != self.pretrained:

@@ -144,9 +144,21 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """The inverse of :meth:`to_dict`; older versions kept the fit's speed alone."""
-        config = GeneratorConfig.from_dict(values["config"])
-        return cls(**{"check_passes": values["passes"], **values, "config": config})
+        """The inverse of :meth:`to_dict`; older versions kept the fit's speed alone.
+
+        Raises:
+            ValueError: something is missing, unknown, or of another type.
+        """
+        try:
+            plan = cls(
+                **{"check_passes": values["passes"], **values, "config": GeneratorConfig.from_dict(values["config"])}
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the plan of the fit is damaged ({error!r})") from error
+        numbers = (plan.minutes, plan.passes, plan.check_passes)
+        if not all(type(each) in (int, float) and 0 < each < math.inf for each in numbers):
+            raise ValueError(f"the plan of the fit is damaged (minutes and speeds must be above 0, got {numbers})")
+        return plan
 
 
 def make_plan(

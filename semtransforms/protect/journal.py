@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically
 from semtransforms.core.private import refuse_link
 from semtransforms.protect.formats import Difference
 
+FINISHED = "finished.jsonl"
 _NOTHING = Difference()
 
 
@@ -27,18 +28,18 @@ class Journal:
     def __init__(self, folder: Path, files: Path) -> None:
         self.folder = folder
         self._files = files
-        self.seed: int = read_json(folder / "secret.json")["seed"]
-        self._path = folder / "finished.jsonl"
+        self.seed = _read_seed(folder / "secret.json")
+        self._path = folder / FINISHED
         # file: (stamp of the clean image, SHA-256 of the protected, how far they are apart)
         self._finished: dict[str, tuple[str, str, Difference]] = {}
         self._folders: set[str] = set()  # those that we made
-        for name, stamp, sha256, *apart in _lines(self._path):
+        for name, stamp, sha256, apart in _lines(self._path):
             if _link_in(files, name) is not None:  # not as we left it
                 continue
             if name.endswith("/") and (files / name).is_dir():
                 self._folders.add(name)
             elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
-                self._finished[name] = (stamp, sha256, Difference(*map(int, apart)))
+                self._finished[name] = (stamp, sha256, apart)
         # written anew: a line that a kill cut short must not swallow the next one
         lines = [_line(name) for name in self._folders]
         lines += [_line(name, *entry) for name, entry in self._finished.items()]
@@ -64,8 +65,7 @@ class Journal:
         Raises:
             ValueError: ``files`` holds something else, or was begun with another seed.
         """
-        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        earlier = sorted(int(p.parent.name.partition("-")[2]) for p in private.glob(f"{key}-*/secret.json"))
+        key, earlier = _earlier(private, identity)
         fresh = not any(files.iterdir())
         if not fresh and not earlier:
             raise ValueError(
@@ -74,14 +74,16 @@ class Journal:
                 "folder."
             )
         # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
-        folder = private / f"{key}-{(earlier or [-1])[-1] + fresh}"
+        unused = fresh and bool(earlier) and not any(_lines(private / f"{key}-{earlier[-1]}" / FINISHED))  # a kill's
+        folder = private / f"{key}-{(earlier or [-1])[-1] + (fresh and not unused)}"
         refuse_link(folder, "--cache-dir")
-        if fresh:
+        if fresh and not (unused and seed is None):
             with explained("--cache-dir", folder):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 # 63 bits: what every integer on the way can hold, and too many to try
                 secret = {"seed": secrets.randbits(63) if seed is None else seed, "protection": identity}
-                write_atomically(folder / "secret.json", to_json(secret), mode=0o600)
+                # without locks two may be here at once: one seed for both, that of the file which stays
+                write_atomically(folder / "secret.json", to_json(secret), mode=0o600, first=not unused)
         with explained("--cache-dir", folder):
             journal = cls(folder, files)
         if alone:
@@ -92,10 +94,16 @@ class Journal:
         try:
             yield journal
         except BaseException:
-            if fresh and not any((files / name).is_file() for name in journal._finished):
+            # another one may be at work with it where there are no locks
+            if fresh and alone and not any((files / name).is_file() for name in journal._finished):
                 journal.keep_only(())
                 shutil.rmtree(folder)
             raise
+
+    @staticmethod
+    def was_begun(private: Path, identity: list[str]) -> bool:
+        """Whether there is a journal of this protection; arguments as for :meth:`begin`."""
+        return bool(_earlier(private, identity)[1])
 
     def stamp(self, name: str) -> str | None:
         """The stamp a file was finished with; ``None`` where it is not there, or not whole."""
@@ -123,7 +131,7 @@ class Journal:
             self._folders.add(f"{name}/")
             self._append(_line(f"{name}/"))
             with explained("OUT", self._files):
-                (self._files / name).mkdir()
+                (self._files / name).mkdir(exist_ok=True)
 
     def finish(self, name: str, stamp: str, data: bytes, difference: Difference, *, mode: int) -> None:
         """Write a file, and remember it: first, so that after a kill no file of ours is taken for another's."""
@@ -169,13 +177,39 @@ def _link_in(files: Path, name: str) -> Path | None:
     return next((place for place in places[: places.index(files)] if place.is_symlink()), None)
 
 
+def _earlier(private: Path, identity: list[str]) -> tuple[str, list[int]]:
+    """What the journals of a protection are called by, and the numbers of those that are there."""
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return key, sorted(int(p.parent.name.partition("-")[2]) for p in private.glob(f"{key}-*/secret.json"))
+
+
 def _line(name: str, stamp: str = "", sha256: str = "", difference: Difference = _NOTHING) -> str:
     return json.dumps([name, stamp, sha256, *difference]) + "\n"
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
+def _lines(path: Path) -> Iterator[tuple[str, str, str, Difference]]:
+    """What was finished; a line that a kill has cut, or that is damaged, is left out, and its file made anew."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):  # the last line of a killed process may be cut
-            yield json.loads(line)
+    for line in path.read_bytes().splitlines(keepends=True):
+        with suppress(ValueError, TypeError, RecursionError):
+            name, stamp, sha256, *apart = json.loads(line)
+            place = PurePosixPath(name)
+            if line.endswith(b"\n") and "\0" not in name and not place.is_absolute() and ".." not in place.parts:
+                yield name, str(stamp), str(sha256), Difference(*map(int, apart))
+
+
+def _read_seed(path: Path) -> int:
+    """The seed of a protection.
+
+    Raises:
+        ValueError: the file is damaged; without its seed the protection cannot go on.
+    """
+    found = read_json(path)
+    seed = found.get("seed") if isinstance(found, dict) else None
+    if type(seed) is not int:
+        raise ValueError(
+            f"{path} is damaged: it holds no seed. Put back what was there, or protect into another OUT, with a seed "
+            "of its own."
+        )
+    return seed

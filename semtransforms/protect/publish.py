@@ -6,17 +6,16 @@ the clean file but its pixels' shape.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -24,17 +23,18 @@ from semtransforms import __version__
 from semtransforms.core.checks import check_integer, check_number, whole_seed
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
+from semtransforms.core.hardware import describe_arithmetic
 from semtransforms.core.private import making_private, refuse_link
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.metadata import METADATA, PROTECTION, record_above
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.sources import Source, reason
-from semtransforms.data.tables import PROTECTED
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
 from semtransforms.protect.labelling import write_labels
 from semtransforms.protect.making import Failed, Made, Maker, Task, make, stamp
+from semtransforms.protect.packing import pack, refuse_finished
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
@@ -145,8 +145,8 @@ def _protect(
     if kind.packed:
         refuse_link(files, "OUT")
     with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_private(private, "--cache-dir"):
-        if kind.packed and os.path.exists(out) and (maker.format == "parquet" or any(out.iterdir())):
-            raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
+        if kind.packed:
+            refuse_finished(out, files, maker.format, ours=Journal.was_begun(private, identity))
         with Journal.begin(private, identity, files, seed, alone=alone) as journal:
             if not kind.published:
                 files.chmod(0o700)
@@ -154,10 +154,11 @@ def _protect(
             maker = replace(maker, seed=journal.seed)
             finished = _finish(source, labels, maker, journal, files, outcome, workers)
             outcome.difference = journal.difference()
+            _check_all_there(out, files, (source.names[i] + kind.suffix for i in finished))
             manifest = _manifest(source, maker, len(finished), outcome.difference)
             with explained("OUT", out):
                 if kind.packed:
-                    _pack(source, files, finished, out, maker.format, manifest)
+                    pack(source, files, finished, out, maker.format, manifest)
                 elif kind.published:
                     names = (source.names[i] + kind.suffix for i in finished)
                     manifest["files"] = {name: journal.sha256(name) for name in names}
@@ -192,6 +193,19 @@ def _finish(
     finished = sorted(found + written)
     outcome.removed = journal.keep_only(source.names[i] + kind.suffix for i in finished)
     return finished
+
+
+def _check_all_there(out: Path, files: Path, names: Iterable[str]) -> None:
+    """See that nobody has removed finished files meanwhile.
+
+    Raises:
+        OSError: someone has.
+    """
+    if gone := next((name for name in names if not (files / name).is_file()), None):
+        raise OSError(
+            f"OUT {str(out)!r}: {gone!r} was written and is gone, so someone removed it meanwhile. The same command "
+            "makes again what is missing."
+        )
 
 
 def _write(made: Made | Failed, source: Source, kind: Format, journal: Journal, outcome: Outcome) -> list[int]:
@@ -334,7 +348,7 @@ def check_places(source: Source, out: Path, private: Path) -> None:
             f"the private folder {str(private)!r} lies inside OUT {str(out)!r}, where its seed would be published. "
             "Choose another OUT or --cache-dir."
         )
-    if os.path.isfile(out):
+    if os.path.isfile(out) and out.suffix != ".parquet":  # of that one, `refuse_finished` tells
         raise ValueError(f"OUT {str(out)!r} is a file. Choose another name, or remove it.")
 
 
@@ -350,6 +364,7 @@ def _manifest(source: Source, maker: Maker, images: int, difference: Difference)
         },
         "rho_u": f"{levels(generator.config.rho_u)}/255",
         "visibility": maker.visibility,
+        "made_with": describe_arithmetic(generator.config.precision, torch.device(maker.device or generator.device)),
         "bound_holds": exact,
         "format": maker.format,
         "quality": maker.quality,
@@ -359,40 +374,3 @@ def _manifest(source: Source, maker: Maker, images: int, difference: Difference)
         "classes": None if source.classes is None else list(source.classes),
         "version": __version__,
     }
-
-
-def _pack(source: Source, files: Path, indices: list[int], out: Path, format: str, manifest: dict[str, Any]) -> None:
-    """Put finished PNG files into one ``datasets`` folder or Parquet file, then remove them."""
-    from datasets import ClassLabel, Dataset, Features, Value
-    from datasets import Image as ImageFeature
-
-    image_column, label_column = source.columns
-    label_type = Value("int64") if source.classes is None else ClassLabel(names=list(source.classes))
-    pngs = [(str(files / f"{source.names[i]}.png"), int(source.labels[i])) for i in indices]
-
-    def rows(pngs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-        for png, label in pngs:
-            # bytes, and no path of a file: datasets would store the path only, or encode anew
-            yield {image_column: {"bytes": Path(png).read_bytes(), "path": PROTECTED}, label_column: label}
-
-    features = Features({image_column: ImageFeature(), label_column: label_type})
-    with tempfile.TemporaryDirectory(dir=files, prefix=".pack-") as scratch:
-        table = Dataset.from_generator(rows, features=features, cache_dir=scratch, gen_kwargs={"pngs": pngs})
-        built = Path(scratch, out.name)
-        if format == "parquet":
-            table.to_parquet(str(built))
-            manifest["files"] = {out.name: _sha256(built)}
-            record = Path(scratch, MANIFEST)  # not beside OUT, where a kill would leave it half-written
-            write_atomically(record, to_json(manifest))
-            os.replace(record, out.with_suffix(f".{MANIFEST}"))
-        else:
-            table.save_to_disk(str(built))
-            manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}
-            write_atomically(built / MANIFEST, to_json(manifest))
-        os.replace(built, out)
-    shutil.rmtree(files)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

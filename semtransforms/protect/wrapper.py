@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from semtransforms.core.checks import check_integer, whole_seed
 from semtransforms.core.grid import add_noise, levels
-from semtransforms.core.hardware import pick_device
+from semtransforms.core.hardware import describe_arithmetic, pick_device
 from semtransforms.data.raw import (
     current,
     datasets_inside,
@@ -176,12 +176,15 @@ class ProtectedDataset(Dataset[Any]):
         found = survey(self._raw, rows, read, how["progress"])
         labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())
         config, name = generator.config, generator.name
+        device = torch.device(getattr(generator, "device", "cpu") if how["device"] is None else how["device"])
+        made_with = describe_arithmetic(config.precision, device)
         description = {
             "data": found.digest,
             "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
             "indices": "all" if len(rows) == len(self._raw) else hashlib.sha256(rows.tobytes()).hexdigest(),
             "generator": generator.fingerprint,
             "config": config.to_dict(),
+            "precision": made_with["precision"],  # "auto" leaves it to the hardware, and the noise is another one
             "seed": how["seed"],
             "noise_size": self.scale.side,
             "visibility": self.scale.visibility,
@@ -193,7 +196,7 @@ class ProtectedDataset(Dataset[Any]):
             self._position[rows] = np.arange(len(rows))
         return Filling(
             folder=cache / f"noise-{store_key(description)}",
-            description=description,
+            description=description | {"made_with": made_with},
             dataset=self._raw,
             rows=rows,
             read=read,

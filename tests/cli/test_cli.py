@@ -204,6 +204,23 @@ def test_fit_then_protect(photos: Path, tmp_path: Path):
     assert json.loads((tmp_path / "out" / "protection.json").read_text())["rho_u"] == "16/255"
 
 
+def test_a_fit_killed_between_two_of_its_files_goes_on(photos: Path, tmp_path: Path):
+    """OUT was "no empty folder": an hour's fit, finished to its last update, could not be had from its checkpoint."""
+    options = ["--train-steps", 2, "--surrogate", "convnet", "--width", 4, "--batch-size", 2, "--steps-u", 1]
+    command = ["fit", photos, tmp_path / "own", *options, "--checkpoint-dir", tmp_path / "kept", "--resume"]
+    assert run(*command).exit_code == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()}
+    (tmp_path / "own" / "model.safetensors").unlink()
+    (tmp_path / "own" / ".unfinished-1-2-3").write_bytes(b"half")
+    fails(run(*command[:-1]), "OUT", "not an empty folder")  # without --resume nothing says that it is of this fit
+    assert run(*command).exit_code == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()} == whole
+    fails(run(*command), "OUT", "not an empty folder")  # a whole one may be of another fit
+    (tmp_path / "own" / "model.safetensors").unlink()
+    (tmp_path / "own" / "notes.txt").write_text("of the user")
+    fails(run(*command), "OUT", "'notes.txt'")
+
+
 def test_protect_without_a_generator_ends_with_a_verdict(photos: Path, tmp_path: Path, monkeypatch):
     """The first command of an owner: what they get, how well it is protected, and what to keep to themselves."""
     quicken(monkeypatch.setattr)

@@ -19,6 +19,7 @@ from semtransforms.core.files import (
     making_folder,
     read_json,
     sweep,
+    swept,
     to_json,
     write_atomically,
     writing,
@@ -66,6 +67,37 @@ def test_what_a_kill_leaves_is_swept_and_nothing_else(tmp_path: Path):
     (tmp_path / "whole").write_bytes(b"whole")
     sweep(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".unfinished-letter", "whole"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be locked there")
+def test_who_comes_alone_sweeps_and_who_comes_second_does_not(tmp_path: Path):
+    """What a kill has left stays for ever, or what another process is writing is taken away from it."""
+    left = tmp_path / f"{files.UNFINISHED}1-2-3"
+    (tmp_path / "inside").mkdir()
+    for place in (left, tmp_path / "inside" / left.name):
+        place.write_bytes(b"half")
+    with swept(tmp_path, "inside", "not there"):
+        assert not list(tmp_path.rglob(left.name))
+        left.write_bytes(b"being written")
+        with swept(tmp_path):
+            assert left.exists()
+    with alone_in(tmp_path, "OUT"), swept(tmp_path):  # held by this process, as in a journey that fits
+        assert left.exists()
+
+
+def test_of_several_that_write_a_file_first_the_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two protections without locks would each keep a seed of their own for one and the same folder."""
+    for link in (os.link, _no_links):
+        monkeypatch.setattr(os, "link", link)
+        path = tmp_path / link.__name__
+        write_atomically(path, b"first", first=True)
+        write_atomically(path, b"second", first=True)
+        assert path.read_bytes() == b"first"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def _no_links(source: Path, target: Path) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
 
 
 def test_a_refusal_names_the_argument_and_the_remedy(tmp_path: Path):

@@ -54,6 +54,14 @@ def test_what_is_no_image_says_why(tmp_path: Path):
     assert np.array_equal(np.asarray(open_image(tmp_path / "png.jpg")), RGB)  # by its content
 
 
+def test_no_other_program_is_started(monkeypatch: pytest.MonkeyPatch):
+    """A photo.jpg that holds PostScript would be run by whatever Ghostscript is installed, as long as it likes."""
+    data = file("EPS")
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(ValueError, match=r"EPS.*another program"):
+        open_image(data)
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says how large it is, and then ends."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

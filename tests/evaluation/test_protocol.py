@@ -288,6 +288,21 @@ def test_a_killed_evaluation_loses_one_run_at_most(tmp_path):
     assert rows(report) == [(copy, "tiny", "none", seed) for copy in ("clean", "protected") for seed in (0, 1)]
 
 
+def test_what_a_kill_in_the_first_moment_leaves_is_no_strangers_folder(tmp_path):
+    """The folder that the evaluation had made itself was refused: it held no report yet."""
+    out = tmp_path / "report"
+    (out / "runs").mkdir(parents=True)
+    (out / ".unfinished-1-2-3").write_bytes(b"half")
+    run(None, protected=halves(), out=out, seeds=(0,))
+    (out / "runs" / ".unfinished-1-2-4").write_bytes(b"half")
+    run(None, protected=halves(), out=out, seeds=(0,))
+    assert not [path for path in out.rglob("*") if "unfinished" in path.name]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter").write_bytes(b"of the user")
+    with pytest.raises(ValueError, match="holds no report"):
+        run(None, protected=halves(), out=tmp_path / "other", seeds=(0,))
+
+
 def test_other_data_or_settings_do_not_join_a_report(generator, tmp_path):
     """Two data sets in one table would be compared as if they were one."""
     out = tmp_path / "report"

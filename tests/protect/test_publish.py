@@ -159,6 +159,46 @@ def test_killed_run_goes_on(photos: Path, tmp_path: Path, done: bool, format: st
         assert tree(out) == tree(again)
 
 
+KILLED_BEHIND = """
+from pathlib import Path
+import test_publish
+from killing import kill_at_rename
+kill_at_rename(1, "out.parquet", done=True)
+test_publish.run(Path({photos!r}), Path({out!r}), format="parquet")
+"""
+
+
+@pytest.mark.processes
+def test_a_seed_that_no_copy_has_is_taken_up(photos: Path, tmp_path: Path):
+    """A kill before the first file left a seed of nothing beside the one in use: which of them is to be kept?"""
+    code = KILLED_BEHIND.replace("out.parquet", "secret.json").replace(', format="parquet"', "")
+    run_killed(code.format(photos=str(photos), out=str(tmp_path / "out")), __file__)
+    (secret,) = (tmp_path / "private").rglob("secret.json")
+    before = secret.read_bytes()
+    run(photos, tmp_path / "out")
+    assert [path.read_bytes() for path in (tmp_path / "private").rglob("secret.json")] == [before]
+    shutil.rmtree(tmp_path / "out")  # its copies may live elsewhere: another copy gets another seed
+    run(photos, tmp_path / "out")
+    assert len({path.read_bytes() for path in (tmp_path / "private").rglob("secret.json")}) == 2
+
+
+@pytest.mark.processes
+def test_a_kill_behind_a_finished_table_leaves_no_second_copy(photos: Path, tmp_path: Path):
+    """The single files stayed beside the table for ever; but a folder of that name that is not ours is kept."""
+    out, files = tmp_path / "out.parquet", tmp_path / "out.parquet.unfinished"
+    run_killed(KILLED_BEHIND.format(photos=str(photos), out=str(out)), __file__)
+    assert files.is_dir()
+    table = out.read_bytes()
+    with pytest.raises(ValueError, match=r"out\.parquet' exists already"):
+        run(photos, out, format="parquet")
+    assert not files.exists()
+    assert out.read_bytes() == table
+    (files / "mine").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"out\.parquet' exists already"):
+        run(photos, out, format="parquet", private=tmp_path / "another")
+    assert (files / "mine").is_dir()
+
+
 def test_what_a_kill_left_is_swept_where_it_is_ours(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Half a photograph would be published; but a file of the user, or of a process that still writes, is not ours."""
     from semtransforms.protect import publish
@@ -301,6 +341,27 @@ def test_disk_that_fills_up_is_said_in_our_words(photos: Path, tmp_path: Path, m
         with pytest.raises(OSError, match=r"^OUT '.*out' cannot be written \(No space left on device\)\. Choose"):
             run(photos, tmp_path / "out")
     assert run(photos, tmp_path / "out").found > 0
+
+
+def test_files_that_vanish_while_it_runs_are_missed(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Exit code 0, and protection.json names files that are not there."""
+    import semtransforms.protect.publish as publish
+
+    make = publish.make
+
+    def vanishing(*arguments: object):
+        for group in make(*arguments):
+            yield group
+            shutil.rmtree(tmp_path / "out" / "cat", ignore_errors=True)
+
+    monkeypatch.setattr(publish, "BATCH_IMAGES", 6)  # the cats, then the dogs
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "make", vanishing)
+        with pytest.raises(OSError, match=r"OUT '.*out': 'cat/0\.png' was written and is gone.*same command"):
+            run(photos, tmp_path / "out")
+    assert not (tmp_path / "out" / "protection.json").exists()
+    assert run(photos, tmp_path / "out").written == 6
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 10
 
 
 def test_metadata_stays_behind(tmp_path: Path):

@@ -1,0 +1,82 @@
+"""Protected images in one table: a folder of `datasets`, or a Parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from semtransforms.core.files import to_json, write_atomically
+from semtransforms.data.metadata import PROTECTION
+from semtransforms.data.sources import Source
+from semtransforms.data.tables import PROTECTED
+
+
+def refuse_finished(out: Path, files: Path, format: str, *, ours: bool) -> None:
+    """See that nothing lies where a table shall be written.
+
+    Args:
+        out: the table's place.
+        files: folder of the single files; where the table is there, they are what a kill behind its end has left, and
+            are removed.
+        format: ``"datasets"`` or ``"parquet"``.
+        ours: whether this protection was begun before.
+
+    Raises:
+        ValueError: something does.
+    """
+    if not os.path.exists(out) or (format == "datasets" and out.is_dir() and not any(out.iterdir())):
+        return
+    if ours:
+        shutil.rmtree(files, ignore_errors=True)
+    raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
+
+
+def pack(source: Source, files: Path, indices: list[int], out: Path, format: str, manifest: dict[str, Any]) -> None:
+    """Put finished PNG files into one ``datasets`` folder or Parquet file, then remove them.
+
+    Args:
+        source: the clean images.
+        files: folder of the PNG files.
+        indices: the images that have one.
+        out: the folder or file to write.
+        format: ``"datasets"`` or ``"parquet"``.
+        manifest: what is told of the protection; the checksums are added.
+    """
+    from datasets import ClassLabel, Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    image_column, label_column = source.columns
+    label_type = Value("int64") if source.classes is None else ClassLabel(names=list(source.classes))
+    pngs = [(str(files / f"{source.names[i]}.png"), int(source.labels[i])) for i in indices]
+
+    def rows(pngs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+        for png, label in pngs:
+            # bytes, and no path of a file: datasets would store the path only, or encode anew
+            yield {image_column: {"bytes": Path(png).read_bytes(), "path": PROTECTED}, label_column: label}
+
+    features = Features({image_column: ImageFeature(), label_column: label_type})
+    with tempfile.TemporaryDirectory(dir=files, prefix=".pack-") as scratch:
+        table = Dataset.from_generator(rows, features=features, cache_dir=scratch, gen_kwargs={"pngs": pngs})
+        built = Path(scratch, out.name)
+        if format == "parquet":
+            table.to_parquet(str(built))
+            manifest["files"] = {out.name: _sha256(built)}
+            record = Path(scratch, PROTECTION)  # not beside OUT, where a kill would leave it half-written
+            write_atomically(record, to_json(manifest))
+            os.replace(record, out.with_suffix(f".{PROTECTION}"))
+        else:
+            table.save_to_disk(str(built))
+            manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}
+            write_atomically(built / PROTECTION, to_json(manifest))
+        os.replace(built, out)
+    shutil.rmtree(files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
