@@ -10,7 +10,7 @@ PAGE = (ROOT / "examples" / "security.md").read_text(encoding="utf-8")
 
 def rows(name: str) -> list[list[str]]:
     """The cells of a table's rows, without its head."""
-    found = re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end of table -->", PAGE, flags=re.DOTALL)
+    found = re.search(rf"<!-- list: {name} -->\n(.*?)<!-- end of list -->", PAGE, flags=re.DOTALL)
     assert found is not None
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()[2:]]
 
