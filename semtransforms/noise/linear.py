@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from semtransforms.core.grid import to_float
-from semtransforms.noise.pgd import forward, frozen
+from semtransforms.noise.pgd import forward
 
 FLAT = 1e-6  # largest slope of the loss at which the solver is done
 
@@ -19,7 +19,7 @@ FLAT = 1e-6  # largest slope of the loss at which the solver is done
 def features_of(
     network: nn.Module, images: Tensor, dtype: torch.dtype | None, *, batch: int = 128, progress: bool = False
 ) -> Tensor:
-    """The features of images, in eval mode.
+    """The features of images; puts the network into eval mode.
 
     Args:
         network: gives features (N, F) of float images in [0, 1].
@@ -33,7 +33,8 @@ def features_of(
     """
     device = next(network.parameters()).device
     found = []
-    with frozen(network), tqdm(total=len(images), desc="features", unit="img", disable=not progress) as bar:
+    network.eval()
+    with tqdm(total=len(images), desc="features", unit="img", disable=not progress) as bar:
         for some in torch.split(images, batch):
             views = to_float(some.to(device)).to(memory_format=torch.channels_last)
             found.append(forward(network, views, dtype).cpu())
