@@ -88,6 +88,10 @@ def test_published_record_holds_no_secret(photos: Path, tmp_path: Path):
     }
     assert (content["rho_u"], content["bound_holds"], content["images"]) == ("8/255", True, 10)
     assert content["generator"] == {"name": "small", "method": "sem", "fingerprint": small_generator().fingerprint}
+    assert content["made_with"] == {
+        "precision": "fp32", "device": "cpu", "torch": torch.__version__,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }  # fmt: skip
     assert "8314159265" not in record
     assert str(tmp_path) not in record
     for data in tree(photos).values():

@@ -5,6 +5,7 @@ The process is forked from one that has imported torch and computed nothing, so 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -45,6 +46,7 @@ from semtransforms.protect import publish
 SMALL = {"surrogate": "convnet", "width": 4, "steps_u": 2, "steps_a": 1, "num_samples": 1, "batch_size": 8}
 REPOSITORY = "org/fitted"
 SEED = 5
+PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Running:
             return cls(pid, reading)
         status = 70  # an exception that is no error of ours
         try:
-            os.setsid()
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody is left when the script is ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(writing, 2)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
