@@ -153,7 +153,8 @@ def _new_or_empty(out: Path, resume: bool) -> Path:
         from semtransforms.core.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
         parts = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE}
-        if not parts <= set(held):  # a kill left it: whole, it may be another one
+        # a kill leaves some of them, and others unfinished; whole, or with none unfinished, they are something else
+        if not parts <= set(held) and any(name.startswith(UNFINISHED) for name in held):
             held = [name for name in held if name not in parts and not name.startswith(UNFINISHED)]
     if held or (os.path.exists(out) and not out.is_dir()):
         holds = f" (it holds {held[0]!r})" if held else ""

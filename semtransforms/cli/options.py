@@ -26,7 +26,7 @@ Width = Annotated[int | None, typer.Option(help="Its width, for networks that ha
 Size = Annotated[int | None, typer.Option(help="Resize and crop to a square of so many pixels.")]
 PRETRAINED_HELP = (
     "Network of timm or torchvision with pretrained weights, as in timm/efficientnet_lite0 or NETWORK=FILE, that noise "
-    "is driven against too; may be repeated. Takes a fraction of a second for each photograph."
+    "is driven against too; may be repeated. Takes a second or more for each photograph."
 )
 PretrainedSurrogates = Annotated[list[str] | None, typer.Option("--pretrained-surrogate", help=PRETRAINED_HELP)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA if present.")]

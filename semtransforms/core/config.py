@@ -93,6 +93,12 @@ class PretrainedSurrogate:
         return cls(network, weights) if weights else cls(network)
 
 
+def _surrogate_of(values: Mapping[str, Any]) -> PretrainedSurrogate:
+    """From JSON values; those of before had one ``side``."""
+    others = {name: value for name, value in values.items() if name not in ("side", "sides")}
+    return PretrainedSurrogate(**others, sides=tuple(values["sides"]) if "sides" in values else (values["side"],))
+
+
 def check_surrogates(surrogates: Sequence[PretrainedSurrogate]) -> None:
     """See that pretrained surrogates are a sequence of such, with sides that a network can be given.
 
@@ -377,9 +383,7 @@ class GeneratorConfig:
         if "eot" in ready:
             ready["eot"] = tuple(Transformation(t["name"], t.get("arguments", {})) for t in ready["eot"])
         if "pretrained" in ready:
-            ready["pretrained"] = tuple(
-                PretrainedSurrogate(**{**each, "sides": tuple(each["sides"])}) for each in ready["pretrained"]
-            )
+            ready["pretrained"] = tuple(map(_surrogate_of, ready["pretrained"]))
         if isinstance(ready.get("image_size"), list):
             ready["image_size"] = tuple(ready["image_size"])
         return cls(**ready)

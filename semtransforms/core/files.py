@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -19,6 +20,7 @@ if sys.platform != "win32":
     import fcntl
 
 UNFINISHED = ".unfinished-"  # begins the name of a file that is being written; what a kill leaves is found by it
+_OURS = re.compile(r"\d+-\d+-\d+")  # what follows: process, thread, number
 _NUMBERS = itertools.count()
 CHOOSE_ANOTHER = "Choose a place you may write to, on a disk with free space."
 
@@ -68,8 +70,9 @@ def sweep(folder: Path) -> None:
     Args:
         folder: one of ours, in which nobody else writes now: its lock is held.
     """
-    for left in folder.glob(f"{UNFINISHED}[0-9]*-[0-9]*"):
-        left.unlink(missing_ok=True)
+    for left in folder.glob(f"{UNFINISHED}*"):
+        if _OURS.fullmatch(left.name.removeprefix(UNFINISHED)) and not left.is_dir():
+            left.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, first: bool = False) -> None:

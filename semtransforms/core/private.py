@@ -19,13 +19,15 @@ OTHERS = 0o077  # what a mode gives to group and world
 def making_private(folder: Path, argument: str) -> Iterator[None]:
     """As :func:`~semtransforms.core.files.making_folder`, for a folder that its owner alone may read.
 
-    What is missing above it is made so too. In a folder that is there, all that others may read is tightened.
+    What is missing above it is made so too. One that is there is closed: nobody else then reaches what is in it, which
+    stays as it is, since not all of it need be ours.
 
     Raises:
         OSError: it cannot be made or written, or is somebody else's.
     """
     with making_folder(folder, argument, mode=0o700):
-        tighten(folder, argument)
+        _refuse_foreign(folder, argument)
+        _close(folder, argument)
         yield
 
 
@@ -68,6 +70,15 @@ def tighten(folder: Path, argument: str) -> None:
     Raises:
         PermissionError: it is, or is a link that is, somebody else's: who owns a folder reads all that is put there.
     """
+    _refuse_foreign(folder, argument)
+    _close(folder, argument)
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if not path.is_symlink():
+                _close(path, argument)
+
+
+def _refuse_foreign(folder: Path, argument: str) -> None:
     if os.name != "posix":
         return
     for status in (folder.lstat(), folder.stat()):
@@ -76,19 +87,18 @@ def tighten(folder: Path, argument: str) -> None:
                 f"{argument} {str(folder)!r} belongs to another user (number {status.st_uid}), who could read what is "
                 "private there. Choose a folder of your own."
             )
-    _close(folder, argument)
-    for place, folders, files in os.walk(folder):
-        for path in (Path(place, name) for name in (*folders, *files)):
-            if not path.is_symlink():
-                _close(path, argument)
 
 
 def _close(path: Path, argument: str) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if not mode & OTHERS:
+    if os.name != "posix":
         return
     try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if not mode & OTHERS:
+            return
         path.chmod(mode & ~OTHERS)
+    except FileNotFoundError:  # unfinished, and by now under its own name
+        return
     except OSError as error:
         raise PermissionError(
             f"{argument} {str(path)!r} can be read by others, and that cannot be changed ({error.strerror}). Choose a "

@@ -65,7 +65,7 @@ class Guide(nn.Module):
         self.sides = tuple(sides) if network.side is None else (network.side,)  # some take one size only
         with torch.no_grad(), frozen(network):
             features = network(torch.zeros(1, 3, min(sides), min(sides))).shape[1]
-        self.heads = nn.ModuleList(nn.Linear(features, num_classes).requires_grad_(False) for _ in sides)
+        self.heads = nn.ModuleList(nn.Linear(features, num_classes).requires_grad_(False) for _ in self.sides)
         for weight in self.heads.parameters():
             nn.init.zeros_(weight)
 

@@ -12,7 +12,7 @@ from functools import reduce
 from pathlib import Path, PurePosixPath
 
 from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically
-from semtransforms.core.private import refuse_link
+from semtransforms.core.private import refuse_link, tighten
 from semtransforms.protect.formats import Difference
 
 FINISHED = "finished.jsonl"
@@ -85,6 +85,7 @@ class Journal:
                 # without locks two may be here at once: one seed for both, that of the file which stays
                 write_atomically(folder / "secret.json", to_json(secret), mode=0o600, first=not unused)
         with explained("--cache-dir", folder):
+            tighten(folder, "--cache-dir")
             journal = cls(folder, files)
         if alone:
             for ours in (folder, files, *(files / name for name in journal._folders)):

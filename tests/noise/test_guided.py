@@ -184,6 +184,28 @@ def test_a_side_that_is_too_small_is_named(weights: Path) -> None:
         build_guides([PretrainedSurrogate(NETWORK, str(weights), (64, 8))], CLASSES, with_weights=True)
 
 
+def test_a_network_of_one_size_has_one_layer(pictures: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    """Else a transformer ends the fit in an error once all its updates are done."""
+    timm = pytest.importorskip("timm")
+    images, labels = pictures
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    surrogate = PretrainedSurrogate("timm/test_vit", str(tmp_path / "vit.safetensors"))  # with the sides of default
+    guides = build_guides([surrogate], CLASSES, with_weights=True)
+    fit_heads(guides, images, labels, progress=False)
+    guide = guides[0]
+    assert isinstance(guide, Guide)
+    assert len(guide.heads) == 1
+    assert guide.at(0)(to_float(images)).shape == (len(images), CLASSES)
+
+
+def test_configs_with_one_side_are_read() -> None:
+    """Else a private generator of before could never be used again."""
+    config = replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(NETWORK, "w#12", (96,)),))
+    values = json.loads(json.dumps(config.to_dict()))
+    values["pretrained"][0]["side"] = values["pretrained"][0].pop("sides")[0]
+    assert GeneratorConfig.from_dict(values) == config
+
+
 @pytest.mark.parametrize("sides", [(), (64, 64), 128, [128]])
 def test_sides_are_a_tuple_of_different_ones(sides: object) -> None:
     """Else one size counts twice, or the fit ends in an error of Python's after its updates."""
