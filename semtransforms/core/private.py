@@ -13,6 +13,7 @@ from pathlib import Path
 from semtransforms.core.files import CHOOSE_ANOTHER, explained, making_folder
 
 OTHERS = 0o077  # what a mode gives to group and world
+PRIVATE_FILE = 0o600  # the mode of a file for its owner alone
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from semtransforms.core.files import UNFINISHED, explained, read_json, swept, to_json, write_atomically
-from semtransforms.core.private import refuse_link
+from semtransforms.core.private import PRIVATE_FILE, refuse_link
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.copies import Copy, pictures_of
 from semtransforms.evaluation.countermeasures import Countermeasure
@@ -198,8 +198,9 @@ class Results:
         if self.folder is not None:
             with explained("out", self.folder):
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it shows originals and noise
-                (self.folder / RUNS).mkdir(exist_ok=True)
-                write_atomically(self.folder / "evaluation.json", to_json(self.facts | {"described": self._described}))
+                (self.folder / RUNS).mkdir(mode=0o700, exist_ok=True)
+                facts = self.facts | {"described": self._described}
+                write_atomically(self.folder / "evaluation.json", to_json(facts), mode=PRIVATE_FILE)
 
     @contextmanager
     def among_others(self) -> Iterator[None]:
@@ -219,7 +220,7 @@ class Results:
         self.records[run.file] = record
         if self.folder is not None:
             with explained("out", self.folder):
-                write_atomically(self.folder / RUNS / f"{run.file}.json", to_json(record.to_dict()))
+                write_atomically(self.folder / RUNS / f"{run.file}.json", to_json(record.to_dict()), mode=PRIVATE_FILE)
             self.records = read_kept(self.folder)  # another process may have added some
             self.report()
 

@@ -62,6 +62,11 @@ def verify(published: Path, source: Source | None = None) -> Iterator[Finding]:
 
 def _record(published: Path) -> dict[str, Any]:
     file = published / PROTECTION
+    if published.is_file():
+        raise ValueError(
+            f"PUBLISHED {str(published)!r} is a file, and image folders are what can be checked. Publish as png or "
+            "jpeg, or write it out as such a folder."
+        )
     if not file.is_file():
         raise ValueError(
             f"PUBLISHED {str(published)!r} holds no {PROTECTION}: it is no folder that `semtransforms protect` wrote."

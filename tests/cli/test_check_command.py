@@ -119,6 +119,12 @@ def test_what_is_no_published_folder_is_said(photos: Path, published: Path) -> N
     fails(run("check", published.parent / "nowhere"), "protection.json")
 
 
+def test_a_table_is_told_from_a_folder(tmp_path: Path) -> None:
+    """An owner who published a Parquet file would be told that the package did not write it."""
+    (tmp_path / "published.parquet").touch()
+    fails(run("check", tmp_path / "published.parquet"), "is a file", "png or jpeg")
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd"])
 def test_a_record_that_names_files_elsewhere_is_refused(published: Path, name: str) -> None:
     """A folder from a stranger could have any file of this machine read, and told about."""

@@ -319,6 +319,17 @@ def report_with(name):
     return EvaluationReport(records, noise, {f"{name} title": pixels, "clean": 255 - pixels})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_report_is_its_owners_alone_also_in_a_folder_that_is_there(tmp_path):
+    """It shows originals and noise; others who may read the folder would subtract the noise."""
+    folder = tmp_path / "report"
+    folder.mkdir(mode=0o755)
+    report_with("sem").save(folder)
+    found = list(folder.rglob("*"))
+    assert {path.name for path in found} >= {"report.json", "report.md", "report.html", "pictures"}
+    assert {path.stat().st_mode & 0o077 for path in found} == {0}
+
+
 def test_metrics_of_the_noise_in_words():
     """Keys are for programs; a metric that has no words yet must not be dropped."""
     report = report_with("new")

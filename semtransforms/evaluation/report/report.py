@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from semtransforms.core.files import write_atomically
+from semtransforms.core.private import PRIVATE_FILE
 from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
 from semtransforms.evaluation.records import SCHEMA, Record
 from semtransforms.evaluation.report.markdown import render_markdown
@@ -96,18 +97,21 @@ class EvaluationReport:
             OSError: it cannot be written.
         """
         folder = Path(folder).expanduser()
-        (folder / PICTURES if self.pictures else folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.pictures:  # of originals and noise
+            (folder / PICTURES).mkdir(mode=0o700, exist_ok=True)
         for k, (title, images) in enumerate(self.pictures.items()):
-            write_atomically(folder / _file_of(k, title), encode_png(torch.cat(list(images), dim=2)))
+            write_atomically(folder / _file_of(k, title), encode_png(torch.cat(list(images), dim=2)), mode=PRIVATE_FILE)
         content = {
             "schema": SCHEMA,
             "noise": {copy: {key: _finite(each) for key, each in found.items()} for copy, found in self.noise.items()},
             "pictures": [{"title": title, "images": len(images)} for title, images in self.pictures.items()],
             "records": [record.to_dict() for record in self.records],
         }
-        write_atomically(folder / "report.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-        write_atomically(folder / "report.md", self.to_markdown().encode())
-        write_atomically(folder / "report.html", self.to_html().encode())
+        told = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        write_atomically(folder / "report.json", told.encode(), mode=PRIVATE_FILE)
+        write_atomically(folder / "report.md", self.to_markdown().encode(), mode=PRIVATE_FILE)
+        write_atomically(folder / "report.html", self.to_html().encode(), mode=PRIVATE_FILE)
 
     @classmethod
     def load(cls, folder: str | Path) -> EvaluationReport:
