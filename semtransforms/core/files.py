@@ -20,7 +20,7 @@ if sys.platform != "win32":
     import fcntl
 
 UNFINISHED = ".unfinished-"  # begins the name of a file that is being written; what a kill leaves is found by it
-_OURS = re.compile(r"\d+-\d+-\d+")  # what follows: process, thread, number
+_OURS = re.compile(r"\d+(-\d+)+")  # what follows: process, thread, number
 _NUMBERS = itertools.count()
 CHOOSE_ANOTHER = "Choose a place you may write to, on a disk with free space."
 

@@ -217,6 +217,8 @@ def test_a_fit_killed_between_two_of_its_files_goes_on(photos: Path, tmp_path: P
     assert {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()} == whole
     fails(run(*command), "OUT", "not an empty folder")  # a whole one may be of another fit
     (tmp_path / "own" / "model.safetensors").unlink()
+    fails(run(*command), "OUT", "not an empty folder")  # nothing unfinished beside them: no kill, it is the user's
+    (tmp_path / "own" / ".unfinished-1-2-3").write_bytes(b"half")
     (tmp_path / "own" / "notes.txt").write_text("of the user")
     fails(run(*command), "OUT", "'notes.txt'")
 
