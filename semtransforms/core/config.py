@@ -183,6 +183,7 @@ class GeneratorConfig:
             At most half of ``rho_u``, where about 1 % of it is cut at ``rho_u``.
         classwise: V, noises of each class that are learned along the fit, of which an image gets a window; 0 for none:
             each image has noise of its own.
+        hold_steps: updates at the beginning of a fit that leave class-wise noise as it starts.
         pretrained: networks with pretrained weights that an image's noise is driven against, on top of its class's
             (class-wise noise only); none by default.
         eot: T, a sequence of transformations applied in order.
@@ -219,6 +220,7 @@ class GeneratorConfig:
     num_samples: int = 5
     root_mean_square: float | None = None
     classwise: int = 0
+    hold_steps: int = 0
     pretrained: tuple[PretrainedSurrogate, ...] = ()
     eot: tuple[Transformation, ...] = (Transformation("crop", {"padding": 4}), Transformation("flip"))
     surrogate: str = "resnet18"
@@ -250,6 +252,7 @@ class GeneratorConfig:
             check_integer(name, getattr(self, name), low=1)
         check_integer("steps_a", self.steps_a, low=0)
         check_integer("classwise", self.classwise, low=0)
+        check_integer("hold_steps", self.hold_steps, low=0)
         check_integer("seed", self.seed)
         given = {name: getattr(self, name) for name in MOST if getattr(self, name) is not None}
         check_amounts(given, self.image_size, self._check_names())

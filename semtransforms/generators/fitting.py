@@ -193,6 +193,8 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
         ) as (steps, bar),
     ):
         for step in steps:
+            if isinstance(surrogate, Classwise):
+                surrogate.held = step.number < config.hold_steps
             views, named = to_float(images[step.rows(images.device)].to(target)), labels[step.rows(target)]
             loss, accuracy = train_step(surrogate, optimizer, views, named, keys=step.keys, config=config, eot=eot)
             done = step.number + 1

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from semtransforms.core.config import PGDConfig
-from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
+from semtransforms.core.keys import fold_in, keyed_uniform
 from semtransforms.noise.fuse import fuse_batch_norm
 from semtransforms.noise.pgd import frozen, largest_batches, mean_gradient
+from semtransforms.noise.textures import class_textures
 from semtransforms.views.eot import EOT
 
 MOMENTUM = 0.9  # of the noises, from a step to the next; without it half of their room within rho_u stays empty
 
-_START, _PLACE, _STEPS = range(3)  # what keys are folded with, so that no two draws share numbers
+_PLACE, _STEPS = range(1, 3)  # what keys are folded with, so that no two draws share numbers
 
 
 class Classwise(nn.Module):
@@ -34,13 +35,15 @@ class Classwise(nn.Module):
         count: V.
         size: (height, width) of a period, in pixels.
         rho_u: radius, a fraction of the pixel range.
-        seed: of the noise before the fit, uniform in the ball.
+        seed: of the noise before the fit, see :func:`~semtransforms.noise.textures.class_textures`.
         guides: pretrained surrogates with a layer each, which are saved with it.
 
     Attributes:
         noises: float32 (C * V, 3, height, width), fractions of the pixel range, class by class.
         momentum: float32 (C * V, 3, height, width), what the steps of a fit have said so far; it is not saved with the
             noises, only with an unfinished fit.
+        held: whether a fit leaves the noises as they are, since the network does not know them yet: led by one that
+            knows nothing, they would lose what they start with.
     """
 
     noises: Tensor
@@ -60,9 +63,9 @@ class Classwise(nn.Module):
         super().__init__()
         self.network = network
         self.guides = nn.ModuleList() if guides is None else guides
-        keys = fold_in(index_keys(torch.arange(num_classes * count), seed), _START)
-        start = keyed_uniform(keys, (3, *size)).mul_(2).sub_(1).mul_(rho_u)
+        start = class_textures(num_classes, count, size, seed).mul_(rho_u)
         self.count = count
+        self.held = False
         self.register_buffer("noises", start)
         self.register_buffer("momentum", torch.zeros_like(start), persistent=False)
 
@@ -205,6 +208,8 @@ def learn_noises(
         float32 (N, 3, H, W): the images' noise after the last step, ``images + noise`` in [0, 1].
     """
     chosen, places = surrogate.place(labels, keys, *images.shape[2:])
+    if surrogate.held:
+        return surrogate.seen(chosen, places, images)
     known = largest_batches(surrogate.network)
     with frozen(surrogate.network):
         fused = fuse_batch_norm(surrogate.network)

@@ -37,6 +37,7 @@ from semtransforms.noise.engine import engine_of
 SEM = GeneratorConfig(method="sem", defense_sees="uniform", surrogate_sees="adversary", num_samples=5)
 # what trainers do to images, in T: the shares that lost least elsewhere; examples/reproduce/README.md has the search
 _GREYSCALE = {"members": [{"name": "greyscale", "arguments": {}}], "probabilities": [0.2]}
+_HALF_GREY = {**_GREYSCALE, "probabilities": [0.5]}
 _JPEG = {"members": [{"name": "jpeg", "arguments": {"quality": [10, 60]}}], "probabilities": [0.2]}
 # with this T an adversary of 4/255 left a trainer more than one of 2/255, and one of 0.7/255 did too; forty small steps
 # with a fresh t each left a trainer less than twenty that see two, at the same cost (one seed each)
@@ -64,8 +65,9 @@ SEM_CLASSWISE = replace(
     surrogate_sees=None,
     fitted_on="shuffled",
     classwise=2,
-    eot=(Transformation("resized-crop"), *SEM_PLUS.eot[1:]),
-    alpha_u=1 / 255,
+    hold_steps=300,
+    eot=(Transformation("resized-crop"), Transformation("flip"), Transformation("one-of", _HALF_GREY), SEM_PLUS.eot[3]),
+    alpha_u=0.5 / 255,
     steps_u=2,
     surrogate="convnet",
     batch_size=64,
@@ -179,6 +181,7 @@ def with_effort(
     if train_steps is not None and "decay_every" not in unused:
         check_integer("train_steps", train_steps, low=1)
         changes["decay_every"] = max(1, train_steps * config.decay_every // config.train_steps)
+        changes["hold_steps"] = train_steps * config.hold_steps // config.train_steps
     return replace(config, **changes)  # type: ignore[arg-type]  # each of its field's type
 
 
