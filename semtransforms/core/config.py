@@ -370,7 +370,7 @@ class GeneratorConfig:
         What is younger than the first generators is left out where nothing is set, so that their fingerprints stay.
         """
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name in ("classwise", "pretrained"):
+        for name in ("classwise", "hold_steps", "pretrained"):
             if not values[name]:
                 del values[name]
         return values

@@ -181,7 +181,6 @@ def with_effort(
     if train_steps is not None and "decay_every" not in unused:
         check_integer("train_steps", train_steps, low=1)
         changes["decay_every"] = max(1, train_steps * config.decay_every // config.train_steps)
-        changes["hold_steps"] = train_steps * config.hold_steps // config.train_steps
     return replace(config, **changes)  # type: ignore[arg-type]  # each of its field's type
 
 

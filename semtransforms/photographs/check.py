@@ -26,6 +26,8 @@ SAMPLE = 600  # photographs that are looked at, those to test with included
 HELD_OUT = 5  # every which one is to test with
 COPY = "published"  # its name in the report
 TRAINER = VictimConfig(network="convnet", width=32, batch_size=64)
+COUNTERMEASURES = ("none", "greyscale")  # the second undoes noise that lies in the colours
+RUNS = 1 + len(COUNTERMEASURES)  # trainings at each size: on the originals, and on the copies under each
 # its updates: half of the fit's, within these. Stopped while the originals, too, have taught it little, it tells what a
 # moment teaches, not what the photographs do; more than 500 were not measured
 FEWEST_UPDATES, MOST_UPDATES = 200, 500
@@ -83,8 +85,8 @@ def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, re
         passes: images a second that the trainer's network sends forward and backward at S.
         read: seconds to read one pixel of the photographs.
     """
-    # on two copies, at S and with a quarter of the pixels; originals are decoded twice, copies once
-    trained = 2 * 1.25 * updates_of_check(config) * TRAINER.batch_size
+    # at S and with a quarter of the pixels; originals are decoded twice, copies once
+    trained = RUNS * 1.25 * updates_of_check(config) * TRAINER.batch_size
     sample = min(SAMPLE, len(found.rows)) / len(found.rows)
     return trained / passes + 3 * read * found.pixels * sample
 
@@ -92,7 +94,7 @@ def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, re
 def check_copy(
     found: Found, copies: dict[int, Path], config: GeneratorConfig, folder: Path, *, device: str | None, progress: bool
 ) -> Checked:
-    """Train a small network on a sample of the published photographs, and on their originals.
+    """Train a small network on a sample of the published photographs, in colour and grey, and on their originals.
 
     A fifth of the sample is kept from both trainings. Its originals are what is tested with: the trainer never had
     them, in no form.
@@ -121,6 +123,7 @@ def check_copy(
         protected=published,
         test=Sample(found, held_out),
         victims={"standard": replace(TRAINER, train_steps=updates_of_check(config))},
+        countermeasures=COUNTERMEASURES,
         train_sizes=(side // 2, side),
         crops=("random-resized",),
         seeds=(0,),
