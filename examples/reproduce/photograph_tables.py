@@ -12,18 +12,21 @@ from examples.reproduce.records import RESULTS
 from semtransforms.core.files import read_json
 from semtransforms.evaluation.records import NONE
 
+# those with a random start are of fits that began at random noise, as all did before
 PHOTOGRAPHS = {
     "clothing10": "`clothing10`, all 1,817",
     "clothing10-fit2": "the same, a second fit",
-    "clothing10-fit3": "the same, a third fit",
-    "clothing10-fit3-tf_efficientnet_lite0-tf_efficientnet_lite1": "the third, driven against Lite0 and Lite1",
-    "clothing10-tf_efficientnet_lite0": "the second, driven against Lite0 at 128 px",
-    "clothing10-rho4": "the same, ρ_u = 4/255",
-    "clothing10-rho3": "the same, ρ_u = 3/255",
-    "clothing10-60-each": "60 a class",
     "clothing10-20-each": "20 a class",
-    "tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000",
-    "tiny-imagenet-10-by-clothing10": "the same, noise of the third fit on `clothing10`",
+    "random-start-clothing10": "`clothing10`, random start",
+    "random-start-clothing10-fit2": "the same, a second fit",
+    "random-start-clothing10-fit3": "the same, a third fit",
+    "random-start-clothing10-fit3-tf_efficientnet_lite0-tf_efficientnet_lite1": "the third, driven against Lite0, Lite1",
+    "random-start-clothing10-tf_efficientnet_lite0": "the second, driven against Lite0 at 128 px",
+    "random-start-clothing10-rho4": "random start, ρ_u = 4/255",
+    "random-start-clothing10-rho3": "random start, ρ_u = 3/255",
+    "random-start-clothing10-60-each": "random start, 60 a class",
+    "random-start-clothing10-20-each": "random start, 20 a class",
+    "random-start-tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000, random start",
 }
 CROPS = {"random-resized": "random resized", "resize": "resize"}
 
@@ -61,7 +64,7 @@ def _trainer(row: Mapping[str, Any]) -> str:
 
 def one_label(root: Path) -> str:
     """How many clean photographs of a class are named rightly where it alone is protected, and where nothing is."""
-    record = read_json(root / RESULTS / "photographs-clothing10.json")
+    record = read_json(root / RESULTS / "photographs-random-start-clothing10.json")
     found: dict[tuple[str, int], dict[str, list[float]]] = {}
     for row in record["rows"]:
         copy, _, label = row["copy"].partition("-")
@@ -128,7 +131,7 @@ def seen_classwise(root: Path) -> str:
         whole = read_json(root / RESULTS / f"seen-sem-classwise-rho{rho}.json")["rows"][0]
         figures = [f"{whole[name]:.{digits}f}" for name, digits in (("flip", 3), ("psnr", 1), ("ssim", 3))]
         learned: dict[tuple[str, int], list[float]] = {}
-        for row in read_json(root / RESULTS / f"photographs-{name}.json")["rows"]:
+        for row in read_json(root / RESULTS / f"photographs-random-start-{name}.json")["rows"]:
             if (_trainer(row), row["crop"]) == ("convnet", "random-resized"):
                 learned.setdefault((row["copy"], row["trained_at"]), []).append(100 * row["peak"])
         cells = [cell(learned.get((copy, side))) for side in (32, 64) for copy in ("clean", "protected")]

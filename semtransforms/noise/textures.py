@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 # chosen on clothing10; examples/reproduce/README.md has the trials
-GRAINS = (0.16, 0.08)  # periods a pixel
+GRAINS = (0.125, 0.06)  # periods a pixel
 LEAN = 0.15  # standard deviation of the direction, in radians
-WIDTH = 0.04  # and of the periods a pixel
+WIDTH = 0.03  # and of the periods a pixel
 
 
 def class_textures(num_classes: int, count: int, size: tuple[int, int], seed: int) -> Tensor:
