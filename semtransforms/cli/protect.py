@@ -194,48 +194,11 @@ def tell_verdict(checked: Checked, generator: Path) -> None:
 
 def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> None:
     """What was done, and what must stay private."""
-    from semtransforms.data.listing import hidden_below
+    from semtransforms.protect.telling import describe_outcome
 
     for place in outcome.failed:
         typer.echo(f"error: not protected: {place}", err=True)
-    found = f", {outcome.found} were finished before" if outcome.found else ""
-    typer.echo(f"{outcome.written} images protected{found}: {out}")
-    if outcome.removed:
-        typer.echo(f"{outcome.removed} copies removed: their images are no longer in SOURCE under that name.")
-    typer.echo(
-        "Metadata (EXIF, GPS, ICC profiles, comments, text) is not copied; "
-        f"{outcome.with_metadata} of these images had some."
-    )
-    if outcome.converted:
-        typer.echo(f"{outcome.converted} images had another colour profile and were converted to sRGB.")
-    if outcome.profile_ignored:
-        typer.echo(f"{outcome.profile_ignored} images have a colour profile that cannot be used; it was ignored.")
-    if outcome.without_alpha:
-        typer.echo(f"{outcome.without_alpha} images lost their transparency: JPEG has none.")
-    if outcome.empty:
-        typer.echo(
-            f"{len(outcome.empty)} classes have no image ({outcome.empty[0]} first), and no folder in {out}: "
-            "ImageFolder refuses empty ones, and numbers those that are there anew, from 0. The labels of SOURCE stand "
-            "in metadata.csv, which `datasets` and semtransforms read."
-        )
-    if source.other_columns:
-        typer.echo(f"Columns not copied: {', '.join(source.other_columns)}.")
-    if source.other_files:
-        typer.echo(f"{len(source.other_files)} files were not read, {source.other_files[0]} first: no image's suffix.")
-    hidden = hidden_below(source.folder) if source.folder is not None and source.files else []
-    if hidden:
-        typer.echo(f"{len(hidden)} hidden files were not read, {hidden[0]} first: no photographs, or thrown away.")
-    if format == "noise":
-        typer.echo("This is the noise: whoever has it can subtract it. Keep it private.")
-    typer.echo(f"The seed is in {outcome.private}. Keep it private: with it the noise can be computed.")
-    apart = f"by up to {outcome.difference.largest} grey levels, {outcome.difference.rms:.1f} root mean square"
-    if format == "jpeg":
-        typer.echo(
-            f"The decoded files differ from the decoded originals {apart}, as measured: JPEG adds its own "
-            "changes to the noise, whose bound rho_u no longer holds."
-        )
-    else:
-        typer.echo(f"The protected images differ from the originals {apart}.")
+    typer.echo("\n".join(describe_outcome(outcome, out, format, source)))
 
 
 def parse_noise_size(text: str | None) -> int | Literal["full"] | None:

@@ -11,34 +11,32 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from semtransforms.core.checks import whole_seed
 from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
 from semtransforms.core.files import alone_in, explained, making_folder, read_json, sweep, to_json, write_atomically
+from semtransforms.core.grid import levels
 from semtransforms.core.models import MODELS
 from semtransforms.core.private import making_private, refuse_link, tighten
-from semtransforms.data.images import UNDECODABLE, to_rgb
-from semtransforms.data.loading import Labelled
 from semtransforms.data.opening import MOST_PIXELS
-from semtransforms.data.sources import open_source, reason
+from semtransforms.data.sources import open_source
 from semtransforms.data.store import default_cache_dir
 from semtransforms.generators.fitting import fit_generator
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise.guided import check_pretrained, named
 from semtransforms.photographs.check import TRAINER, Checked, check_copy, seconds_of_check
-from semtransforms.photographs.look import Found, check_enough, look
-from semtransforms.photographs.plan import Plan, make_plan, measure_files, measure_noise, measure_passes
+from semtransforms.photographs.look import Found, Say, check_enough, look, read_squares
+from semtransforms.photographs.plan import Plan, in_words, make_plan, measure_files, measure_noise, measure_passes
 from semtransforms.protect.formats import FORMATS, pick_quality
 from semtransforms.protect.publish import MANIFEST, Outcome, check_limits, check_places, check_room, protect_source
-from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
+from semtransforms.views.resize import NOISE_SIZE, NoiseScale
 
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
 
@@ -46,7 +44,6 @@ CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
 
 NAME_LENGTH = 50  # characters; four bytes each at most
 
-Say = Callable[[str], Any]
 Columns = Mapping[str, str | None]
 
 
@@ -75,6 +72,7 @@ def protect_photographs(
     pretrained: Sequence[PretrainedSurrogate] = (),
     private: str | os.PathLike[str] | None = None,
     seed: int | None = None,
+    rho_u: float | None = None,
     format: str = "png",
     quality: int | None = None,
     visibility: float = 1.0,
@@ -95,6 +93,7 @@ def protect_photographs(
         pretrained: networks with pretrained weights that noise is driven against too.
         private: folder for what must not be published: generator, seed, reports. Default: where noise is kept.
         seed: of the fit and the noise; ``None`` for fresh ones that nobody can guess.
+        rho_u: radius of the noise, a fraction of the pixel range; default: 8/255, the only one that was measured here.
         format: ``"png"`` or ``"jpeg"``.
         quality, visibility, workers, max_megapixels: as for :func:`~semtransforms.protect.publish.protect_source`.
         columns: ``split``, ``image_column`` and ``label_column``, as for ``open_source``.
@@ -119,14 +118,49 @@ def protect_photographs(
     say("\n".join(found.describe()))
     check_enough(found)
     with _private_folder(hidden / "generators", os.fspath(source), columns) as folder:
-        maker = _Maker(folder, tuple(pretrained), device, progress, say)
-        generator = maker.find(found) or maker.make(found, minutes, seed, target, format, quality)
+        maker = _Maker(folder, tuple(pretrained), rho_u, device, progress, say)
+        generator = maker.find(found) or maker.fit(found, maker.plan(found, minutes, seed, target, format, quality))
         outcome = protect_source(
             images, target, generator, format=format, quality=quality, seed=seed, private=hidden / "protections",
             visibility=visibility, device=device, workers=workers, max_megapixels=max_megapixels,
         )  # fmt: skip
         checked = maker.check(found, generator.config, target, format)
     return Protection(found, outcome, checked, maker.generator)
+
+
+def plan_photographs(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    minutes: float = 20,
+    private: str | os.PathLike[str] | None = None,
+    rho_u: float | None = None,
+    format: str = "png",
+    quality: int | None = None,
+    device: str | None = None,
+) -> list[str]:
+    """Say what :func:`protect_photographs` would do and how long it would take here; nothing is fitted, none is kept.
+
+    Args:
+        source, out, minutes, private, rho_u, format, quality, device: as there.
+
+    Returns:
+        Lines for the owner.
+
+    Raises:
+        ValueError, OSError: as there, before any long work.
+    """
+    lines: list[str] = []
+    images, target = open_source(os.fspath(source)), Path(out).expanduser()
+    hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
+    check_places(images, target, hidden)
+    found = look(images, SMALLEST)
+    check_enough(found)
+    with _private_folder(hidden / "generators", os.fspath(source), {}) as folder:
+        maker = _Maker(folder, (), rho_u, device, False, lines.append)
+        if maker.find(found) is None:
+            maker.plan(found, minutes, None, target, format, quality, keep=False)
+    return lines
 
 
 def _check_options(
@@ -182,10 +216,11 @@ def _side(config: GeneratorConfig) -> int:
 
 @dataclass(frozen=True)
 class _Maker:
-    """What is done in the private folder: the generator is found or fitted, and the copies are checked."""
+    """What is done in the private folder: the generator is found, or planned and fitted, and the copies are checked."""
 
     folder: Path
     pretrained: tuple[PretrainedSurrogate, ...]
+    rho_u: float | None
     device: str | None
     progress: bool
     say: Say
@@ -199,7 +234,7 @@ class _Maker:
         """The finished generator, if there is one.
 
         Raises:
-            ValueError: it was fitted for other classes, or with other pretrained surrogates.
+            ValueError: it was fitted for other classes, with other pretrained surrogates, or another radius.
         """
         if not self.generator.is_dir():
             return None
@@ -219,6 +254,11 @@ class _Maker:
                 f"{[each.network for each in generator.config.pretrained] or 'none'}, or with other weights. Leave it "
                 "out, or give another --cache-dir and an empty OUT, and a new one is fitted there."
             )
+        if self.rho_u is not None and levels(self.rho_u) != (fitted := levels(generator.config.rho_u)):
+            raise ValueError(
+                f"rho_u must be {fitted}/255, for which the generator {str(self.generator)!r} was fitted, got "
+                f"{255 * self.rho_u:g}/255. Give another --cache-dir and an empty OUT, and a new one is fitted there."
+            )
         self._checkpoint.unlink(missing_ok=True)  # a kill behind the fit leaves it
         self.say(f"The generator of these classes is used again: {self.generator}")
         read, write = measure_files(found, _side(generator.config))
@@ -227,10 +267,18 @@ class _Maker:
         self._expect(found, generator.config, passes, read, write, noise, fit=0)
         return generator
 
-    def make(
-        self, found: Found, minutes: float, seed: int | None, out: Path, format: str, quality: int | None
-    ) -> NoiseGenerator:
-        """Plan a fit or take up the one that was begun, and carry it through.
+    def plan(
+        self,
+        found: Found,
+        minutes: float,
+        seed: int | None,
+        out: Path,
+        format: str,
+        quality: int | None,
+        *,
+        keep: bool = True,
+    ) -> Plan:
+        """Plan a fit or take up the one that was begun, and say how long everything will take.
 
         Raises:
             ValueError: ``out`` holds something, or the minutes are too few.
@@ -241,10 +289,14 @@ class _Maker:
         with making_folder(out, "OUT"):  # so that one that cannot be written is found out now, too
             check_room(found.source, out, len(found.rows), FORMATS[format], quality)
             read, write = measure_files(found, NOISE_SIZE)
-            plan = self._plan(found, minutes, seed, read)
+            plan = self._begun(found) or self._begin(found, minutes, seed, read, keep)
         self.say(plan.describe())
         noise, fit = measure_noise(plan.config, device=self.device), plan.fit_seconds + found.pixels * read
         self._expect(found, plan.config, plan.check_passes, read, write, noise, fit=fit)
+        return plan
+
+    def fit(self, found: Found, plan: Plan) -> NoiseGenerator:
+        """Carry a planned fit through, from its checkpoint on if there is one."""
         photographs = read_squares(found, _side(plan.config), self.progress, self.say)
         generator = fit_generator(
             photographs,
@@ -278,30 +330,41 @@ class _Maker:
     def _checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
-    def _plan(self, found: Found, minutes: float, seed: int | None, read: float) -> Plan:
-        """The plan of an unfinished fit of these photographs, or a new one."""
-        path = self.folder / "plan.json"
-        if path.exists():
-            try:
-                plan = Plan.from_dict(read_json(path))
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}. Remove it, and the fit begins anew.") from error
-            if plan.photographs != found.digest:
-                self.say("The photographs have changed since a fit was begun: it begins anew.")
-            elif plan.config.pretrained != self.pretrained:
-                self.say("The pretrained surrogates have changed since a fit was begun: it begins anew.")
-            elif not plan.is_of_today:
-                self.say("The fit was begun by an older version, which fitted otherwise: it begins anew.")
-            else:
-                self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")
-                return plan
+    @property
+    def _planned(self) -> Path:
+        return self.folder / "plan.json"
+
+    def _begun(self, found: Found) -> Plan | None:
+        """The plan of an unfinished fit of these photographs, if there is one."""
+        if not self._planned.exists():
+            return None
+        try:
+            plan = Plan.from_dict(read_json(self._planned))
+        except ValueError as error:
+            raise ValueError(f"{self._planned}: {error}. Remove it, and the fit begins anew.") from error
+        if plan.photographs != found.digest:
+            self.say("The photographs have changed since a fit was begun: it begins anew.")
+        elif plan.config.pretrained != self.pretrained:
+            self.say("The pretrained surrogates have changed since a fit was begun: it begins anew.")
+        elif self.rho_u is not None and levels(self.rho_u) != levels(plan.config.rho_u):
+            self.say("The radius has changed since a fit was begun: it begins anew.")
+        elif not plan.is_of_today(self.rho_u):
+            self.say("The fit was begun by an older version, which fitted otherwise: it begins anew.")
+        else:
+            self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")
+            return plan
+        return None
+
+    def _begin(self, found: Found, minutes: float, seed: int | None, read: float, keep: bool) -> Plan:
+        """A new plan, in the place of what there was of another."""
         plan = make_plan(
             found, minutes, read=read, seed=secrets.randbits(63) if seed is None else seed_of_fit(seed),
-            pretrained=self.pretrained, device=self.device,
+            pretrained=self.pretrained, rho_u=self.rho_u, device=self.device,
         )  # fmt: skip
-        with explained("--cache-dir", self.folder):
-            self._checkpoint.unlink(missing_ok=True)
-            write_atomically(path, to_json(plan.to_dict()), mode=0o600)
+        if keep:
+            with explained("--cache-dir", self.folder):
+                self._checkpoint.unlink(missing_ok=True)
+                write_atomically(self._planned, to_json(plan.to_dict()), mode=0o600)
         return plan
 
     def _expect(
@@ -325,39 +388,5 @@ class _Maker:
         protect = found.pixels * write + len(found.rows) * noise
         check = seconds_of_check(found, config, passes=passes, read=read)
         steps = {"fit": fit, "protect": protect, "check": check}
-        text = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in steps.items() if seconds)
+        text = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in steps.items() if seconds)
         self.say(f"Expected: {text}.")
-
-
-def _minutes(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 60 else f"{seconds / 60:.0f} min"
-
-
-def read_squares(found: Found, side: int, progress: bool, say: Say) -> Labelled:
-    """The middle of each photograph at the noise's size, decoded one at a time.
-
-    Args:
-        found: the photographs.
-        side: S.
-        progress: show a bar.
-        say: told of photographs that do not decode.
-
-    Returns:
-        Squares uint8 (N, 3, S, S) and labels, of those that decode.
-
-    Raises:
-        ValueError: too few are left.
-    """
-    squares, labels, failed = [], [], {}
-    for row in tqdm(found.rows, desc="read", unit="image", disable=not progress):
-        try:
-            with found.source.open(row) as image:
-                squares.append(centre_square(to_rgb(image).pixels, side))
-        except UNDECODABLE as error:
-            failed[row] = reason(error)
-            say(f"Skipped: {found.source.place(row)} ({failed[row]})")
-        else:
-            labels.append(int(found.source.labels[row]))
-    if failed:
-        check_enough(found.without(failed))
-    return Labelled(torch.stack(squares), torch.tensor(labels), found.source.classes)

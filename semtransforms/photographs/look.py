@@ -6,22 +6,29 @@ import hashlib
 import json
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from semtransforms.data.images import UNDECODABLE
+from semtransforms.data.images import UNDECODABLE, to_rgb
 from semtransforms.data.listing import IMAGE_SUFFIXES, hidden_below
+from semtransforms.data.loading import Labelled
 from semtransforms.data.sources import Source, reason
 from semtransforms.protect.making import stamp
+from semtransforms.views.resize import centre_square
 
 FEWEST = 2  # photographs a class: one to learn from, one to test with
 FEWEST_MEASURED = 20  # photographs a class, below which nothing was measured
 NAMED = 5  # how many of a kind a message names
+
+Say = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -173,3 +180,33 @@ def _beside(source: Source) -> list[str]:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def read_squares(found: Found, side: int, progress: bool, say: Say) -> Labelled:
+    """The middle of each photograph at the noise's size, decoded one at a time.
+
+    Args:
+        found: the photographs.
+        side: S.
+        progress: show a bar.
+        say: told of photographs that do not decode.
+
+    Returns:
+        Squares uint8 (N, 3, S, S) and labels, of those that decode.
+
+    Raises:
+        ValueError: too few are left.
+    """
+    squares, labels, failed = [], [], {}
+    for row in tqdm(found.rows, desc="read", unit="image", disable=not progress):
+        try:
+            with found.source.open(row) as image:
+                squares.append(centre_square(to_rgb(image).pixels, side))
+        except UNDECODABLE as error:
+            failed[row] = reason(error)
+            say(f"Skipped: {found.source.place(row)} ({failed[row]})")
+        else:
+            labels.append(int(found.source.labels[row]))
+    if failed:
+        check_enough(found.without(failed))
+    return Labelled(torch.stack(squares), torch.tensor(labels), found.source.classes)

@@ -66,6 +66,7 @@ def config_for(
     train_steps: int = 1,
     seed: int = 0,
     pretrained: Sequence[PretrainedSurrogate] = (),
+    rho_u: float | None = None,
 ) -> GeneratorConfig:
     """The fit that an effort stands for.
 
@@ -76,9 +77,10 @@ def config_for(
         train_steps: M.
         seed: of the fit.
         pretrained: surrogates that noise is driven against beside it.
+        rho_u: radius of the noise, a fraction of the pixel range; default: the preset's.
     """
     return replace(
-        with_effort(PRESETS[photographs < FEW * num_classes], train_steps=train_steps),
+        with_effort(PRESETS[photographs < FEW * num_classes], train_steps=train_steps, rho_u=rho_u),
         width=effort.width,
         num_classes=num_classes,
         image_size=(effort.side, effort.side),
@@ -111,14 +113,17 @@ class Plan:
         """How long the updates take."""
         return self.config.train_steps * passes_of_update(self.config) / self.passes
 
-    @property
-    def is_of_today(self) -> bool:
-        """Whether this version would fit so too: the plan may have been kept by an older one."""
+    def is_of_today(self, rho_u: float | None = None) -> bool:
+        """Whether this version would fit so too: the plan may have been kept by an older one.
+
+        Args:
+            rho_u: the radius that is asked for; ``None`` for the preset's.
+        """
         c = self.config
         names = ("image_size", "width", "num_classes", "batch_size", "seed", "pretrained")
         kept = {name: getattr(c, name) for name in names}
         presets = (replace(preset, **kept) for preset in PRESETS)
-        return c in [with_effort(preset, train_steps=c.train_steps) for preset in presets]
+        return c in [with_effort(preset, train_steps=c.train_steps, rho_u=rho_u) for preset in presets]
 
     @property
     def checkpoint_every(self) -> int:
@@ -168,6 +173,7 @@ def make_plan(
     read: float,
     seed: int,
     pretrained: Sequence[PretrainedSurrogate] = (),
+    rho_u: float | None = None,
     device: str | None = None,
 ) -> Plan:
     """Choose the best fit that the minutes allow on this machine.
@@ -178,6 +184,7 @@ def make_plan(
         read: seconds to read one pixel of them.
         seed: of the fit.
         pretrained: surrogates that noise is driven against beside it.
+        rho_u: radius of the noise, a fraction of the pixel range; default: the preset's.
         device: where to fit; default: CUDA if present.
 
     Returns:
@@ -192,6 +199,7 @@ def make_plan(
         "num_classes": len(found.classes),
         "photographs": len(found.rows),
         "pretrained": pretrained,
+        "rho_u": rho_u,
     }
     measured: dict[tuple[int, int | None], float] = {}
 
@@ -322,3 +330,8 @@ def measure_files(found: Found, side: int) -> tuple[float, float]:
         write = time.perf_counter() - started
         return read / pixels[0].numel(), write / pixels[0].numel()
     raise ValueError(f"SOURCE: none of its {len(found.rows)} images decodes.")
+
+
+def in_words(seconds: float) -> str:
+    """A time as a plan tells it: seconds, or minutes from one on."""
+    return f"{max(1, round(seconds))} s" if seconds < 60 else f"{seconds / 60:.0f} min"

@@ -56,3 +56,19 @@ def _window_sums(values: NDArray[np.int64]) -> NDArray[np.int64]:
         windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=axis)
         padded = windows.sum(axis=-1)
     return padded
+
+
+def share_seen(clean: Tensor, protected: Tensor) -> float:
+    """The share of an image's pixels that changed by more than the eye tolerates there, looked at at 100 %.
+
+    Args:
+        clean: uint8 (3, H, W).
+        protected: uint8, of the same size.
+
+    Returns:
+        In 0..1. A pixel's change is that of the colour that changed most, though the model is one of brightness, and
+        was not tried on people here.
+    """
+    change = (protected.to(torch.int16) - clean).abs().amax(dim=0)
+    height, width = clean.shape[1:]
+    return float((change > tolerated(clean, (height, width), 255)).float().mean())
