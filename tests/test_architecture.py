@@ -23,6 +23,7 @@ FLOORS = (
     "protect",
     "evaluation",
     "photographs",
+    "app",
     "cli",
 )  # from the ground up
 

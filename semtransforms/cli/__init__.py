@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import typer
 
+from semtransforms.cli.app import app_command
 from semtransforms.cli.check import check_command
 from semtransforms.cli.demo import demo_command
 from semtransforms.cli.evaluate import evaluate_command
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_command,
     "show": show_command,
     "push": push_command,
+    "app": app_command,
 }
 
 app = typer.Typer(

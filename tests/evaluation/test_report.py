@@ -26,6 +26,7 @@ from semtransforms.evaluation.report.summary import summarise
 from semtransforms.evaluation.report.verdict import judge
 
 STYLE = Path(curves.__file__).with_name("style.css").read_text(encoding="utf-8")
+COLOURS = r"--(\w+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)"
 
 VALUES = {
     "schema": 1, "data": "ab" * 32, "dataset": "letters", "train_images": 10_000, "test_images": 2_000, "classes": 10,
@@ -490,7 +491,7 @@ def contrast(one, other):
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_stand_out(scheme):
     """WCAG 2 AA: 4.5 for text, 3 for lines; in both schemes and on every colour of the table."""
-    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", STYLE.split("@media (prefers-color-scheme: dark)")[scheme]))
+    colours = {name: pair[scheme] for name, *pair in re.findall(COLOURS, STYLE)}
     grounds = [colours[name] for name in ("paper", "panel", "b0", "b1", "b2", "b3")]
     assert min(contrast(colours[text], ground) for text in ("ink", "muted") for ground in grounds) >= 4.5
     assert contrast(colours["link"], colours["paper"]) >= 4.5
@@ -657,8 +658,8 @@ def test_a_browser_shows_it_wide_and_narrow(tmp_path, scheme):
     assert [int(width) for width in widths[:3]] == [1280, 400, 1280]
     assert int(widths[3]) >= 600
 
-    style = STYLE.split("@media (prefers-color-scheme: dark)")[scheme == "dark"]
-    colours = {name: bytes.fromhex(value) for name, value in re.findall(r"--(\w+): #([0-9a-f]{6})", style)}
+    found = re.findall(COLOURS, STYLE)
+    colours = {name: bytes.fromhex(pair[scheme == "dark"].removeprefix("#")) for name, *pair in found}
     with Image.open(picture) as screen:
         for left, right in ((0, 1280), (1280, 1680)):
             colours_seen = screen.convert("RGB").crop((left, 0, right, screen.height)).getcolors(1 << 24)

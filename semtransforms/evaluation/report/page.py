@@ -20,7 +20,8 @@ from semtransforms.evaluation.report.sizes import COLUMNS, size_table
 from semtransforms.evaluation.report.summary import WITH_CLEAN_IMAGES, by_trainer, percent, summarise
 from semtransforms.evaluation.report.verdict import QUARTERS, judge
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")  # the stylesheet it includes lies beside it
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+STYLE = TEMPLATE.with_name("style.css")  # which the template includes; `semtransforms app` shows it too
 
 SMALL = 96  # pixels: smaller images are enlarged to it, with hard edges, so that every byte is seen
 
