@@ -101,7 +101,7 @@ def show(visitor: Visitor, row: int, wish: Wish) -> Shown:
     noise = (after.to(torch.int16) - before).clamp(-128, 127).to(torch.int8)
     make_private(visitor.shown, "--cache-dir")
     visitor.previews["count"] = count = visitor.previews.get("count", 0) + 1  # a new name: browsers keep old pictures
-    for old in visitor.shown.glob("*.png"):
+    for old in visitor.shown.glob(f"{count - 2}-*.png"):  # the last ones may be on their way
         old.unlink(missing_ok=True)
     names = [f"{count}-{what}.png" for what in ("original", "protected", "noise")]
     for name, pixels in zip(names, (before, after, noise_picture(noise)), strict=True):

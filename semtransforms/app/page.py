@@ -129,7 +129,8 @@ class Page:
         self.blocks.unload(self.leave)
         for button, act in ((self.arrived, self.arrive), (self.again, self.clear)):
             button.click(act, [self.token], seen, **_HIDDEN).then(self.look, look, self.shown, **_HIDDEN)
-        for control in (self.photograph, self.rho_u, self.visibility, self.format, self.quality):
+        self.photograph.input(self.look, look, self.shown, trigger_mode="always_last", **_HIDDEN)
+        for control in (self.rho_u, self.visibility, self.format, self.quality):
             control.change(self.look, look, self.shown, trigger_mode="always_last", **_HIDDEN)
         self.format.change(lambda form: gr.update(visible=form == "jpeg"), self.format, self.quality, **_HIDDEN)
         order = [self.token, self.minutes, *self._wish]

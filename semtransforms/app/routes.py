@@ -141,7 +141,11 @@ async def _thumb(visitor: Visitor, request: Request) -> Response:
 
 
 async def _shown(visitor: Visitor, request: Request) -> Response:
-    return _send(visitor.shown, request.path_params["name"])
+    try:  # read at once: the next picture may take its place meanwhile
+        file = visitor.shown / safe_place(request.path_params["name"])
+        return Response(await run_in_threadpool(file.read_bytes), media_type="image/png")
+    except (ValueError, OSError):
+        return _missing()
 
 
 async def _file(visitor: Visitor, request: Request) -> Response:

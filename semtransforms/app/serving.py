@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -59,12 +60,13 @@ def serve(
 
         for meaning in [texts.SHARE_MEANS] * share + [texts.HOST_MEANS.format(host=host)] * (host not in LOOPBACK):
             say(meaning)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what visitors brought is deleted then, too
         blocks = Page(visitors).blocks
         try:
             _, url, shared = blocks.launch(
                 server_name=host, server_port=port, share=share, inbrowser=browser, prevent_thread_lock=True,
-                quiet=True, max_file_size=UPLOADS_OF_GRADIO, ssr_mode=False, footer_links=[], theme=theme(), head=head(),
-                app_kwargs={"routes": routes(visitors)},
+                quiet=True, max_file_size=UPLOADS_OF_GRADIO, ssr_mode=False, footer_links=[], theme=theme(),
+                head=head(), app_kwargs={"routes": routes(visitors)},
             )  # fmt: skip
             say(texts.LISTENING.format(url=shared or url))
             blocks.block_thread()

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,7 +254,12 @@ class Visitors:
                     self._forget(visitor)
 
     def _forget(self, visitor: Visitor) -> None:
-        visitor.forget_brought() if self.keeps else visitor.forget_all()
+        if not self.keeps:
+            visitor.forget_all()
+            return
+        visitor.forget_brought()
+        with suppress(OSError):  # there is more in it, which is kept; or it was never made
+            visitor.folder.rmdir()
 
     def _forget_left_behind(self) -> None:
         """What a page that was killed could not delete."""

@@ -97,8 +97,7 @@ def protect_photographs(
         format: ``"png"`` or ``"jpeg"``.
         quality, visibility, workers, max_megapixels: as for :func:`~semtransforms.protect.publish.protect_source`.
         columns: ``split``, ``image_column`` and ``label_column``, as for ``open_source``.
-        device: where to compute; default: CUDA if present.
-        progress: show bars, and say what was found and is done.
+        device, progress: where to compute, default: CUDA if present; show bars, and say what was found and is done.
 
     Returns:
         What was found and done, with the verdict.
@@ -114,8 +113,7 @@ def protect_photographs(
     check_places(images, target, hidden)
     check_pretrained(pretrained)
     say: Say = tqdm.write if progress else lambda line: None
-    found = look(images, SMALLEST, progress=progress)
-    say("\n".join(found.describe()))
+    say("\n".join((found := look(images, SMALLEST, progress=progress)).describe()))
     check_enough(found)
     with _private_folder(hidden / "generators", os.fspath(source), columns) as folder:
         maker = _Maker(folder, tuple(pretrained), rho_u, device, progress, say)
