@@ -61,8 +61,8 @@ VISIBILITY = "Visibility"
 VISIBILITY_HELP = "1: all of the strength everywhere. 0: in sky and skin only what the eye tolerates; costs protection."
 BEFORE_FIT = (
     "Before the fit this shows noise of the same strength and size from a fit of {updates} updates on {photographs} "
-    "photographs, made to be looked at: not the noise you will publish, which is about an eighth stronger (root mean "
-    "square)."
+    "photographs, made to be looked at. It is not the noise that you will publish, which was about an eighth "
+    "stronger (root mean square) where both were measured."
 )
 AFTER_FIT = "This is the copy that you publish, and its noise."
 ORIGINAL = "Original"

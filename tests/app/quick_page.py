@@ -1,4 +1,4 @@
-"""The page with fits of a second: ``python quick_page.py FOLDER [public]``; with ``worker`` the process behind it."""
+"""The page with fits of seconds: ``python quick_page.py FOLDER``; with ``worker`` the process behind it."""
 
 import sys
 from pathlib import Path
@@ -8,19 +8,16 @@ from owner import quicken
 
 from semtransforms.app import visitors, worker
 from semtransforms.app.serving import serve
+from semtransforms.photographs import journey, plan
 
-SLOW_UPDATES = 300  # of a fit that can be stopped: at least some seconds
+MINUTES = 0.05  # of a fit of six updates; any more is one that can be stopped
 
 if __name__ == "__main__":
     quicken(setattr)
+    plan.MOST_UPDATES = 200
+    plan.measure_passes = journey.measure_passes = lambda *_: 50.0
     if sys.argv[1] == "worker":
         worker.main()
     else:
-        visitors.KEPT_MINUTES = 1 / 20
-        root, *words = sys.argv[1:]
-        serve(
-            root=root,
-            host="0.0.0.0" if "public" in words else "127.0.0.1",
-            say=lambda line: print(line, flush=True),
-            worker=(sys.executable, __file__, "worker"),
-        )
+        visitors.KEPT_MINUTES, visitors.SWEEP_SECONDS = 1 / 15, 0.5
+        serve(root=sys.argv[1], say=lambda line: print(line, flush=True), worker=(sys.executable, __file__, "worker"))
