@@ -219,7 +219,7 @@ class Visitors:
                 if not visitor.sessions and visitor.left_at is None:
                     visitor.left_at = time.monotonic()
 
-    def sweep(self, after: float = 60 * KEPT_MINUTES) -> None:
+    def sweep(self, after: float) -> None:
         """Forget who left so many seconds ago."""
         with self._lock:
             now = time.monotonic()
@@ -241,7 +241,7 @@ class Visitors:
 
         def keep_sweeping() -> None:
             while not stopped.wait(SWEEP_SECONDS):
-                self.sweep()
+                self.sweep(after=60 * KEPT_MINUTES)
 
         with making_private(self.root, "--cache-dir"), alone_in(self.root, "--cache-dir"):
             self._forget_left_behind()

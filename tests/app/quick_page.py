@@ -14,7 +14,7 @@ MINUTES = 0.05  # of a fit of six updates; any more is one that can be stopped
 
 if __name__ == "__main__":
     quicken(setattr)
-    plan.MOST_UPDATES = 200
+    plan.MOST_UPDATES = 60
     plan.measure_passes = journey.measure_passes = lambda *_: 50.0
     if sys.argv[1] == "worker":
         worker.main()
