@@ -51,7 +51,7 @@ def test_the_dependencies_are_those_of_the_package():
     listed = rows("dependencies")
     assert [name for name, *_ in listed] == names
     assert all(why for _, why, _ in listed)
-    extras = [re.split(r"[<>=\[]", each)[0] for name in ("demo", "heif", "timm")
+    extras = [re.split(r"[<>=\[]", each)[0] for name in ("demo", "heif", "timm", "app")
               for each in project["optional-dependencies"][name]]  # fmt: skip
     told = next(line for line in PAGE.splitlines() if line.startswith("Extras:"))
     assert re.findall(r"`([\w-]+)`", told) == extras

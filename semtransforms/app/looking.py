@@ -30,7 +30,7 @@ from semtransforms.views.visibility import share_seen
 # of the fit whose noise is shown before there is one: a third of a second on two cores. With steps as long as the
 # radius its noise comes near the bound as that of a long fit does: 6.6 levels root mean square against 7.5 of 35
 # updates of the usual kind, on the 200 photographs that come along
-UPDATES, PHOTOGRAPHS, BATCH = 4, 16, 8
+UPDATES, PHOTOGRAPHS = 4, 8
 PART = (720, 540)  # px, width and height of what is shown; of a larger photograph the middle
 
 
@@ -117,16 +117,18 @@ def show(visitor: Visitor, row: int, wish: Wish) -> Shown:
 
 def _sketch(visitor: Visitor, rho_u: int) -> NoiseGenerator:
     """A generator to look at noise with, from a moment's fit on a few photographs; kept while the visitor is here."""
-    key = ("sketch", rho_u)
+    key, found, effort = ("sketch", rho_u), find(visitor), EFFORTS[-1]
+    if "squares" not in visitor.previews:
+        rows = found.rows[:: max(1, len(found.rows) // PHOTOGRAPHS)][:PHOTOGRAPHS]  # of several classes
+        few = replace(found, rows=rows, sizes=found.sizes[: len(rows)])
+        visitor.previews["squares"] = read_squares(few, effort.side, False, lambda line: None)
     if key not in visitor.previews:
-        found = find(visitor)
-        order = found.by_size[:: max(1, len(found.rows) // PHOTOGRAPHS)][:PHOTOGRAPHS]
-        few = replace(found, rows=tuple(order), sizes=found.sizes[: len(order)])
+        squares = visitor.previews["squares"]
         config = config_for(
-            EFFORTS[-1], num_classes=len(found.classes), photographs=BATCH, train_steps=UPDATES, rho_u=rho_u / 255
-        )
-        config = replace(config, alpha_u=config.rho_u, batch_size=min(BATCH, len(order)))
-        squares = read_squares(few, EFFORTS[-1].side, False, lambda line: None)
+            effort, num_classes=len(found.classes), photographs=len(squares.labels), train_steps=UPDATES,
+            rho_u=rho_u / 255,
+        )  # fmt: skip
+        config = replace(config, alpha_u=config.rho_u)
         visitor.previews[key] = fit_generator(squares, config, progress=False)
     generator: NoiseGenerator = visitor.previews[key]
     return generator

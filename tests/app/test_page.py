@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -141,6 +142,14 @@ def test_from_three_photographs_to_a_copy(browser, page_and_root, tmp_path):
     page.wait_for_selector("text=Found: 4 photographs of 2 classes")
     assert page.wrong == []
     page.context.close()
+
+
+def test_the_page_listens_here_alone(page_and_root):
+    """Whoever is in the same network would see, and protect with, what lies on the owner's machine."""
+    port = int(re.search(r":(\d+)", page_and_root[0].removeprefix("http:"))[1])
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", port), 5)  # this machine too, but another address
 
 
 def test_stopped_and_left_it_goes_on(browser, page_and_root, tmp_path):

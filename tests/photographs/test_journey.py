@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from semtransforms import NoiseGenerator, protect_photographs
 from semtransforms.core.config import PretrainedSurrogate
+from semtransforms.photographs.journey import plan_photographs
 
 SEED = 8_314_159_265
 
@@ -126,6 +127,38 @@ def test_noise_against_pretrained_networks(photos: Path, tmp_path: Path, capsys:
     assert (again.outcome.written, tree(again.generator)) == (1, before)
     with pytest.raises(ValueError, match="no such file"):
         protect(photos, tmp_path, pretrained=[surrogate])
+
+
+def test_a_plan_keeps_nothing_and_is_what_is_done(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Who looks at a plan of other minutes first would be held to it, or would be told other minutes than it takes."""
+    where = {"private": tmp_path / "private", "device": "cpu"}
+    planned = plan_photographs(photos, tmp_path / "out", minutes=7, **where)
+    assert not list((tmp_path / "private").rglob("plan.json"))
+    protect(photos, tmp_path, progress=True, minutes=20)
+    said = capsys.readouterr().out
+    assert [line for line in planned if line not in said] == []
+    assert ["Plan:" in planned[0], "Expected: fit" in planned[1], len(planned)] == [True, True, 2]
+    again = plan_photographs(photos, tmp_path / "out", **where)
+    assert "used again" in again[0]
+    assert "fit" not in again[1]
+    shutil.rmtree(photos / "dog")
+    with pytest.raises(ValueError, match="one class"):
+        plan_photographs(photos, tmp_path / "new", **where)
+
+
+def test_another_radius_is_fitted_and_kept_apart(photos: Path, tmp_path: Path):
+    """Noise of a generator for 8/255 under the name of 4/255 would be twice what was asked for."""
+    done = protect(photos, tmp_path, rho_u=4 / 255)
+    assert NoiseGenerator.from_pretrained(done.generator).config.rho_u == 4 / 255
+    for file in (photos / "cat").iterdir():
+        pairs = zip(
+            Image.open(file).tobytes(), Image.open(tmp_path / "out" / "cat" / f"{file.stem}.png").tobytes(), strict=True
+        )
+        assert 0 < max(abs(a - b) for a, b in pairs) <= 4
+    assert protect(photos, tmp_path, rho_u=4 / 255).outcome.found == 16
+    assert protect(photos, tmp_path).outcome.found == 16  # no radius given: the generator's
+    with pytest.raises(ValueError, match=r"must be 4/255.*got 8/255"):
+        protect(photos, tmp_path, rho_u=8 / 255)
 
 
 KILLED = """

@@ -235,7 +235,7 @@ WORDS = (
 @st.composite
 def command_lines(draw: st.DrawFn, given: Given, root: Path) -> list[str]:
     """A command with arguments and options that are of the right kind, of another, or nonsense."""
-    name = draw(st.sampled_from(sorted(set(COMMANDS) - {"demo"})))
+    name = draw(st.sampled_from(sorted(set(COMMANDS) - {"demo", "app"})))
     places = [str(each) for each in (given.photographs, given.generator, root / "out", root / "new", root / "none")]
     word = st.sampled_from(WORDS) | st.sampled_from(places) | st.text(max_size=6).filter(lambda text: "\0" not in text)
     line = [name]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from semtransforms.views.resize import NoiseScale
-from semtransforms.views.visibility import tolerated
+from semtransforms.views.visibility import share_seen, tolerated
 
 DRAW = np.random.default_rng(0)
 REACH = 8
@@ -95,3 +95,16 @@ def test_all_of_the_radius_is_what_it_was():
     made = torch.from_numpy(DRAW.integers(-8, 9, (3, 40, 40), dtype=np.int8))
     assert NoiseScale(8, REACH, 1).enlarge(made, image) is made
     assert NoiseScale(8, REACH, 1.0) == NoiseScale(8, REACH)
+
+
+def test_the_share_that_is_seen_is_counted():
+    """The page would call noise hard to see that anybody sees in the sky, or the other way round."""
+    image = np.full((40, 60), 128)
+    image[:, 30:] += np.indices((40, 30)).sum(0) % 2 * 100  # a chequered half, in which ten levels are lost
+    clean = grey(image)
+    protected = clean.clone()
+    protected[0] += 1  # what the eye just tolerates on flat ground
+    assert share_seen(clean, protected) == 0
+    protected[0, :20] += 9
+    assert share_seen(clean, protected) == pytest.approx(20 * 28 / 2400, abs=20 * 2 / 2400)  # flat, but for its border
+    assert share_seen(protected, clean) > 0  # a change to darker is one too

@@ -1,0 +1,136 @@
+"""What the page shows and sends, what it says of itself, and what a full disk leaves; without a browser."""
+
+import errno
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from owner import write_photographs
+from PIL import Image
+from typer.testing import CliRunner
+
+from semtransforms.app import looking, serving
+from semtransforms.app.visitors import Visitors, Wish
+from semtransforms.cli import app
+
+
+@pytest.fixture
+def visitors(tmp_path: Path):
+    visitors = Visitors(tmp_path / "root", keeps=True, worker=())
+    with visitors.open():
+        yield visitors
+
+
+def picture(visitor, name: str) -> np.ndarray:
+    return np.array(Image.open(visitor.shown / name)).astype(int)
+
+
+def test_the_preview_is_of_the_photograph_within_the_radius(visitors):
+    """A preview that shows other pixels, or more noise than is published, tells an owner nothing."""
+    visitor = visitors.enter(None, "a")
+    write_photographs(visitor.photographs, each=2, sizes=((900, 600), (64, 80)))
+    assert looking.choices(looking.find(visitor))[0] == ("cat/0.jpg", 0)
+    seen = {}
+    for wish in (Wish(8), Wish(2), Wish(8, visibility=0)):
+        shown = looking.show(visitor, 0, wish)
+        clean, copy, noise = (picture(visitor, name) for name in shown.files)
+        whole = np.array(Image.open(visitor.photographs / "cat" / "0.jpg")).astype(int)
+        assert np.array_equal(clean, whole[30:570, 90:810])  # the middle, pixel for pixel
+        change = copy - clean
+        assert 0 < np.abs(change).max() <= wish.rho_u
+        assert np.array_equal(noise, np.clip(128 + 16 * change, 0, 255))
+        assert f"up to {np.abs(change).max()} of 255" in shown.numbers
+        seen[wish] = np.sqrt((change**2).mean())
+        assert f"{seen[wish]:.1f} root mean square" in shown.numbers
+        assert not shown.is_published
+    assert seen[Wish(8)] > 5  # near the bound, as fitted noise is
+    assert seen[Wish(2)] < 2
+    small = looking.show(visitor, 1, Wish(8))
+    assert small.size == (64, 80)
+
+
+def test_a_thumbnail_opens_what_is_refused_nowhere_else(tmp_path):
+    """A picture beside a field is decoded before anybody has looked at the file."""
+    file = tmp_path / "a.png"
+    Image.new("RGB", (300, 400)).save(file)
+    assert max(Image.open(io.BytesIO(looking.thumbnail(file))).size) == 160
+    file.write_bytes(b"<html>")
+    with pytest.raises(OSError, match="cannot identify"):
+        looking.thumbnail(file)
+
+
+def test_what_is_missing_or_taken_is_said_in_a_line(tmp_path, monkeypatch, visitors):
+    """A traceback of Gradio's, or of an import, tells nobody what to install or choose."""
+    with monkeypatch.context() as patched:
+        patched.setattr(serving, "find_spec", lambda _: None)
+        result = CliRunner().invoke(app, ["app", "--cache-dir", str(tmp_path / "other")])
+        assert result.exit_code == 2
+        assert "pip install 'semtransforms[app]'" in result.stderr
+        assert not (tmp_path / "other").exists()
+    pytest.importorskip("gradio", reason="needs gradio: pip install 'semtransforms[app]'")
+    result = CliRunner().invoke(app, ["app", "--cache-dir", str(visitors.root)])
+    assert result.exit_code == 2
+    assert "is being written by another process" in result.stderr
+
+
+@pytest.fixture
+def routes():
+    pytest.importorskip("starlette", reason="comes with gradio: pip install 'semtransforms[app]'")
+    from semtransforms.app import routes
+
+    return routes
+
+
+@pytest.fixture
+def client(routes, visitors):
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    return TestClient(Starlette(routes=routes.routes(visitors)))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(routes, client, visitors, monkeypatch):
+    """Half a photograph would be protected and published as if it were whole."""
+    visitor = visitors.enter(None, "a")
+    sent = f"/semtransforms/{visitor.token}/bring?batch=1&path=cat/1.png"
+    assert client.post(sent, content=b"whole").status_code == 204
+
+    async def fill(stream, file: Path, room: int) -> bool:
+        file.write_bytes(b"ha")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(routes, "_receive", fill)
+    assert client.post(sent.replace("1.png", "2.png"), content=b"half").status_code == 204
+    assert [path.name for path in visitor.folder.rglob("*") if path.is_file()] == ["1.png"]
+    (note,) = visitor.notes
+    assert "2.png" in note
+    assert "Free space on the disk" in note
+
+
+def test_no_more_than_was_allowed(routes, client, visitors, monkeypatch):
+    """One visitor could fill the disk for all."""
+    monkeypatch.setattr("semtransforms.app.visitors.MOST_BYTES", 1_000)
+    visitor = visitors.enter(None, "a")
+    for name in ("1.png", "2.png"):
+        client.post(f"/semtransforms/{visitor.token}/bring?batch=1&path=cat/{name}", content=bytes(600))
+    visitor.sort_in()
+    assert visitor.classes == ["cat"]
+    assert [path.name for path in visitor.photographs.rglob("*.png")] == ["1.png"]
+    assert "2.png" in visitor.notes[0]
+    assert client.post("/semtransforms/nobody/bring?path=1.png", content=b"x").status_code == 404
+
+
+def test_a_folder_comes_whole_through_a_stream(routes, tmp_path):
+    """An archive that is made while it is sent, and cannot be unpacked, is found out at home."""
+    for name, data in (('cat/🐈 "1".png', b"x" * 3_000_000), ("dog/2.png", b""), ("protection.json", b"{}")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    parts = list(routes.zipped(tmp_path, "published"))
+    assert max(map(len, parts)) < 2_000_000  # however large the folder is
+    archive = zipfile.ZipFile(io.BytesIO(b"".join(parts)))
+    assert archive.testzip() is None
+    assert {name: len(archive.read(name)) for name in archive.namelist()} == {
+        "published/cat/🐈 \"1\".png": 3_000_000, "published/dog/2.png": 0, "published/protection.json": 2,
+    }  # fmt: skip
