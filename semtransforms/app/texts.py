@@ -13,7 +13,7 @@ INTRO = (
 LOCAL = "This page runs on your machine. Nothing leaves it."
 PUBLIC = (
     "This page runs on a machine that others reach too. Its owner could read what you bring. Do not protect "
-    "photographs here that you want to keep from them; install semtransforms and run `semtransforms app` on your own "
+    "photographs here that you want to keep from them; install semtransforms and run “semtransforms app” on your own "
     "machine."
 )
 LEAVING_LOCAL = (
@@ -80,7 +80,7 @@ NUMBERS = (
 WORDS = (  # up to which share
     (0.05, "hard to see, even beside the original"),
     (0.3, "seen on flat ground by who compares with the original"),
-    (1.0, "seen in sky, walls and skin, as spots of colour"),
+    (1.0, "seen in sky, walls and skin, as spots or a tint of colour"),
 )
 TOO_SMALL = "too small to be measured"
 
@@ -122,7 +122,7 @@ GUESSING = "guessing"
 NOT_TRIED = "Not tried here"
 NOT_TRIED_TEXT = (
     "Trainers that an owner must know, and that were not tried: {names}. Who makes photographs grey learns all that "
-    "the originals teach. `semtransforms evaluate` tries them."
+    "the originals teach. “semtransforms evaluate” tries them."
 )
 REPORT = "Open the full report"
 REPORT_HELP = "It shows originals and noise: keep it to yourself."
