@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,17 +191,18 @@ class Page:
         visitor, wanted = self.visitors.get(token), _wish(*wish)
         if visitor.is_busy:
             return showing.work(visitor, [])
-        visitor.job = None
         try:
-            lines = plan_photographs(
-                visitor.photographs, visitor.published(wanted), minutes=minutes, private=visitor.private(wanted),
-                rho_u=wanted.rho_u / 255, format=wanted.format, quality=wanted.quality,
-            )  # fmt: skip
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always", UserWarning)
+                lines = plan_photographs(
+                    visitor.photographs, visitor.published(wanted), minutes=minutes, private=visitor.private(wanted),
+                    rho_u=wanted.rho_u / 255, format=wanted.format, quality=wanted.quality,
+                )  # fmt: skip
         except (ValueError, OSError) as error:
             return showing.work(visitor, [], str(error))
         finally:
             give_back_freed_memory()
-        return showing.work(visitor, lines)
+        return showing.work(visitor, lines + [texts.WARNED.format(text=each.message) for each in warned])
 
     def begin(self, token: str | None, minutes: float, *wish: Any) -> list[Any]:
         """Protect, or go on with it."""

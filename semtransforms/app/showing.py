@@ -76,10 +76,10 @@ def work(visitor: Visitor, lines: list[str], error: str | None = None) -> str:
 
     Args:
         visitor: whose it is.
-        lines: of a plan, where nothing was begun.
-        error: what went wrong with it.
+        lines: of a plan that was asked for; none: the work is shown.
+        error: what went wrong with the plan.
     """
-    job, step, end = visitor.job, None, None
+    job, step, end = None if lines or error else visitor.job, None, None
     story: list[str] = []
     if job is not None:
         story, error = list(job.lines), job.error and texts.FAILED.format(why=job.error)

@@ -20,6 +20,7 @@ from typing import Any
 
 import tqdm.std
 
+from semtransforms.app import texts
 from semtransforms.photographs.journey import protect_photographs
 from semtransforms.protect.telling import describe_outcome
 
@@ -81,7 +82,7 @@ def _heard(tell: Tell) -> Iterator[None]:
     before, tqdm.std.tqdm.display = tqdm.std.tqdm.display, draw
     try:
         with redirect_stdout(_Lines(tell)), redirect_stderr(_Terminal()), warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: tell(say=f"Warning: {message}")
+            warnings.showwarning = lambda message, *_, **__: tell(say=texts.WARNED.format(text=message))
             yield
     finally:
         tqdm.std.tqdm.display = before

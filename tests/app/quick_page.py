@@ -8,13 +8,13 @@ from owner import quicken
 
 from semtransforms.app import visitors, worker
 from semtransforms.app.serving import serve
-from semtransforms.photographs import journey, plan
+from semtransforms.photographs import journey, look, plan
 
 MINUTES = 0.05  # of a fit of six updates; any more is one that can be stopped
 
 if __name__ == "__main__":
     quicken(setattr)
-    plan.MOST_UPDATES = 60
+    plan.MOST_UPDATES, look.FEWEST_MEASURED = 60, 20
     plan.measure_passes = journey.measure_passes = lambda *_: 50.0
     if sys.argv[1] == "worker":
         worker.main()

@@ -109,6 +109,9 @@ def test_from_three_photographs_to_a_copy(browser, page_and_root, tmp_path):
 
     page.click("#plan")
     page.wait_for_selector("text=Expected: fit")
+    page.fill("#minutes input", str(MINUTES))
+    page.click("#plan")
+    page.wait_for_selector("text=Warning: a class has 2 photographs")
     slider = page.locator(".compare input")
     slider.focus()
     page.keyboard.press("Home")
