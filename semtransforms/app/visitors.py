@@ -193,8 +193,8 @@ class Visitors:
         with self._lock:
             visitor = self._known.get(token or "")
             if visitor is None:
-                known = token is not None and _TOKEN.fullmatch(token) and self.keeps and self._folder(token).is_dir()
-                token = token if known and token else secrets.token_urlsafe(16)
+                if not token or not _TOKEN.fullmatch(token) or not self._folder(token).is_dir():
+                    token = secrets.token_urlsafe(16)
                 visitor = self._known[token] = Visitor(token, self._folder(token))
             visitor.sessions.add(session)
             visitor.left_at = None
