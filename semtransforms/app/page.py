@@ -18,7 +18,7 @@ from semtransforms.photographs.journey import plan_photographs
 HERE = Path(__file__).parent
 MINUTES = 20
 MOST_MINUTES = {True: 24 * 60, False: 30}  # on a machine of one's own; where others wait
-TICK_SECONDS = 1
+TICK_SECONDS = 2
 DEFAULT = Wish()
 
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -219,7 +219,7 @@ class Page:
         return self._state(visitor)
 
     def tick(self, *looked_at: Any) -> list[Any]:
-        """A second has passed."""
+        """Some seconds have passed."""
         visitor = self.visitors.get(looked_at[0])
         if visitor.is_busy:
             return [*self._state(visitor), gr.skip(), gr.skip(), gr.skip()]
