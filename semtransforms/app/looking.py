@@ -27,10 +27,8 @@ from semtransforms.protect.figures import noise_picture
 from semtransforms.protect.formats import FORMATS
 from semtransforms.views.visibility import share_seen
 
-# of the fit whose noise is shown before there is one: a third of a second on two cores. With steps as long as the
-# radius its noise comes near the bound as that of a long fit does: 6.6 levels root mean square against 7.5 of 35
-# updates of the usual kind, on the 200 photographs that come along
-UPDATES, PHOTOGRAPHS = 4, 8
+# of the fit whose noise is shown before there is one: what noise starts as, which the first updates leave as it is
+UPDATES, PHOTOGRAPHS = 1, 8
 PART = (720, 540)  # px, width and height of what is shown; of a larger photograph the middle
 
 
@@ -128,7 +126,6 @@ def _sketch(visitor: Visitor, rho_u: int) -> NoiseGenerator:
             effort, num_classes=len(found.classes), photographs=len(squares.labels), train_steps=UPDATES,
             rho_u=rho_u / 255,
         )  # fmt: skip
-        config = replace(config, alpha_u=config.rho_u)
         visitor.previews[key] = fit_generator(squares, config, progress=False)
     generator: NoiseGenerator = visitor.previews[key]
     return generator

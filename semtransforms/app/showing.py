@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from semtransforms.app import texts
 from semtransforms.app.jobs import Bar
-from semtransforms.app.looking import PHOTOGRAPHS, UPDATES, Shown, find
+from semtransforms.app.looking import Shown, find
 from semtransforms.app.routes import BASE
 from semtransforms.app.visitors import KEPT_MINUTES, Visitor, Visitors
 from semtransforms.core.templates import fill
@@ -66,7 +66,7 @@ def found(visitor: Visitor) -> str:
 
 def shown(visitor: Visitor, picture: Shown | None, error: str | None = None) -> str:
     """The slider over a photograph, its noise and how visible it is."""
-    before_fit = texts.BEFORE_FIT.format(updates=UPDATES, photographs=PHOTOGRAPHS)
+    before_fit = texts.BEFORE_FIT
     told = error and plain(error, visitor)
     return _section("shown", visitor, shown=picture, error=told, before_fit=before_fit, gain=NOISE_GAIN)
 

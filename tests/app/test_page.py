@@ -120,8 +120,10 @@ def test_from_three_photographs_to_a_copy(browser, page_and_root, tmp_path):
     protect(page)
     page.wait_for_selector("text=Done:")
     page.wait_for_selector("text=A small network that trained on")
-    assert page.locator(".bars").count() == 2
-    assert "greyscale" in page.inner_text("text=Trainers that an owner must know")
+    assert page.locator(".bars").count() == 4  # at two sizes, in colour and grey
+    not_tried = page.inner_text("text=Trainers that an owner must know")
+    assert "jpeg-75" in not_tried
+    assert "greyscale" not in not_tried
     page.wait_for_selector("text=This is the copy that you publish")
 
     archive = download(page, "text=Protected copies as zip (4)")
