@@ -106,6 +106,21 @@ class Journal:
         """Whether there is a journal of this protection; arguments as for :meth:`begin`."""
         return bool(_earlier(private, identity)[1])
 
+    @classmethod
+    def remove_left(cls, private: Path, identity: list[str], files: Path) -> None:
+        """Remove what a kill behind a protection's end has left; arguments as for :meth:`begin`."""
+        key, earlier = _earlier(private, identity)
+        if any(files.iterdir()):  # of an empty one the journal would forget that it was filled, and use its seed again
+            cls(private / f"{key}-{earlier[-1]}", files).remove_copies()
+        with suppress(OSError):
+            files.rmdir()
+
+    def remove_copies(self) -> None:
+        """Remove all finished files, and their folder unless it holds another's; they lie elsewhere now."""
+        self.keep_only(())
+        with suppress(OSError):  # not empty
+            self._files.rmdir()
+
     def stamp(self, name: str) -> str | None:
         """The stamp a file was finished with; ``None`` where it is not there, or not whole."""
         return self._finished[name][0] if name in self._finished else None

@@ -15,29 +15,32 @@ from semtransforms.data.metadata import PROTECTION
 from semtransforms.data.sources import Source
 from semtransforms.data.tables import PROTECTED
 
+_SCRATCH = ".unfinished-table-"  # begins the name of the folder that a table is built in
 
-def refuse_finished(out: Path, files: Path, format: str, *, ours: bool) -> None:
-    """See that nothing lies where a table shall be written.
+
+def is_there(out: Path, format: str) -> bool:
+    """Whether something lies where a table shall be written.
 
     Args:
         out: the table's place.
-        files: folder of the single files; where the table is there, they are what a kill behind its end has left, and
-            are removed.
-        format: ``"datasets"`` or ``"parquet"``.
-        ours: whether this protection was begun before.
-
-    Raises:
-        ValueError: something does.
+        format: ``"datasets"``, which an empty folder does not hinder, or ``"parquet"``.
     """
-    if not os.path.exists(out) or (format == "datasets" and out.is_dir() and not any(out.iterdir())):
-        return
-    if ours:
-        shutil.rmtree(files, ignore_errors=True)
-    raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
+    return os.path.exists(out) and not (format == "datasets" and out.is_dir() and not any(out.iterdir()))
+
+
+def remove_half_built(files: Path) -> None:
+    """Remove what a kill has left of tables.
+
+    Args:
+        files: folder of the single files of a protection that was begun; nobody else writes there now.
+    """
+    for left in files.glob(f"{_SCRATCH}*"):
+        if not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def pack(source: Source, files: Path, indices: list[int], out: Path, format: str, manifest: dict[str, Any]) -> None:
-    """Put finished PNG files into one ``datasets`` folder or Parquet file, then remove them.
+    """Put finished PNG files into one ``datasets`` folder or Parquet file.
 
     Args:
         source: the clean images.
@@ -60,7 +63,7 @@ def pack(source: Source, files: Path, indices: list[int], out: Path, format: str
             yield {image_column: {"bytes": Path(png).read_bytes(), "path": PROTECTED}, label_column: label}
 
     features = Features({image_column: ImageFeature(), label_column: label_type})
-    with tempfile.TemporaryDirectory(dir=files, prefix=".pack-") as scratch:
+    with tempfile.TemporaryDirectory(dir=files, prefix=_SCRATCH) as scratch:
         table = Dataset.from_generator(rows, features=features, cache_dir=scratch, gen_kwargs={"pngs": pngs})
         built = Path(scratch, out.name)
         if format == "parquet":
@@ -74,7 +77,6 @@ def pack(source: Source, files: Path, indices: list[int], out: Path, format: str
             manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}
             write_atomically(built / PROTECTION, to_json(manifest))
         os.replace(built, out)
-    shutil.rmtree(files)
 
 
 def _sha256(path: Path) -> str:

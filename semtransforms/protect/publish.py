@@ -34,7 +34,7 @@ from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.journal import Journal
 from semtransforms.protect.labelling import write_labels
 from semtransforms.protect.making import Failed, Made, Maker, Task, make, stamp
-from semtransforms.protect.packing import pack, refuse_finished
+from semtransforms.protect.packing import is_there, pack, remove_half_built
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
@@ -146,7 +146,13 @@ def _protect(
         refuse_link(files, "OUT")
     with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_private(private, "--cache-dir"):
         if kind.packed:
-            refuse_finished(out, files, maker.format, ours=Journal.was_begun(private, identity))
+            begun = Journal.was_begun(private, identity)
+            if begun and alone:
+                remove_half_built(files)
+            if is_there(out, maker.format):
+                if begun:  # a kill behind the end has left them
+                    Journal.remove_left(private, identity, files)
+                raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
         with Journal.begin(private, identity, files, seed, alone=alone) as journal:
             if not kind.published:
                 files.chmod(0o700)
@@ -159,6 +165,7 @@ def _protect(
             with explained("OUT", out):
                 if kind.packed:
                     pack(source, files, finished, out, maker.format, manifest)
+                    journal.remove_copies()
                 elif kind.published:
                     names = (source.names[i] + kind.suffix for i in finished)
                     manifest["files"] = {name: journal.sha256(name) for name in names}

@@ -22,6 +22,8 @@ from semtransforms.protect.formats import FORMATS, Difference, published_differe
 _OF_JPEG = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression"}
 _OF_PNG = {"dpi", "transparency"}
 
+_FOLDERS = "Image folders are what can be checked: publish as png or jpeg. A table's record has its files' SHA-256."
+
 
 class Finding(NamedTuple):
     """One question and its answer.
@@ -63,10 +65,9 @@ def verify(published: Path, source: Source | None = None) -> Iterator[Finding]:
 def _record(published: Path) -> dict[str, Any]:
     file = published / PROTECTION
     if published.is_file():
-        raise ValueError(
-            f"PUBLISHED {str(published)!r} is a file, and image folders are what can be checked. Publish as png or "
-            "jpeg, or write it out as such a folder."
-        )
+        raise ValueError(f"PUBLISHED {str(published)!r} is a file. {_FOLDERS}")
+    if table := next(published.glob(f"*.{PROTECTION}"), None):
+        raise ValueError(f"PUBLISHED {str(published)!r} holds {table.name!r}, so a table of Parquet. {_FOLDERS}")
     if not file.is_file():
         raise ValueError(
             f"PUBLISHED {str(published)!r} holds no {PROTECTION}: it is no folder that `semtransforms protect` wrote."
@@ -83,10 +84,7 @@ def _record(published: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"PUBLISHED: {file.name} is damaged ({error!r}). Protect the images again.") from error
     if packed:
-        raise ValueError(
-            f"PUBLISHED {str(published)!r} is of the format {record['format']!r}, and image folders are what can be "
-            "checked. Publish as png or jpeg, or write it out as such a folder."
-        )
+        raise ValueError(f"PUBLISHED {str(published)!r} is of the format {record['format']!r}. {_FOLDERS}")
     return record
 
 

@@ -203,6 +203,25 @@ def test_a_kill_behind_a_finished_table_leaves_no_second_copy(photos: Path, tmp_
     assert (files / "mine").is_dir()
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("done", [False, True])
+def test_what_the_user_put_beside_the_single_files_of_a_table_stays(photos: Path, tmp_path: Path, done: bool):
+    """The folder of the single files was removed with all that somebody had put into it in the meantime."""
+    out, files = tmp_path / "out.parquet", tmp_path / "out.parquet.unfinished"
+    run_killed(KILLED_BEHIND.replace("done=True", f"done={done}").format(photos=str(photos), out=str(out)), __file__)
+    (files / "cat" / "mine.txt").write_text("of the user")
+    (files / ".unfinished-1-2").mkdir()
+    if done:
+        with pytest.raises(ValueError, match=r"out\.parquet' exists already"):
+            run(photos, out, format="parquet")
+    else:
+        run(photos, out, format="parquet")
+    assert out.is_file()
+    assert {path.relative_to(files).as_posix() for path in files.rglob("*")} == {
+        ".unfinished-1-2", "cat", "cat/mine.txt"
+    }  # fmt: skip
+
+
 def test_what_a_kill_left_is_swept_where_it_is_ours(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Half a photograph would be published; but a file of the user, or of a process that still writes, is not ours."""
     from semtransforms.protect import publish
