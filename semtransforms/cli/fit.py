@@ -147,16 +147,16 @@ def _radius(option: str, text: str) -> float:
 def _new_or_empty(out: Path, resume: bool) -> Path:
     """The folder to write to, ``~`` spelled out; with ``resume`` it may hold part of the generator that was written."""
     out = out.expanduser()
-    held = [path.name for path in out.iterdir()] if out.is_dir() else []
+    held = {path.name: path for path in out.iterdir()} if out.is_dir() else {}
     if resume and held:
-        from semtransforms.core.files import UNFINISHED
+        from semtransforms.core.files import is_unfinished
         from semtransforms.core.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
         parts = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE}
         # a kill leaves some of them, and others unfinished; whole, or with none unfinished, they are something else
-        if not parts <= set(held) and any(name.startswith(UNFINISHED) for name in held):
-            held = [name for name in held if name not in parts and not name.startswith(UNFINISHED)]
+        if not parts <= held.keys() and any(map(is_unfinished, held.values())):
+            held = {name: path for name, path in held.items() if name not in parts and not is_unfinished(path)}
     if held or (os.path.exists(out) and not out.is_dir()):
-        holds = f" (it holds {held[0]!r})" if held else ""
+        holds = f" (it holds {next(iter(held))!r})" if held else ""
         raise ValueError(f"OUT {str(out)!r} exists and is not an empty folder{holds}. Choose another name.")
     return out

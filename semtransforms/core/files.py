@@ -70,9 +70,17 @@ def sweep(folder: Path) -> None:
     Args:
         folder: one of ours, in which nobody else writes now: its lock is held.
     """
-    for left in folder.glob(f"{UNFINISHED}*"):
-        if _OURS.fullmatch(left.name.removeprefix(UNFINISHED)) and not left.is_dir():
-            left.unlink(missing_ok=True)
+    for left in filter(is_unfinished, folder.glob(f"{UNFINISHED}*")):
+        left.unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether it is what a kill has left of a file that :func:`writing` wrote; a folder of such a name is another's."""
+    return (
+        path.name.startswith(UNFINISHED)
+        and bool(_OURS.fullmatch(path.name.removeprefix(UNFINISHED)))
+        and (path.is_symlink() or not path.is_dir())
+    )
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, first: bool = False) -> None:

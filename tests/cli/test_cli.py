@@ -218,6 +218,9 @@ def test_a_fit_killed_between_two_of_its_files_goes_on(photos: Path, tmp_path: P
     fails(run(*command), "OUT", "not an empty folder")  # a whole one may be of another fit
     (tmp_path / "own" / "model.safetensors").unlink()
     fails(run(*command), "OUT", "not an empty folder")  # nothing unfinished beside them: no kill, it is the user's
+    (tmp_path / "own" / ".unfinished-1-2").mkdir()
+    fails(run(*command), "OUT", "not an empty folder")  # a folder is none of what is written, whatever its name
+    (tmp_path / "own" / ".unfinished-1-2").rmdir()
     (tmp_path / "own" / ".unfinished-1-2-3").write_bytes(b"half")
     (tmp_path / "own" / "notes.txt").write_text("of the user")
     fails(run(*command), "OUT", "'notes.txt'")

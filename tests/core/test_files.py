@@ -64,9 +64,10 @@ def test_what_a_kill_leaves_is_swept_and_nothing_else(tmp_path: Path):
     run_killed(KILLED.format(place=str(tmp_path)), __file__)
     assert len(os.listdir(tmp_path)) == 1
     (tmp_path / ".unfinished-letter").write_bytes(b"of the user")
+    (tmp_path / ".unfinished-1-2").mkdir()
     (tmp_path / "whole").write_bytes(b"whole")
     sweep(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".unfinished-letter", "whole"]
+    assert sorted(os.listdir(tmp_path)) == [".unfinished-1-2", ".unfinished-letter", "whole"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be locked there")
