@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from semtransforms.core.checks import in_short
@@ -81,7 +82,9 @@ def _member(name: str, given: Mapping[str, Any]) -> nn.Module:
             return _from_kornia(getattr(kornia.augmentation, name), arguments)
     except TypeError as error:
         raise ValueError(f"transformation {name!r} does not take {arguments}: {error}") from None
-    raise ValueError(unknown("transformation", name, [*_OWN, *kornia.augmentation.__all__]))
+    raise ValueError(
+        unknown("transformation", name, [*_OWN, *kornia.augmentation.__all__], all_in="kornia.augmentation.__all__")
+    )
 
 
 def _one_of(members: Sequence[Mapping[str, Any]], probabilities: Sequence[float]) -> OneOf:
@@ -94,6 +97,8 @@ def _one_of(members: Sequence[Mapping[str, Any]], probabilities: Sequence[float]
 def _from_kornia(augmentation: Callable[..., Any], arguments: dict[str, Any]) -> Kornia:
     try:
         built = augmentation(**arguments)
+        if hasattr(built, "forward_parameters") and hasattr(built, "p"):
+            _try(built)
     except Exception as error:  # its own checks raise what they like
         raise ValueError(
             f"transformation {augmentation.__name__!r} does not take {in_short(arguments)}: {in_short(str(error))}"
@@ -102,6 +107,16 @@ def _from_kornia(augmentation: Callable[..., Any], arguments: dict[str, Any]) ->
         raise ValueError(f"kornia.augmentation.{augmentation.__name__} is not an augmentation of single images")
     return Kornia(built)
 
+
+def _try(augmentation: nn.Module) -> None:
+    """Let it change one image: some look at their arguments only then, which would be after the data are read."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        drawn: dict[str, Any] = augmentation.forward_parameters(_TRIED)  # type: ignore[operator]
+        drawn["batch_prob"] = torch.ones(1)  # it is changed, however rarely that is
+        augmentation(torch.zeros(_TRIED), params=drawn)
+
+
+_TRIED = torch.Size((1, 3, 64, 64))
 
 # of the catalogue's and of kornia's
 WITHOUT_GRADIENT = ("denoise", "RandomPosterize", "RandomEqualize", "RandomClahe", "RandomMosaic")

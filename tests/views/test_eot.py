@@ -144,6 +144,11 @@ def test_unknown_and_unfit_transformations_are_refused():
         build_eot([Transformation("RandomGreyscale")])
     with pytest.raises(ValueError, match="crop"):
         build_eot([Transformation("crop", {"pad": 4})])
+    for probability in (1.0, 0.01):  # kornia looks at the kernel when it blurs, which would be after the data are read
+        blur = {"kernel_size": (4, 4), "sigma": (0.1, 2.0), "p": probability}
+        with pytest.raises(ValueError, match=r"'RandomGaussianBlur' does not take .*odd"):
+            build_eot([Transformation("RandomGaussianBlur", blur)])
+    build_eot([Transformation("RandomCrop", {"size": (224, 224)})])  # larger than what it is tried on
     images, keys = images_and_keys()
     with pytest.raises(ValueError, match="image size"):
         Kornia(K.RandomCrop((4, 4)))(images, Kornia(K.RandomCrop((4, 4))).draw(keys, images.shape))
