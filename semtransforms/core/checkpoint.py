@@ -65,10 +65,15 @@ def check_same_fit(
         ValueError: another field differs, or the images do.
     """
     before, now = (json.loads(metadata.get("config", "{}")) for metadata in (found, wanted))
-    differing = [key for key in now if key not in may_change and now[key] != before.get(key)]
+    # from both: a field that is left out where it says nothing may be in one alone
+    fields = dict.fromkeys([*now, *before])
+    differing = [key for key in fields if key not in may_change and now.get(key) != before.get(key)]
     if differing or found.get("data") != wanted["data"]:
-        what = "; ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in differing) or "other images"
-        raise ValueError(f"checkpoint {path} belongs to another fit ({what}). Use another checkpoint_dir.")
+        what = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in differing) or "other images"
+        raise ValueError(
+            f"checkpoint {path} belongs to another fit ({what}). Give again what that fit was given (weights by the "
+            "path of their file), or use another checkpoint_dir."
+        )
 
 
 def save_checkpoint(

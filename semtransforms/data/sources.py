@@ -296,7 +296,8 @@ def _torchvision(spec: str, split: str | None) -> Source:
     if not (name and colon and root):
         raise ValueError(f"SOURCE {spec!r} must be torchvision:NAME:ROOT, such as torchvision:CIFAR10:./data.")
     if name not in datasets.__all__:
-        raise ValueError(f"SOURCE {spec!r}: {unknown('dataset of torchvision', name, datasets.__all__)}")
+        told = unknown("dataset of torchvision", name, datasets.__all__, all_in="torchvision.datasets.__all__")
+        raise ValueError(f"SOURCE {spec!r}: {told}")
     make = getattr(datasets, name)
     parameters = inspect.signature(make).parameters
     part: dict[str, Any] = {}

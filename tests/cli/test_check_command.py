@@ -123,6 +123,8 @@ def test_a_table_is_told_from_a_folder(tmp_path: Path) -> None:
     """An owner who published a Parquet file would be told that the package did not write it."""
     (tmp_path / "published.parquet").touch()
     fails(run("check", tmp_path / "published.parquet"), "is a file", "png or jpeg")
+    (tmp_path / "published.protection.json").write_text("{}")  # as protect writes it beside the table
+    fails(run("check", tmp_path), "published.protection.json", "table", "png or jpeg")
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd"])

@@ -198,6 +198,28 @@ def test_a_network_of_one_size_has_one_layer(pictures: tuple[Tensor, Tensor], tm
     assert guide.at(0)(to_float(images)).shape == (len(images), CLASSES)
 
 
+def test_a_recorded_config_says_that_its_weights_must_be_given_again(
+    generator: NoiseGenerator, pictures: tuple[Tensor, Tensor], weights: Path, tmp_path: Path
+) -> None:
+    """Who fits once more with a generator's config was told of "unknown weights" that the config itself names."""
+    with pytest.raises(ValueError, match=r"squeezenet\.safetensors#[0-9a-f]{8}'.*SHA-256.*give it again, as a path"):
+        fit_generator(pictures, generator.config, progress=False, device="cpu")
+    with pytest.raises(ValueError, match="another architecture") as caught:
+        build_guides([PretrainedSurrogate("torchvision/resnet18", str(weights), (32,))], CLASSES, with_weights=True)
+    assert "--network" not in str(caught.value)  # the option of another command
+
+
+def test_a_fit_is_resumed_with_the_weights_that_it_was_begun_with(
+    pictures: tuple[Tensor, Tensor], weights: Path, tmp_path: Path
+) -> None:
+    """Without them the checkpoint's tensors did not fit: a stack of calls in place of what to give."""
+    config = config_with(weights)
+    fit_generator(pictures, config, checkpoint_dir=tmp_path, progress=False, device="cpu")
+    without = replace(config, pretrained=(), image_size=(SIDE, SIDE))
+    with pytest.raises(ValueError, match=r"pretrained was .*squeezenet\.safetensors#.* Give again .*path"):
+        fit_generator(pictures, without, checkpoint_dir=tmp_path, resume=True, progress=False, device="cpu")
+
+
 def test_configs_with_one_side_are_read() -> None:
     """Else a private generator of before could never be used again."""
     config = replace(SEM_CLASSWISE, pretrained=(PretrainedSurrogate(NETWORK, "w#12", (96,)),))

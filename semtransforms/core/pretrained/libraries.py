@@ -48,6 +48,9 @@ class Library(NamedTuple):
     fetch: Callable[[str, str], Path]  # their file, or a folder that holds it, in the user's cache
 
 
+_LISTS = "timm.list_models(), torchvision.models.list_models()"
+
+
 def smallest_side(network: str, width: int | None = None) -> int:
     """The smallest images in pixels that a network takes, as far as that is known.
 
@@ -70,7 +73,7 @@ def smallest_side(network: str, width: int | None = None) -> int:
                 f"pretrained={tag!r} (--network timm/{bare} --pretrained {tag})."
             )
         named_so = [each for each in names if each.endswith(f"/{network}")]  # the library was left out
-        raise ValueError(unknown("network", network, named_so or names))
+        raise ValueError(unknown("network", network, named_so or names, all_in=_LISTS))
     if width is not None:
         raise ValueError(f"width={width} given for {network!r}, which comes in one width. Leave it out.")
     return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from semtransforms.core.names import unknown
 from semtransforms.core.pretrained.libraries import DEFAULT, Pixels, find
 
 FURTHER_HEADS = ("aux1", "aux2", "AuxLogits")  # of GoogLeNet and Inception, which their files may hold
+
+_LABELLED = re.compile("#[0-9a-f]{8}$")  # as the labels of Weights end
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"  # of a folder as timm keeps a network on the Hub
 
@@ -63,6 +66,11 @@ def find_weights(network: str, pretrained: str | os.PathLike[str]) -> Weights:
     if place.is_dir():
         pixels = _pixels_of(place / CONFIG_FILE, pixels)
         place = place / WEIGHTS_FILE
+    if not place.is_file() and _LABELLED.search(given):
+        raise ValueError(
+            f"pretrained: {given!r} names weights as a record does, by their file and the first digits of its SHA-256. "
+            "The file itself is in no record: give it again, as a path, or the name of published weights."
+        )
     if not place.is_file():
         known = f"{unknown('weights', given, published).rstrip('.?')}." if published else f"{name} has none published."
         raise ValueError(
@@ -91,8 +99,8 @@ def load_weights(network: nn.Module, heads: tuple[str, ...], weights: Weights, n
         first = next(key for key in (*wanted, *found) if key not in fitting)
         raise ValueError(
             f"pretrained {weights.file.name!r} holds weights of another architecture than {name!r}: {len(fitting)} of "
-            f"its {len(found)} tensors fit the network, which has {len(wanted)}; {first!r} does not. Name their "
-            "network (network=..., --network), or give weights of this one."
+            f"its {len(found)} tensors fit the network, which has {len(wanted)}; {first!r} does not. Name the "
+            "network that they are of, or give weights of this one."
         )
     for key, value in wanted.items():  # not by load_state_dict: MNASNet's asks for a version that safetensors lacks
         value.copy_(fitting[key])
