@@ -20,7 +20,7 @@ PHOTOGRAPHS = {
     "random-start-clothing10": "`clothing10`, random start",
     "random-start-clothing10-fit2": "the same, a second fit",
     "random-start-clothing10-fit3": "the same, a third fit",
-    "random-start-clothing10-fit3-tf_efficientnet_lite0-tf_efficientnet_lite1": "the third, driven against Lite0, Lite1",
+    "random-start-clothing10-fit3-tf_efficientnet_lite0-tf_efficientnet_lite1": "the third, against Lite0, Lite1",
     "random-start-clothing10-tf_efficientnet_lite0": "the second, driven against Lite0 at 128 px",
     "random-start-clothing10-rho4": "random start, ρ_u = 4/255",
     "random-start-clothing10-rho3": "random start, ρ_u = 3/255",
