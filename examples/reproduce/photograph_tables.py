@@ -16,7 +16,7 @@ from semtransforms.evaluation.records import NONE
 PHOTOGRAPHS = {
     "clothing10": "`clothing10`, all 1,817",
     "clothing10-fit2": "the same, a second fit",
-    "clothing10-20-each": "20 a class",
+    "clothing10-20-each": "20 a class, textures all the same",
     "random-start-clothing10": "`clothing10`, random start",
     "random-start-clothing10-fit2": "the same, a second fit",
     "random-start-clothing10-fit3": "the same, a third fit",

@@ -27,8 +27,9 @@ from semtransforms.protect.figures import noise_picture
 from semtransforms.protect.formats import FORMATS
 from semtransforms.views.visibility import share_seen
 
-# of the fit whose noise is shown before there is one: what noise starts as, which the first updates leave as it is
-UPDATES, PHOTOGRAPHS = 1, 8
+# of the fit whose noise is shown before there is one: a third of a second on two cores. Its steps are as long as the
+# radius, so that noise that starts at random comes near the bound, as that of a long fit does
+UPDATES, PHOTOGRAPHS = 4, 8
 PART = (720, 540)  # px, width and height of what is shown; of a larger photograph the middle
 
 
@@ -123,9 +124,9 @@ def _sketch(visitor: Visitor, rho_u: int) -> NoiseGenerator:
     if key not in visitor.previews:
         squares = visitor.previews["squares"]
         config = config_for(
-            effort, num_classes=len(found.classes), photographs=len(squares.labels), train_steps=UPDATES,
-            rho_u=rho_u / 255,
-        )  # fmt: skip
+            effort, num_classes=len(found.classes), photographs=len(found.rows), train_steps=UPDATES, rho_u=rho_u / 255
+        )
+        config = replace(config, alpha_u=config.rho_u, batch_size=len(squares.labels))
         visitor.previews[key] = fit_generator(squares, config, progress=False)
     generator: NoiseGenerator = visitor.previews[key]
     return generator

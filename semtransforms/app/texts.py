@@ -60,8 +60,8 @@ STRENGTH_HELP = "How far a pixel may change. Only 8 was measured for photographs
 VISIBILITY = "Visibility"
 VISIBILITY_HELP = "1: all of the strength everywhere. 0: in sky and skin only what the eye tolerates; costs protection."
 BEFORE_FIT = (
-    "Before the fit this shows the textures that noise starts as, of the same strength and size, made to be looked at. "
-    "It is not the noise that you will publish: the fit changes the textures."
+    "Before the fit this shows noise of the same strength and size, made in a moment to be looked at. It is not the "
+    "noise that you will publish, which is about as strong."
 )
 AFTER_FIT = "This is the copy that you publish, and its noise."
 ORIGINAL = "Original"

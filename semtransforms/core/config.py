@@ -183,7 +183,8 @@ class GeneratorConfig:
             At most half of ``rho_u``, where about 1 % of it is cut at ``rho_u``.
         classwise: V, noises of each class that are learned along the fit, of which an image gets a window; 0 for none:
             each image has noise of its own.
-        hold_steps: updates at the beginning of a fit that leave class-wise noise as it starts.
+        hold_steps: updates at the beginning of a fit that leave class-wise noise as the textures that it starts as; 0:
+            it starts as random noise, and moves from the first update on.
         pretrained: networks with pretrained weights that an image's noise is driven against, on top of its class's
             (class-wise noise only); none by default.
         eot: T, a sequence of transformations applied in order.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from semtransforms.core.config import PGDConfig
-from semtransforms.core.keys import fold_in, keyed_uniform
+from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
 from semtransforms.noise.fuse import fuse_batch_norm
 from semtransforms.noise.pgd import frozen, largest_batches, mean_gradient
 from semtransforms.noise.textures import class_textures
@@ -20,7 +20,7 @@ from semtransforms.views.eot import EOT
 
 MOMENTUM = 0.9  # of the noises, from a step to the next; without it half of their room within rho_u stays empty
 
-_PLACE, _STEPS = range(1, 3)  # what keys are folded with, so that no two draws share numbers
+_START, _PLACE, _STEPS = range(3)  # what keys are folded with, so that no two draws share numbers
 
 
 class Classwise(nn.Module):
@@ -35,7 +35,8 @@ class Classwise(nn.Module):
         count: V.
         size: (height, width) of a period, in pixels.
         rho_u: radius, a fraction of the pixel range.
-        seed: of the noise before the fit, see :func:`~semtransforms.noise.textures.class_textures`.
+        seed: of the noise before the fit, uniform in the ball or textures.
+        textured: whether it starts as :func:`~semtransforms.noise.textures.class_textures`.
         guides: pretrained surrogates with a layer each, which are saved with it.
 
     Attributes:
@@ -58,12 +59,17 @@ class Classwise(nn.Module):
         size: tuple[int, int],
         rho_u: float,
         seed: int,
+        textured: bool = False,
         guides: nn.ModuleList | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.guides = nn.ModuleList() if guides is None else guides
-        start = class_textures(num_classes, count, size, seed).mul_(rho_u)
+        if textured:
+            start = class_textures(num_classes, count, size, seed).mul_(rho_u)
+        else:
+            keys = fold_in(index_keys(torch.arange(num_classes * count), seed), _START)
+            start = keyed_uniform(keys, (3, *size)).mul_(2).sub_(1).mul_(rho_u)
         self.count = count
         self.held = False
         self.register_buffer("noises", start)

@@ -236,6 +236,7 @@ class ClasswiseEngine(NetworkEngine):
             size=config.image_size,
             rho_u=config.rho_u,
             seed=config.seed,
+            textured=bool(config.hold_steps),
             guides=guides,
         )
 

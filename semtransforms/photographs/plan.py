@@ -20,7 +20,7 @@ from semtransforms.core.keys import index_keys
 from semtransforms.data.images import UNDECODABLE, encode_png, to_rgb
 from semtransforms.generators.fitting import train_step
 from semtransforms.noise.engine import build_surrogate, engine_of
-from semtransforms.noise.methods import SEM_CLASSWISE, with_effort
+from semtransforms.noise.methods import SEM_CLASSWISE, SEM_PLUS, with_effort
 from semtransforms.photographs.check import TRAINER
 from semtransforms.photographs.look import Found
 from semtransforms.views.eot import build_eot
@@ -29,7 +29,11 @@ from semtransforms.views.resize import NOISE_SIZE, NoiseScale, centre_square
 BATCH = 64  # photographs an update
 MOST_UPDATES = 2_000  # more have not been measured
 FEW = 100  # photographs a class, below which they have one noise: several would be learned from a few each
-PRESETS = (SEM_CLASSWISE, replace(SEM_CLASSWISE, classwise=1))  # for many photographs, and for few
+# textures do not hold those who learn from few photographs: what starts at random holds them, if they see colours
+FROM_FEW = replace(
+    SEM_CLASSWISE, classwise=1, hold_steps=0, alpha_u=1 / 255, eot=(SEM_CLASSWISE.eot[0], *SEM_PLUS.eot[1:])
+)
+PRESETS = (SEM_CLASSWISE, FROM_FEW)  # for many photographs, and for few
 MEASURED_SECONDS = 0.7  # of updates, after one to warm up
 MEASURED_UPDATES = 5  # at least: another process may hold up one of them for seconds
 NOISED = 8  # images whose noise is timed

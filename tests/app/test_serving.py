@@ -45,7 +45,7 @@ def test_the_preview_is_of_the_photograph_within_the_radius(visitors):
         seen[wish] = np.sqrt((change**2).mean())
         assert f"{seen[wish]:.1f} root mean square" in shown.numbers
         assert not shown.is_published
-    assert seen[Wish(8)] > 6  # near the bound, as what noise starts as is
+    assert seen[Wish(8)] > 6  # near the bound, as that of a whole fit is
     assert seen[Wish(2)] < 2
     small = looking.show(visitor, 1, Wish(8))
     assert small.size == (64, 80)
