@@ -6,6 +6,7 @@ Nobody's names or sizes are trusted: nothing is written outside the folder that 
 from __future__ import annotations
 
 import filecmp
+import lzma
 import os
 import re
 import shutil
@@ -49,6 +50,11 @@ def is_wanted(place: PurePosixPath) -> bool:
     return place.suffix.lower() in IMAGE_SUFFIXES and not unseen
 
 
+# a file where a folder should be, or the other way round
+_CLASHES = (FileExistsError, NotADirectoryError, IsADirectoryError)
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+
+
 def take_in(file: Path, path: str, folder: Path, room: int) -> list[str]:
     """Take in a file that has arrived: an image as it is, an archive unpacked.
 
@@ -75,6 +81,8 @@ def take_in(file: Path, path: str, folder: Path, room: int) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(file, target)
         return []
+    except _CLASHES as error:
+        return [texts.ZIP_DAMAGED.format(name=place, why=error.strerror)]
     finally:
         file.unlink(missing_ok=True)
 
@@ -116,34 +124,43 @@ def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path)
         yield texts.NO_IMAGE_NAME.format(name=place)
     else:
         target = folder / place
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as packed, target.open("wb") as written:
                 shutil.copyfileobj(packed, written, CHUNK)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error) as error:
+        except _CLASHES as error:
+            yield texts.ZIP_DAMAGED.format(name=place, why=error.strerror)
+        except (*_DAMAGED, OSError) as error:
             target.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's; bzip2 has one without a number
+                raise
             yield texts.ZIP_DAMAGED.format(name=place, why=error)
-        except OSError:
-            target.unlink(missing_ok=True)
-            raise
 
 
-def sort_in(arrived: Path, photographs: Path, unlabelled: Path) -> None:
+def sort_in(arrived: Path, photographs: Path, unlabelled: Path) -> list[str]:
     """Move what was brought together to its classes: the folders in it, below the one folder that holds all.
 
     Args:
         arrived: removed.
         photographs: gets ``class/name``.
         unlabelled: gets what lies in no folder.
+
+    Returns:
+        A line for each file that has no place there.
     """
+    notes = []
     files = sorted(path.relative_to(arrived) for path in arrived.rglob("*") if path.is_file())
     tops = {file.parts[0] for file in files}
     # dropped as "photos", or packed as it, with the classes below
     depth = 1 if len(tops) == 1 and any(len(file.parts) > 2 for file in files) else 0
     for file in files:
         inner = Path(*file.parts[depth:])
-        move_in(arrived / file, (photographs if len(inner.parts) > 1 else unlabelled) / inner)
+        try:
+            move_in(arrived / file, (photographs if len(inner.parts) > 1 else unlabelled) / inner)
+        except _CLASHES as error:
+            notes.append(texts.ZIP_DAMAGED.format(name=file, why=error.strerror))
     shutil.rmtree(arrived, ignore_errors=True)
+    return notes
 
 
 def move_in(file: Path, target: Path) -> None:
@@ -153,7 +170,7 @@ def move_in(file: Path, target: Path) -> None:
     free = next(
         place
         for place in chain([target], numbered)
-        if not place.exists() or filecmp.cmp(file, place, shallow=False)
+        if not place.exists() or (place.is_file() and filecmp.cmp(file, place, shallow=False))
     )  # fmt: skip
     os.replace(file, free)
 

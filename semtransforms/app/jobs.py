@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +104,8 @@ class Job:
             except BrokenPipeError:
                 pass
             for line in process.stdout:
-                self._hear(json.loads(line))
+                with suppress(ValueError):  # cut off by the end of the worker, which is told below
+                    self._hear(json.loads(line))
         if self.result is None and self.error is None and not self.is_stopped:
             self.error = texts.DIED.format(code=process.returncode)
 

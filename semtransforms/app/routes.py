@@ -71,6 +71,11 @@ async def _bring(visitor: Visitor, request: Request) -> Response:
     batch = re.sub("[^a-z0-9]", "", request.query_params.get("batch", ""))[:32] or "0"
     if visitor.is_busy:
         return _refuse(visitor, texts.BUSY)
+    async with visitor.gate:
+        return await _take(visitor, request, name, batch)
+
+
+async def _take(visitor: Visitor, request: Request, name: str, batch: str) -> Response:
     file = visitor.folder / f"arriving-{secrets.token_hex(8)}"
     try:
         visitor.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

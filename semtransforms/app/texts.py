@@ -79,7 +79,7 @@ NUMBERS = (
 WORDS = (  # up to which share
     (0.05, "hard to see, even beside the original"),
     (0.3, "seen on flat ground by who compares with the original"),
-    (1.0, "seen in sky, walls and skin, as spots or a tint of colour"),
+    (1.0, "seen in sky, walls and skin, as spots or bands"),
 )
 TOO_SMALL = "too small to be measured"
 
@@ -121,8 +121,7 @@ ON_COPY = "trained on your copy"
 GUESSING = "guessing"
 NOT_TRIED = "Not tried here"
 NOT_TRIED_TEXT = (
-    "Trainers that an owner must know, and that were not tried: {names}. Who makes photographs grey learns all that "
-    "the originals teach. “semtransforms evaluate” tries them."
+    "Trainers that an owner must know, and that were not tried: {names}. “semtransforms evaluate” tries them."
 )
 REPORT = "Open the full report"
 REPORT_HELP = "It shows originals and noise: keep it to yourself."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -26,6 +27,7 @@ SWEEP_SECONDS = 15
 MOST_NOTES = 50  # lines about what was left out
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
+_FOLDER = re.compile(r"[0-9a-f]{32}")  # of a visitor
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Visitor:
     job: Job | None = None
     previews: dict[Any, Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    gate: asyncio.Lock = field(default_factory=asyncio.Lock)  # one file arrives at a time, so that the room is known
 
     @property
     def photographs(self) -> Path:
@@ -148,7 +151,7 @@ class Visitor:
         """Bring what has arrived to its classes."""
         with self.lock:
             for batch in sorted(self.arriving.iterdir()) if self.arriving.is_dir() else ():
-                sort_in(batch, self.photographs, self.unlabelled)
+                self.note(*sort_in(batch, self.photographs, self.unlabelled))
             self.previews.clear()
             self.weigh()
 
@@ -172,13 +175,15 @@ class Visitors:
     """All visitors of a page that runs.
 
     Args:
-        root: folder for theirs.
+        root: holds the folder of theirs; what else is in it stays as it is.
         keeps: keep copies and private folders of those who left, as on a machine of one's own.
         worker: the command that protects; see :mod:`semtransforms.app.worker`.
     """
 
     def __init__(self, root: Path, *, keeps: bool, worker: Sequence[str]) -> None:
-        self.root, self.keeps, self.worker = root, keeps, list(worker)
+        # folders of ours alone, one for each kind: a public page deletes all that visitors left, also of the last time
+        self.root = root / ("visitors" if keeps else "public-visitors")
+        self.keeps, self.worker = keeps, list(worker)
         self.turn = threading.Lock()  # one protection at a time: two would halve each other's speed, and fill memory
         self._known: dict[str, Visitor] = {}
         self._lock = threading.Lock()
@@ -264,7 +269,7 @@ class Visitors:
     def _forget_left_behind(self) -> None:
         """What a page that was killed could not delete."""
         for folder in self.root.iterdir():
-            if folder.is_dir() and not folder.is_symlink():
+            if _FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
                 self._forget(Visitor("", folder))
 
     def _folder(self, token: str) -> Path:

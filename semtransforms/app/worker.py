@@ -34,6 +34,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_page, daemon=True).start()
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as channel:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not look like a word of ours
 
         def tell(**event: Any) -> None:
             channel.write(json.dumps(event) + "\n")

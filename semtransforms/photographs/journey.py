@@ -346,7 +346,7 @@ class _Maker:
             self.say("The pretrained surrogates have changed since a fit was begun: it begins anew.")
         elif self.rho_u is not None and levels(self.rho_u) != levels(plan.config.rho_u):
             self.say("The radius has changed since a fit was begun: it begins anew.")
-        elif not plan.is_of_today(self.rho_u):
+        elif not plan.is_of_today:
             self.say("The fit was begun by an older version, which fitted otherwise: it begins anew.")
         else:
             self.say(f"The fit of {plan.minutes:g} minutes that was begun goes on.")

@@ -117,17 +117,15 @@ class Plan:
         """How long the updates take."""
         return self.config.train_steps * passes_of_update(self.config) / self.passes
 
-    def is_of_today(self, rho_u: float | None = None) -> bool:
-        """Whether this version would fit so too: the plan may have been kept by an older one.
-
-        Args:
-            rho_u: the radius that is asked for; ``None`` for the preset's.
-        """
+    @property
+    def is_of_today(self) -> bool:
+        """Whether this version would fit so too, with any radius: the plan may have been kept by an older one."""
         c = self.config
         names = ("image_size", "width", "num_classes", "batch_size", "seed", "pretrained")
         kept = {name: getattr(c, name) for name in names}
         presets = (replace(preset, **kept) for preset in PRESETS)
-        return c in [with_effort(preset, train_steps=c.train_steps, rho_u=rho_u) for preset in presets]
+        radii = (None, c.rho_u)
+        return c in [with_effort(each, train_steps=c.train_steps, rho_u=rho) for each in presets for rho in radii]
 
     @property
     def checkpoint_every(self) -> int:

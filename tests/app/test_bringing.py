@@ -154,3 +154,37 @@ def test_no_class_is_a_way_out(typed):
     with pytest.raises(ValueError, match=r"no name for a class|Left out"):
         class_name(typed)
     assert class_name("  my   cat 🐈 ") == "my cat 🐈"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_one_damaged_member_costs_no_other(tmp_path: Path, method: int):
+    """Half of a photograph stood among the whole ones, or the rest of the archive was dropped for want of room."""
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w", method) as written:
+        written.writestr("c/a.jpg", bytes(range(256)) * 40)
+        written.writestr("c/b.jpg", b"whole")
+    with zipfile.ZipFile(archive) as read:
+        member = read.getinfo("c/a.jpg")
+    data = bytearray(archive.read_bytes())
+    middle = member.header_offset + 30 + len("c/a.jpg") + member.compress_size // 2
+    data[middle : middle + 8] = b"\xff" * 8
+    archive.write_bytes(data)
+    notes = take_in(archive, "photos.zip", tmp_path / "in", 10**9)
+    assert [name for name in notes if "a.jpg" in name] == notes
+    assert len(notes) == 1
+    assert [path.name for path in (tmp_path / "in").rglob("*.jpg")] == ["b.jpg"]
+
+
+def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path):
+    """It stopped everything that was brought after it, until all was removed."""
+    inside = tmp_path / "in"
+    (inside / "c" / "a.jpg").mkdir(parents=True)
+    (inside / "c" / "a.jpg" / "b.jpg").write_bytes(b"b")
+    (inside / "d").mkdir()
+    (inside / "d" / "e.jpg").write_bytes(b"e")
+    (tmp_path / "photographs" / "c").mkdir(parents=True)
+    (tmp_path / "photographs" / "c" / "a.jpg").write_bytes(b"a")
+    notes = sort_in(inside, tmp_path / "photographs", tmp_path / "unlabelled")
+    assert len(notes) <= 1
+    assert not inside.exists()
+    assert (tmp_path / "photographs" / "d" / "e.jpg").read_bytes() == b"e"

@@ -70,7 +70,7 @@ def test_what_is_missing_or_taken_is_said_in_a_line(tmp_path, monkeypatch, visit
         assert "pip install 'semtransforms[app]'" in result.stderr
         assert not (tmp_path / "other").exists()
     pytest.importorskip("gradio", reason="needs gradio: pip install 'semtransforms[app]'")
-    result = CliRunner().invoke(app, ["app", "--cache-dir", str(visitors.root)])
+    result = CliRunner().invoke(app, ["app", "--cache-dir", str(visitors.root.parent)])
     assert result.exit_code == 2
     assert "is being written by another process" in result.stderr
 

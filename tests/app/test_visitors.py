@@ -67,7 +67,7 @@ def test_nobody_comes_to_anothers_by_guessing(tmp_path):
 
 def test_what_a_killed_page_left_behind_goes(tmp_path):
     """Photographs of somebody who left long ago would lie there for ever."""
-    killed = Visitor("", tmp_path / "root" / "0123")
+    killed = Visitor("", tmp_path / "root" / "visitors" / ("0123" * 8))
     bring(killed)
     with Visitors(tmp_path / "root", keeps=True, worker=()).open():
         assert remaining(killed) == {"private", "published"}
@@ -142,3 +142,16 @@ def test_one_works_at_a_time(tmp_path):
     while visitor.job.is_running:
         time.sleep(0.02)
     assert visitor.job.error is None
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_is_not_of_visitors_stays(tmp_path: Path, keeps: bool):
+    """`--cache-dir ~` would delete the owner's documents; a public page, what they keep of their own one."""
+    kept = tmp_path / "Documents" / "photographs" / "thesis.jpg", tmp_path / "visitors" / "0" / "private" / "seed.json"
+    own = tmp_path / "visitors" / ("a" * 32) / "private" / "seed.json"
+    for file in (*kept, own):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    with Visitors(tmp_path, keeps=keeps, worker=()).open():
+        pass
+    assert all(file.exists() for file in (*kept, own))

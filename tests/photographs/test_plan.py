@@ -142,5 +142,5 @@ def test_a_plan_of_an_older_version_is_known():
     """Gone on with, it would mix an old fit's settings with new code: a generator that nobody has measured."""
     for count in (199, 200):
         config = plan.config_for(plan.EFFORTS[1], num_classes=2, photographs=count, train_steps=7, seed=3)
-        assert plan.Plan(config, 1, 1, "", 1).is_of_today()
-        assert not plan.Plan(replace(config, learning_rate=0.1), 1, 1, "", 1).is_of_today()
+        assert plan.Plan(config, 1, 1, "", 1).is_of_today
+        assert not plan.Plan(replace(config, learning_rate=0.1), 1, 1, "", 1).is_of_today
