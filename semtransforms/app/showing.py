@@ -130,9 +130,8 @@ def verdict(visitor: Visitor) -> str:
 def _trainers(summary: Summary) -> list[Trainer]:
     trainers = []
     for row in summary.rows:
-        reached = [(name, summary.cells.get((of, row)), style) for name, of, style in (
-            (texts.ON_ORIGINALS, CLEAN, "clean"), (texts.ON_COPY, COPY, "copy"),
-        )]  # fmt: skip
+        on_originals, on_copy = summary.cells.get((CLEAN, row.plain)), summary.cells.get((COPY, row))
+        reached = ((texts.ON_ORIGINALS, on_originals, "clean"), (texts.ON_COPY, on_copy, "copy"))
         bars = [(name, cell.best, style) for name, cell, style in reached if cell is not None and cell.best is not None]
         trainers.append(Trainer(who(row, summary), [*bars, (texts.GUESSING, summary.guess, "guessing")]))
     return trainers

@@ -15,7 +15,7 @@ from semtransforms.data.images import as_pixels
 from semtransforms.data.loading import resized
 from semtransforms.data.opening import open_image
 from semtransforms.evaluation.protocol import evaluate
-from semtransforms.evaluation.records import CLEAN
+from semtransforms.evaluation.records import CLEAN, NONE
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.report.summary import percent, summarise
 from semtransforms.evaluation.report.verdict import between, judge
@@ -26,7 +26,7 @@ SAMPLE = 600  # photographs that are looked at, those to test with included
 HELD_OUT = 5  # every which one is to test with
 COPY = "published"  # its name in the report
 TRAINER = VictimConfig(network="convnet", width=32, batch_size=64)
-COUNTERMEASURES = ("none", "greyscale")  # the second undoes noise that lies in the colours
+COUNTERMEASURES = (NONE, "greyscale")  # the second undoes noise that lies in the colours
 RUNS = 1 + len(COUNTERMEASURES)  # trainings at each size: on the originals, and on the copies under each
 # its updates: half of the fit's, within these. Stopped while the originals, too, have taught it little, it tells what a
 # moment teaches, not what the photographs do; more than 500 were not measured
@@ -172,13 +172,17 @@ def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], P
     summary = summarise(report.records)
     found = judge(summary, COPY)
     # of the trainer who learned most of the lesson, so that both sentences speak of the same one
-    cells = {key: cell for key, cell in summary.cells.items() if found.row is None or key[1] == found.row}
-    best = {name: max(cell.best or 0 for (of, _), cell in cells.items() if of == name) for name in (COPY, CLEAN)}
+    rows = summary.rows if found.row is None else (found.row,)
+    cells = summary.cells
+    on_copy = max((cells[COPY, row].best or 0 for row in rows if (COPY, row) in cells), default=0.0)
+    on_originals = max((cells[CLEAN, row.plain].best or 0 for row in rows if (CLEAN, row.plain) in cells), default=0.0)
     record = report.records[0]
-    published, clean, guess = (percent(share) for share in (best[COPY], best[CLEAN], summary.guess))
+    published, clean, guess = (percent(share) for share in (on_copy, on_originals, summary.guess))
+    grey = ", made grey," if found.row is not None and found.row.countermeasure != NONE else ""
     first = (
-        f"A small network that trained on {record.train_images} of the published photographs names {published} of "
-        f"{record.test_images} other, clean ones rightly; trained on the originals, {clean}; guessing gives {guess}."
+        f"A small network that trained on {record.train_images} of the published photographs{grey} names "
+        f"{published} of {record.test_images} other, clean ones rightly; trained on the originals, {clean}; guessing "
+        f"gives {guess}."
     )
     if found.learned is None:
         second = "The originals taught it next to nothing, so this says nothing about the protection."

@@ -79,7 +79,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(recwarn: pytest.WarningsRe
     assert open_image(png_header(12000, 9000)).size == (12000, 9000)
     assert open_image(png_header(20000, 15000), 300_000_000).size == (20000, 15000)
     assert limit == Image.MAX_IMAGE_PIXELS
-    assert not recwarn.list
+    assert not [each for each in recwarn.list if issubclass(each.category, Image.DecompressionBombWarning)]
 
 
 HEIC = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"heic", 0, b"mif1", b"heic")  # the first box of an iPhone's photograph

@@ -61,6 +61,11 @@ class Row(NamedTuple):
         return any(part.startswith("pairs-") for part in self.countermeasure.split("+"))
 
     @property
+    def plain(self) -> Row:
+        """The same trainer without a countermeasure, as which they have the clean copy."""
+        return Row(self.trainer, NONE)
+
+    @property
     def draws(self) -> bool:
         """Whether another seed gives another figure: a probe takes its features once and draws nothing."""
         return self.trainer.transfer != "probe" or self.countermeasure != NONE
@@ -168,7 +173,7 @@ class Summary:
 
     def _accuracies(self, copy: str, row: Row) -> tuple[float, float] | None:
         """The best moments of a trainer, and of the same one on the clean copy, where they can be compared."""
-        cell, clean = self.cells.get((copy, row)), self.cells.get((CLEAN, Row(row.trainer, NONE)))
+        cell, clean = self.cells.get((copy, row)), self.cells.get((CLEAN, row.plain))
         if row.has_clean_images or cell is None or clean is None or cell.best is None or clean.best is None:
             return None
         return (cell.best, clean.best) if clean.best - self.guess >= SMALLEST_GAIN else None
