@@ -25,6 +25,11 @@ def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from error
         except RuntimeError as error:
+            from semtransforms.data.shards import DamagedStoreError  # brings torch, which help need not wait for
+
+            if isinstance(error, DamagedStoreError):
+                typer.echo(f"error: {error}", err=True)
+                raise typer.Exit(2) from error
             # torch's word for what a device cannot do or hold; any other is a mistake of ours, and keeps its traceback
             if not re.search(r"CUDA|NVIDIA|out of memory|not linked with|backend", str(error)):
                 raise

@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from owner import quicken
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
+from semtransforms.cli.errors import one_line_errors
 from semtransforms.core.config import GeneratorConfig, parse_radius
 from semtransforms.core.models import build_model
+from semtransforms.data.shards import DamagedStoreError
 from semtransforms.data.sources import open_source
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise.methods import METHODS, with_effort
@@ -712,3 +715,11 @@ def test_interrupt_says_how_to_go_on(photos: Path, generator: Path, tmp_path: Pa
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
     assert "2 images protected, 2 were finished before" in run(*common).stdout
+
+
+def test_a_store_that_is_damaged_twice_is_told_in_a_line(capsys):
+    """Deleted while it was read again, its error stood behind a stack of calls."""
+    with pytest.raises(typer.Exit) as end, one_line_errors():
+        raise DamagedStoreError("shard 2 is missing. Build the store again.")
+    assert end.value.exit_code == 2
+    assert capsys.readouterr().err == "error: shard 2 is missing. Build the store again.\n"
