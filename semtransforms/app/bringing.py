@@ -52,6 +52,7 @@ def is_wanted(place: PurePosixPath) -> bool:
 
 # a file where a folder should be, or the other way round
 _CLASHES = (FileExistsError, NotADirectoryError, IsADirectoryError)
+# what zipfile and the decoders under it raise; NotImplementedError is its word for a compression that it does not know
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
@@ -81,8 +82,8 @@ def take_in(file: Path, path: str, folder: Path, room: int) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(file, target)
         return []
-    except _CLASHES as error:
-        return [texts.ZIP_DAMAGED.format(name=place, why=error.strerror)]
+    except _CLASHES:
+        return [texts.CLASHES.format(name=place)]
     finally:
         file.unlink(missing_ok=True)
 
@@ -94,7 +95,11 @@ def _unpack(file: Path, name: PurePosixPath, folder: Path, room: int) -> Iterato
             _check_sizes(members, name, folder, room)
             for member in members:
                 yield from _unpack_one(archive, member, folder)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        UnicodeDecodeError,
+    ) as error:  # the second: of a later format of zip
         raise ValueError(texts.ZIP_BROKEN.format(name=name, why=error)) from error
 
 
@@ -128,8 +133,8 @@ def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path)
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as packed, target.open("wb") as written:
                 shutil.copyfileobj(packed, written, CHUNK)
-        except _CLASHES as error:
-            yield texts.ZIP_DAMAGED.format(name=place, why=error.strerror)
+        except _CLASHES:
+            yield texts.CLASHES.format(name=place)
         except (*_DAMAGED, OSError) as error:
             target.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno is not None:  # the disk's; bzip2 has one without a number
@@ -157,8 +162,8 @@ def sort_in(arrived: Path, photographs: Path, unlabelled: Path) -> list[str]:
         inner = Path(*file.parts[depth:])
         try:
             move_in(arrived / file, (photographs if len(inner.parts) > 1 else unlabelled) / inner)
-        except _CLASHES as error:
-            notes.append(texts.ZIP_DAMAGED.format(name=file, why=error.strerror))
+        except _CLASHES:
+            notes.append(texts.CLASHES.format(name=file))
     shutil.rmtree(arrived, ignore_errors=True)
     return notes
 

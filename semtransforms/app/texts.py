@@ -154,6 +154,7 @@ NAME_REFUSED = "Left out: {name}. Its name leads elsewhere, or is none that a di
 NO_IMAGE_NAME = "Left out: {name}. By its name it is no image."
 CLASS_REFUSED = "{name!r} is no name for a class. Use letters, no slash, and no dot in front."
 ZIP_BROKEN = "Left out: {name}. It is no zip archive, or a damaged one ({why}). Pack it again."
+CLASHES = "Left out: {name}. A file and a folder of one name cannot lie together. Rename one of them."
 ZIP_DAMAGED = "Left out: {name}. It is damaged in the archive ({why}). Pack it again."
 ZIP_LINK = "Left out: {name}. It is a link. Pack the photograph itself."
 ZIP_LOCKED = "Left out: {name}. It needs a password. Pack it without."

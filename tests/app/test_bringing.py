@@ -185,6 +185,7 @@ def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path):
     (tmp_path / "photographs" / "c").mkdir(parents=True)
     (tmp_path / "photographs" / "c" / "a.jpg").write_bytes(b"a")
     notes = sort_in(inside, tmp_path / "photographs", tmp_path / "unlabelled")
-    assert len(notes) <= 1
+    assert notes == [texts.CLASHES.format(name="c/a.jpg/b.jpg")]
+    assert (tmp_path / "photographs" / "c" / "a.jpg").read_bytes() == b"a"  # what was there stays
     assert not inside.exists()
     assert (tmp_path / "photographs" / "d" / "e.jpg").read_bytes() == b"e"

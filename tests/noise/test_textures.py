@@ -26,15 +26,31 @@ def test_a_class_leans_as_it_should():
     assert set(textures.unique().tolist()) == {-1.0, 1.0}
     assert torch.equal(textures[:, 0], textures[:, 1])  # red and green are the brightness
     for channel in (0, 2):
-        # how fast each changes down and across: a texture holds both mirrored sides of its direction
-        fields = textures[:, channel].numpy()
-        down, across = (np.std(np.gradient(fields, axis=axis), (1, 2)) for axis in (1, 2))
-        turns = np.sort(np.arctan2(down, across))
+        turns = np.sort(leans(textures, channel))  # a texture holds both mirrored sides of its direction
         # five directions, of two grains each, that a texture's own spread draws a little together
         apart = np.diff(turns.reshape(5, 2).mean(1))
         assert (apart > 0.1).all()
         assert turns[0] < 0.35
         assert turns[-1] > np.pi / 2 - 0.35
+
+
+def leans(textures, channel: int) -> np.ndarray:
+    """The direction of each class's texture, by how fast it changes down and across: float (C,), in radians."""
+    fields = textures[:, channel].numpy()
+    down, across = (np.std(np.gradient(fields, axis=axis), (1, 2)) for axis in (1, 2))
+    return np.arctan2(down, across)
+
+
+def test_blue_has_the_texture_of_another_class():
+    """With its own, blue would say what brightness says, and who sees colours gets no second thing to learn."""
+    textures = class_textures(10, 1, (128, 128), seed=3)
+    assert (np.abs(leans(textures, 0) - leans(textures, 2)) > 0.1).all()
+
+
+def test_the_seed_deals_the_textures_to_the_classes():
+    """Dealt alike for everybody, one trainer's knowledge of a class would serve against all owners."""
+    one, other = (leans(class_textures(10, 1, (128, 128), seed), 0) for seed in (3, 4))
+    assert (np.abs(one - other) > 0.1).any()
 
 
 def test_nearly_all_of_the_radius_is_brightness():
