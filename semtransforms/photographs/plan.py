@@ -47,7 +47,7 @@ class Effort:
     Args:
         side: S, the square in pixels that the surrogate sees, and the shorter side at which noise is made.
         width: of the surrogate, a convnet.
-        enough: updates (M) from which on this fit is preferred to the next one.
+        enough: updates that move the noise, from which on this fit is preferred to the next one.
     """
 
     side: int
@@ -115,7 +115,7 @@ class Plan:
     @property
     def fit_seconds(self) -> float:
         """How long the updates take."""
-        return self.config.train_steps * passes_of_update(self.config) / self.passes
+        return passes_of_fit(self.config) / self.passes
 
     @property
     def is_of_today(self) -> bool:
@@ -215,28 +215,29 @@ def make_plan(
     for effort in EFFORTS:
         config = config_for(effort, **facts)
         passes = speed(config)
-        updates = min(MOST_UPDATES, int(left * passes / passes_of_update(config)))
-        if updates >= effort.enough:
+        updates = min(MOST_UPDATES, updates_within(left * passes, config))
+        enough = config.hold_steps + effort.enough
+        if updates >= enough:
             break
-    least = (found.pixels * read + effort.enough * passes_of_update(config) / passes) / 60
-    _check_minutes(minutes, updates, effort, least)
+    least = (found.pixels * read + passes_of_fit(replace(config, train_steps=enough)) / passes) / 60
+    _check_minutes(minutes, updates, enough, effort.side, least)
     check_passes = speed(replace(config, width=TRAINER.width))
     return Plan(
         config_for(effort, **facts, train_steps=updates, seed=seed), minutes, passes, found.digest, check_passes
     )
 
 
-def _check_minutes(minutes: float, updates: int, effort: Effort, least: float) -> None:
-    """Whether the minutes are enough for the effort that was chosen, which makes sense from ``least`` minutes on."""
+def _check_minutes(minutes: float, updates: int, enough: int, side: int, least: float) -> None:
+    """Whether the minutes are enough for the fit that was chosen, which makes sense from ``least`` minutes on."""
     if updates < 1:
         raise ValueError(
             f"minutes (--minutes) must suffice for one update at least, got {minutes:g}. Here about "
-            f"{math.ceil(10 * least) / 10:g} minutes are the least that makes sense: {effort.enough} updates at "
-            f"{effort.side} px."
+            f"{math.ceil(10 * least) / 10:g} minutes are the least that makes sense: {enough} updates at "
+            f"{side} px."
         )
-    if updates < effort.enough:
+    if updates < enough:
         warnings.warn(
-            f"{minutes:g} minutes are {updates} updates here; fewer than {effort.enough} were not measured. Give "
+            f"{minutes:g} minutes are {updates} updates here; fewer than {enough} were not measured. Give "
             f"--minutes {math.ceil(10 * least) / 10:g} or more.",
             stacklevel=4,
         )
@@ -246,6 +247,24 @@ def passes_of_update(config: GeneratorConfig) -> int:
     """Images that one update sends forward and backward."""
     attacked = config.steps_a if config.surrogate_sees == "adversary" else 0
     return config.batch_size * (config.steps_u * config.num_samples + attacked + 1)
+
+
+def passes_of_fit(config: GeneratorConfig) -> int:
+    """Images that all updates of a fit send forward and backward: held ones make no step of the noise."""
+    return config.train_steps * passes_of_update(config) - min(config.hold_steps, config.train_steps) * _saved(config)
+
+
+def updates_within(passes: float, config: GeneratorConfig) -> int:
+    """How many updates a number of passes suffices for: the inverse of :func:`passes_of_fit`."""
+    held = int(passes / (passes_of_update(config) - _saved(config)))
+    if held <= config.hold_steps:
+        return held
+    return int((passes + config.hold_steps * _saved(config)) / passes_of_update(config))
+
+
+def _saved(config: GeneratorConfig) -> int:
+    """Images that an update sends less while the noise is held."""
+    return config.batch_size * config.steps_u * config.num_samples
 
 
 def measure_passes(config: GeneratorConfig, device: str | None = None) -> float:

@@ -45,10 +45,12 @@ def test_passes_are_what_an_update_costs():
 @pytest.mark.parametrize(
     ("minutes", "chosen", "updates"),
     [
-        # 200 passes a second; 64 images with 2 and 1 passes an update are 192; at width 16 three times as quick
-        (10, 32, 120_000 // 192),
-        (3, 16, 108_000 // 192),
-        (1, 16, 36_000 // 192),
+        # 200 passes a second; 64 images with 2 and 1 passes an update are 192, and 64 in the 300 updates that hold
+        # the noise; at width 16 three times as quick
+        (10, 32, 300 + (120_000 - 19_200) // 192),
+        (3, 16, 300 + (108_000 - 19_200) // 192),
+        (1, 16, 300 + (36_000 - 19_200) // 192),
+        (0.25, 16, 9_000 // 64),
         (100_000, 32, 2_000),
     ],
 )
@@ -56,13 +58,15 @@ def test_the_best_fit_that_the_minutes_allow(found: Found, monkeypatch: pytest.M
     """A plan for half of the minutes wastes protection, one for more than all of them breaks its word."""
     speeds = {32: 200.0, 16: 600.0}
     monkeypatch.setattr(plan, "measure_passes", lambda config, device: speeds[config.width])
-    if updates < 200:
+    if updates < 300 + 200:
         with pytest.warns(UserWarning, match=f"{updates} updates.*--minutes"):
             made = plan.make_plan(found, minutes, read=0, seed=1)
     else:
         made = plan.make_plan(found, minutes, read=0, seed=1)
     c = made.config
     assert (c.image_size, c.width, c.train_steps) == ((64, 64), chosen, updates)
+    of_fit = 64 * updates + 2 * 64 * max(0, updates - 300)
+    assert made.fit_seconds == pytest.approx(of_fit / speeds[chosen])
     assert made.fit_seconds <= 60 * minutes
     assert (made.passes, made.check_passes) == (speeds[chosen], 200)  # copies are checked by a network of width 32
     assert (c.num_classes, c.batch_size, c.seed) == (2, 64, 1)
@@ -80,8 +84,9 @@ def test_too_few_minutes_name_those_that_do(found: Found, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match=rf"--minutes.*got {minutes:g}\.") as error:
         plan.make_plan(found, minutes, read=read, seed=0)
     least = float(str(error.value).split("about ")[1].split(" minutes")[0])
-    assert 200 * 192 / 60_000 + 1 <= least <= 200 * 192 / 60_000 + 1.2
-    assert plan.make_plan(found, least, read=read, seed=0).config.train_steps >= 200
+    enough = (300 * 64 + 200 * 192) / 60_000 + 1
+    assert enough <= least <= enough + 0.2
+    assert plan.make_plan(found, least, read=read, seed=0).config.train_steps >= 300 + 200
     with pytest.raises(ValueError, match="minutes"):
         plan.make_plan(found, float("nan"), read=read, seed=0)
 
