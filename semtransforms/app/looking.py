@@ -89,14 +89,14 @@ def show(visitor: Visitor, row: int, wish: Wish) -> Shown:
     folder, done = visitor.published(wish), visitor.finished
     published = folder / f"{found.source.names[row]}{FORMATS[wish.format].suffix}"
     is_published = done is not None and done.order["out"] == str(folder) and published.is_file()
+    rows, columns = _middle(clean)
+    before = clean[:, rows, columns].contiguous()
     if is_published:
         with open_image(published) as image:
-            protected = as_pixels(image)
+            after = as_pixels(image)[:, rows, columns].contiguous()
     else:
         batch = protect_batch([clean], [label], _sketch(visitor, wish.rho_u), seed=0, visibility=wish.visibility)
-        protected = batch.protected[0]
-    part = _middle(clean)
-    before, after = clean[:, *part].contiguous(), protected[:, *part].contiguous()
+        after = batch.scale.add(batch.made[0], clean, rows)[..., columns].contiguous()
     noise = (after.to(torch.int16) - before).clamp(-128, 127).to(torch.int8)
     make_private(visitor.shown, "--cache-dir")
     visitor.previews["count"] = count = visitor.previews.get("count", 0) + 1  # a new name: browsers keep old pictures
@@ -115,20 +115,20 @@ def show(visitor: Visitor, row: int, wish: Wish) -> Shown:
 
 
 def _sketch(visitor: Visitor, rho_u: int) -> NoiseGenerator:
-    """A generator to look at noise with, from a moment's fit on a few photographs; kept while the visitor is here."""
-    key, found, effort = ("sketch", rho_u), find(visitor), EFFORTS[-1]
+    """A generator to look at noise with, from a moment's fit on a few photographs; the last one is kept."""
+    found, effort = find(visitor), EFFORTS[-1]
     if "squares" not in visitor.previews:
         rows = found.rows[:: max(1, len(found.rows) // PHOTOGRAPHS)][:PHOTOGRAPHS]  # of several classes
         few = replace(found, rows=rows, sizes=found.sizes[: len(rows)])
         visitor.previews["squares"] = read_squares(few, effort.side, False, lambda line: None)
-    if key not in visitor.previews:
+    if visitor.previews.get("radius") != rho_u:
         squares = visitor.previews["squares"]
         config = config_for(
             effort, num_classes=len(found.classes), photographs=len(found.rows), train_steps=UPDATES, rho_u=rho_u / 255
         )
         config = replace(config, alpha_u=config.rho_u, batch_size=len(squares.labels))
-        visitor.previews[key] = fit_generator(squares, config, progress=False)
-    generator: NoiseGenerator = visitor.previews[key]
+        visitor.previews |= {"sketch": fit_generator(squares, config, progress=False), "radius": rho_u}
+    generator: NoiseGenerator = visitor.previews["sketch"]
     return generator
 
 

@@ -91,27 +91,31 @@ class NoiseScale:
             return noise
         return self.add(noise, image).sub_(image).view(torch.int8)  # modulo 256, which int8 reads as its sign
 
-    def add(self, noise: Tensor, image: Tensor) -> Tensor:
+    def add(self, noise: Tensor, image: Tensor, rows: slice | None = None) -> Tensor:
         """An image with its noise: what :meth:`enlarge` gives added to it, in less time and memory.
 
         Args:
             noise: int8 (3, h, w), as it was made.
             image: uint8 (3, H, W), which it is for; it is not changed.
+            rows: of the image, a slice of H with start and stop: what is wanted of it; default: all.
 
         Returns:
-            uint8 (3, H, W).
+            uint8 (3, H, W), or as many rows.
         """
+        height, width = image.shape[1:]
+        rows = rows or slice(0, height)
         if self.leaves(noise.shape, image.shape):
-            return add_noise(image, noise)
+            return add_noise(image[:, rows], noise[:, rows])
         tolerance = self._tolerance(image)
-        added = torch.empty_like(image)
-        for place, fine in _enlarged(noise, *image.shape[1:]):
+        added = torch.empty_like(image[:, rows])
+        for (colour, strip), fine in _enlarged(noise, height, width, rows):
             if tolerance is not None:
-                share = tolerance[place[1]].float().mul_((1 - self.visibility) / 255).add_(self.visibility)
+                share = tolerance[strip].float().mul_((1 - self.visibility) / 255).add_(self.visibility)
                 fine.clamp_(-self.reach, self.reach).mul_(share)
             np.rint(fine.numpy(), out=fine.numpy())
             fine.clamp_(-self.reach, self.reach)
-            added[place] = fine.add_(image[place]).clamp_(0, 255)  # whole numbers, which float32 adds exactly
+            fine.add_(image[colour, strip]).clamp_(0, 255)  # whole numbers, which float32 adds exactly
+            added[colour, strip.start - rows.start : strip.stop - rows.start] = fine
         return added
 
     def leaves(self, made: Sequence[int], image: Sequence[int]) -> bool:
@@ -126,12 +130,13 @@ class NoiseScale:
         return tolerated(image, _fitted(height, width, self.side and FINER * self.side), self.reach)
 
 
-def _enlarged(noise: Tensor, height: int, width: int) -> Iterator[tuple[tuple[int, slice], Tensor]]:
+def _enlarged(noise: Tensor, height: int, width: int, wanted: slice) -> Iterator[tuple[tuple[int, slice], Tensor]]:
     """Noise at another size, bicubic, a strip of rows at a time: of 12 megapixels all would take 144 MB in float32.
 
     Args:
         noise: int8 (3, h, w).
         height, width: to enlarge it to, in pixels.
+        wanted: rows of what it is enlarged to.
 
     Yields:
         Colour and rows, and their float32 (rows, width), which may be written to.
@@ -139,8 +144,8 @@ def _enlarged(noise: Tensor, height: int, width: int) -> Iterator[tuple[tuple[in
     wide = _bicubic(noise.float(), noise.shape[1], width)
     first, weights = _sums_of_lines(noise.shape[1], height)
     count = max(1, _STRIP // width)
-    for colour, top in itertools.product(range(len(noise)), range(0, height, count)):
-        rows = slice(top, min(top + count, height))
+    for colour, top in itertools.product(range(len(noise)), range(wanted.start, wanted.stop, count)):
+        rows = slice(top, min(top + count, wanted.stop))
         fine = wide.new_zeros(rows.stop - top, width)
         # in the order in which torch's kernel adds, since another one rounds otherwise
         for line in [line for line in (1, 0, 2, 3) if line < weights.shape[1]]:

@@ -97,6 +97,8 @@ def test_strips_do_not_show(visibility, monkeypatch):
     monkeypatch.setattr(resize, "_STRIP", 1700)  # eight rows, and six in the end
     assert torch.equal(scale.enlarge(made, own), at_once)
     assert torch.equal(scale.add(made, own).int(), own.int() + at_once)
+    for rows in (slice(0, 1), slice(13, 92), slice(149, 150)):
+        assert torch.equal(scale.add(made, own, rows).int(), (own.int() + at_once)[:, rows])
     assert torch.equal(own, before)
 
 
@@ -136,3 +138,4 @@ def test_an_image_of_the_size_keeps_its_noise():
     assert SCALE.shrink(own) is own
     assert SCALE.enlarge(made, own) is made
     assert torch.equal(SCALE.add(made, own).int(), (own.int() + made).clamp(0, 255))
+    assert torch.equal(SCALE.add(made, own, slice(2, 5)).int(), (own.int() + made).clamp(0, 255)[:, 2:5])
