@@ -6,6 +6,7 @@ Nobody's names or sizes are trusted: nothing is written outside the folder that 
 from __future__ import annotations
 
 import filecmp
+import io
 import lzma
 import os
 import re
@@ -22,6 +23,7 @@ from semtransforms.data.listing import IMAGE_SUFFIXES, is_hidden
 
 MOST_BYTES = 4 << 30  # that a visitor may bring, unpacked
 MOST_FILES = 20_000  # in one archive
+MOST_LISTING = 300 * MOST_FILES  # bytes of its list of files: 46 each, the name, and what packers put beside it
 LONGEST_NAME = 200  # bytes of a file's or folder's name: disks take 255, and a copy's ending needs some
 CHUNK = 1 << 20
 ZIP = ".zip"
@@ -88,13 +90,29 @@ def take_in(file: Path, path: str, folder: Path, room: int) -> list[str]:
         file.unlink(missing_ok=True)
 
 
+class _Opened(io.FileIO):
+    """An archive whose list of files is refused before it is read: zipfile keeps all of it, and reads it at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MOST_LISTING:
+            raise _ListingTooLong
+        return super().read(size)
+
+
+class _ListingTooLong(Exception):
+    pass
+
+
 def _unpack(file: Path, name: PurePosixPath, folder: Path, room: int) -> Iterator[str]:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _Opened(file) as opened, zipfile.ZipFile(opened) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             _check_sizes(members, name, folder, room)
             for member in members:
                 yield from _unpack_one(archive, member, folder)
+    except _ListingTooLong:
+        size = megabytes(MOST_LISTING)
+        raise ValueError(texts.ZIP_LISTING.format(name=name, size=size, most=f"{MOST_FILES:,}")) from None
     except (
         zipfile.BadZipFile,
         NotImplementedError,
@@ -195,3 +213,8 @@ def class_name(typed: str) -> str:
 def megabytes(size: int) -> str:
     """A size in words."""
     return f"{size / 1e6:,.1f} MB"
+
+
+def gigabytes(size: int) -> str:
+    """A large size in words."""
+    return f"{size / (1 << 30):,.0f} GiB"

@@ -159,6 +159,7 @@ ZIP_DAMAGED = "Left out: {name}. It is damaged in the archive ({why}). Pack it a
 ZIP_LINK = "Left out: {name}. It is a link. Pack the photograph itself."
 ZIP_LOCKED = "Left out: {name}. It needs a password. Pack it without."
 ZIP_MANY = "Left out: {name}. It has {files} files, more than {most}. Pack fewer into one."
+ZIP_LISTING = "Left out: {name}. Its list of files has more than {size}; {most} files need less. Pack fewer into one."
 ZIP_LARGE = "Left out: {name}. Unpacked it would have {size}, and {room} are left for you. Bring fewer photographs."
 LARGE = "Left out: {name}. With it you would have brought more than {most}. Bring fewer photographs."
 DISK_SMALL = "Left out: it needs {size}, and the disk of this page has {free} free. Free space there, or bring fewer."

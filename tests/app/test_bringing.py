@@ -3,6 +3,7 @@
 import io
 import stat
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -110,6 +111,25 @@ def test_a_password_and_too_many_files(tmp_path, monkeypatch):
     monkeypatch.setattr(bringing, "MOST_FILES", 2)
     with pytest.raises(ValueError, match="3 files, more than 2"):
         arrive(tmp_path, "many.zip", packed({f"{k}.png": png() for k in range(3)}))
+
+
+def test_a_list_of_files_is_bounded_before_it_is_read(tmp_path):
+    """A gigabyte of names, packed without a file behind them, took ten of memory before their number was looked at."""
+    archive = tmp_path / "names.zip"
+    with zipfile.ZipFile(archive, "w") as written:
+        written.writestr("cat/1.png", png())
+    data = archive.read_bytes()
+    listing, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    many = 3_000_000 // len("cat/1.png")  # 18 MB, of a number that its end lies about
+    closing = data[end : end + 12] + struct.pack("<II", many * (end - listing), listing) + b"\0\0"
+    archive.write_bytes(data[:listing] + many * data[listing:end] + closing)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"more than 6\.0 MB; 20,000 files need less"):
+        take_in(archive, "names.zip", tmp_path / "inside", ROOM)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2_000_000
+    assert tree(tmp_path) == set()
 
 
 def test_a_full_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
