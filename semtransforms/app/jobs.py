@@ -63,9 +63,13 @@ class Job:
         """
         threading.Thread(target=self._run, args=(worker, turn), daemon=True).start()
 
-    def stop(self) -> None:
-        """End it as a power failure would; what is finished stays, and the same order goes on."""
-        self.is_stopped = True
+    def stop(self, why: str | None = None) -> None:
+        """End it as a power failure would; what is finished stays, and the same order goes on.
+
+        Args:
+            why: what to tell who did not ask for it.
+        """
+        self.error, self.is_stopped = self.error or why, True
         if self._process is not None:
             self._process.kill()
             self._process.wait()

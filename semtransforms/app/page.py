@@ -130,6 +130,10 @@ class Page:
     def _results(self) -> list[Any]:
         return [self.verdict, self.take, self.shown]
 
+    @property
+    def _ticked(self) -> list[Any]:
+        return [*self._progress, *self._results]
+
     def _listen(self) -> None:
         look, seen = [self.token, self.photograph, *self._wish], [self.found, self.photograph]
         whole = [self.bring, *seen, *self._progress, self.verdict, self.take]
@@ -146,13 +150,23 @@ class Page:
         self.plan.click(self.make_plan, order, self.work, **_SEEN)
         self.start.click(self.begin, order, self._progress, **_HIDDEN)
         self.stop.click(self.end, [self.token], self._progress, **_HIDDEN)
-        self.timer.tick(self.tick, look, [*self._progress, *self._results], **_HIDDEN)
+        self.timer.tick(self.tick, look, self._ticked, **_HIDDEN)
         self.delete.click(self.forget, [self.token], [self.deleted, *whole], **_HIDDEN)
 
     def enter(self, token: str | None, request: gr.Request) -> list[Any]:
         """A page is loaded, for the first time or again."""
-        visitor = self.visitors.enter(token, str(request.session_hash))
+        try:
+            visitor = self.visitors.enter(token, str(request.session_hash))
+        except ValueError as error:
+            raise _said(error) from error
         return [visitor.token, visitor.token, *self._everything(visitor)]
+
+    def _visitor(self, token: str | None) -> Visitor:
+        """Whose page it is; who was away for too long is told so."""
+        try:
+            return self.visitors.get(token)
+        except ValueError as error:
+            raise _said(error) from error
 
     def leave(self, request: gr.Request) -> None:
         """A page is closed."""
@@ -160,13 +174,13 @@ class Page:
 
     def arrive(self, token: str | None) -> list[Any]:
         """Something was brought, or got its class."""
-        visitor = self.visitors.get(token)
+        visitor = self._visitor(token)
         visitor.sort_in()
         return self._found(visitor)
 
     def clear(self, token: str | None) -> list[Any]:
         """Begin anew."""
-        visitor = self.visitors.get(token)
+        visitor = self._visitor(token)
         if not visitor.is_busy:
             visitor.forget_brought()
         return self._found(visitor)
@@ -175,7 +189,7 @@ class Page:
         self, token: str | None, row: int | None, rho_u: float, visibility: float, form: str, quality: float
     ) -> str:
         """Show a photograph."""
-        visitor = self.visitors.get(token)
+        visitor = self._visitor(token)
         if row is None or not visitor.classes:
             return showing.shown(visitor, None)
         try:
@@ -188,7 +202,7 @@ class Page:
 
     def make_plan(self, token: str | None, minutes: float, *wish: Any) -> str:
         """Say what would be done, and how long it would take."""
-        visitor, wanted = self.visitors.get(token), _wish(*wish)
+        visitor, wanted = self._visitor(token), _wish(*wish)
         if visitor.is_busy:
             return showing.work(visitor, [])
         try:
@@ -206,28 +220,32 @@ class Page:
 
     def begin(self, token: str | None, minutes: float, *wish: Any) -> list[Any]:
         """Protect, or go on with it."""
-        visitor = self.visitors.get(token)
+        visitor = self._visitor(token)
         if not visitor.is_busy:
             visitor.protect(_wish(*wish), minutes, self.visitors.worker, self.visitors.turn)
         return self._state(visitor)
 
     def end(self, token: str | None) -> list[Any]:
         """Stop it."""
-        visitor = self.visitors.get(token)
+        visitor = self._visitor(token)
         if visitor.job is not None:
             visitor.job.stop()
         return self._state(visitor)
 
     def tick(self, *looked_at: Any) -> list[Any]:
         """Some seconds have passed."""
-        visitor = self.visitors.get(looked_at[0])
+        try:
+            visitor = self._visitor(looked_at[0])
+        except gr.Error as error:  # once, not every two seconds
+            gr.Warning(error.message, duration=None)
+            return [gr.update(active=False) if part is self.timer else gr.skip() for part in self._ticked]
         if visitor.is_busy:
             return [*self._state(visitor), gr.skip(), gr.skip(), gr.skip()]
         return [*self._state(visitor), *self._learned(visitor), self.look(*looked_at)]
 
     def forget(self, token: str | None) -> list[Any]:
         """Delete everything."""
-        visitor = self.visitors.get(token)
+        visitor = self._visitor(token)
         visitor.forget_all()
         return [texts.DELETED, *self._everything(visitor)]
 
@@ -249,6 +267,11 @@ class Page:
         busy = visitor.is_busy
         buttons = [gr.update(interactive=not busy), gr.update(interactive=not busy), gr.update(interactive=busy)]
         return [showing.work(visitor, []), gr.update(active=busy), *buttons]
+
+
+def _said(error: ValueError) -> gr.Error:
+    """An error whose words are shown, and stay: of others Gradio shows none."""
+    return gr.Error(str(error), duration=None, print_exception=False)
 
 
 def _wish(rho_u: float, visibility: float, form: str, quality: float) -> Wish:

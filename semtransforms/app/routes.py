@@ -20,7 +20,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from semtransforms.app import texts
-from semtransforms.app.bringing import CHUNK, MOST_BYTES, ZIP, class_name, megabytes, move_in, safe_place, take_in
+from semtransforms.app.bringing import CHUNK, ZIP, class_name, move_in, safe_place, take_in
 from semtransforms.app.looking import thumbnail
 from semtransforms.app.visitors import Visitor, Visitors
 from semtransforms.data.images import UNDECODABLE
@@ -38,6 +38,9 @@ def routes(visitors: Visitors) -> list[Route]:
         visitors: of the page.
     """
 
+    async def bring(visitor: Visitor, request: Request) -> Response:
+        return await _bring(visitors, visitor, request)
+
     def of_visitor(act: Callable[[Visitor, Request], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
             try:
@@ -51,7 +54,7 @@ def routes(visitors: Visitors) -> list[Route]:
         return answer
 
     table = (
-        ("POST", "bring", "", _bring),
+        ("POST", "bring", "", bring),
         ("POST", "label", "", _label),
         ("GET", "thumb", "/{name:path}", _thumb),
         ("GET", "shown", "/{name}", _shown),
@@ -65,26 +68,29 @@ def routes(visitors: Visitors) -> list[Route]:
     ]
 
 
-async def _bring(visitor: Visitor, request: Request) -> Response:
+async def _bring(visitors: Visitors, visitor: Visitor, request: Request) -> Response:
     """One file arrives; what is wrong with it is told when the page shows what was found."""
     name = request.query_params.get("path", "")
     batch = re.sub("[^a-z0-9]", "", request.query_params.get("batch", ""))[:32] or "0"
     if visitor.is_busy:
         return _refuse(visitor, texts.BUSY)
     async with visitor.gate:
-        return await _take(visitor, request, name, batch)
+        return await _take(visitors, visitor, request, name, batch)
 
 
-async def _take(visitor: Visitor, request: Request, name: str, batch: str) -> Response:
+async def _take(visitors: Visitors, visitor: Visitor, request: Request, name: str, batch: str) -> Response:
     file = visitor.folder / f"arriving-{secrets.token_hex(8)}"
     try:
         visitor.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not await _receive(request.stream(), file, visitor.room):
-            return _refuse(visitor, texts.LARGE.format(name=name, most=megabytes(MOST_BYTES)))
-        visitor.used += file.stat().st_size
-        visitor.note(*await run_in_threadpool(take_in, file, name, visitor.arriving / batch, visitor.room))
+        if not await _receive(request.stream(), file, visitors, visitor):
+            return _refuse(visitor, visitors.no_room(visitor, name))
         if name.lower().endswith(ZIP):
-            await run_in_threadpool(visitor.weigh)
+            async with visitors.unpacking:
+                await _place(visitors, visitor, file, name, batch)
+                await run_in_threadpool(visitor.weigh)
+                await run_in_threadpool(visitors.weigh)
+        else:
+            await _place(visitors, visitor, file, name, batch)
     except ValueError as error:
         return _refuse(visitor, str(error))
     except OSError as error:
@@ -96,16 +102,27 @@ async def _take(visitor: Visitor, request: Request, name: str, batch: str) -> Re
     return Response(status_code=204)
 
 
-async def _receive(stream: AsyncIterator[bytes], file: Path, room: int) -> bool:
+async def _place(visitors: Visitors, visitor: Visitor, file: Path, name: str, batch: str) -> None:
+    folder, room = visitor.arriving / batch, visitors.room(visitor)
+    visitor.note(*await run_in_threadpool(take_in, file, name, folder, room))
+
+
+async def _receive(stream: AsyncIterator[bytes], file: Path, visitors: Visitors, visitor: Visitor) -> bool:
     """Write what arrives; whether there was room for it."""
-    size = 0
-    with file.open("xb") as written:
-        async for chunk in stream:
-            size += len(chunk)
-            if size > room:
-                return False
-            written.write(chunk)
-    return True
+    size, is_whole = 0, False
+    try:
+        with file.open("xb") as written:
+            async for chunk in stream:
+                if len(chunk) > visitors.room(visitor):
+                    return False
+                size += len(chunk)
+                visitors.count(visitor, len(chunk))
+                written.write(chunk)
+        is_whole = True
+    finally:
+        if not is_whole:
+            visitors.count(visitor, -size)
+    return is_whole
 
 
 def _refuse(visitor: Visitor, line: str) -> Response:

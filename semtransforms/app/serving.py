@@ -68,6 +68,8 @@ def serve(
                 quiet=True, max_file_size=UPLOADS_OF_GRADIO, ssr_mode=False, footer_links=[], theme=theme(),
                 head=head(), app_kwargs={"routes": routes(visitors)},
             )  # fmt: skip
+            if share and not shared:
+                say(texts.NO_TUNNEL)
             say(texts.LISTENING.format(url=shared or url))
             blocks.block_thread()
         finally:

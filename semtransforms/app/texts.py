@@ -149,6 +149,15 @@ DELETE_HELP = "Photographs, copies, and the private folder with generator and se
 DELETED = "Everything of yours is deleted."
 
 GONE = "This page was left for too long, and what was brought is deleted. Load it again."
+CROWDED = (
+    "{most} visitors are here, the most that this page takes. Load it again later, or install semtransforms and run "
+    "“semtransforms app” on your own machine."
+)
+FULL = (
+    "all visitors together fill the {most} that this page has for them. Come back later, delete what is yours if you "
+    "have taken it home, or install semtransforms and run “semtransforms app” on your own machine."
+)
+FULL_LEFT_OUT = "Left out: {name}, since {full}"
 BUSY = "Your photographs are being protected. Stop first."
 NAME_REFUSED = "Left out: {name}. Its name leads elsewhere, or is none that a disk takes. Rename it."
 NO_IMAGE_NAME = "Left out: {name}. By its name it is no image."
@@ -178,6 +187,10 @@ PLAIN = {
 SHARE_MEANS = (
     "--share: a tunnel of Gradio's makes this page reachable from the whole internet, under an address that whoever "
     "has it can use. Photographs go through servers of Hugging Face."
+)
+NO_TUNNEL = (
+    "--share: there is no tunnel. Gradio downloads a program for it and asks its servers for an address, both over the "
+    "internet. So nobody reaches the page by it; end it, and try again where there is one."
 )
 HOST_MEANS = "--host {host}: whoever reaches this machine over the network can use the page, and there is no password."
 LISTENING = "The page: {url} (Ctrl-C ends it)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from semtransforms.app import texts
-from semtransforms.app.bringing import MOST_BYTES, sort_in
+from semtransforms.app.bringing import MOST_BYTES, gigabytes, megabytes, sort_in
 from semtransforms.app.jobs import Job
 from semtransforms.core.files import alone_in
 from semtransforms.core.private import making_private
 
+MOST_TOGETHER = 32 << 30  # bytes in the folder of a page that others reach, copies and private folders too
+MOST_VISITORS = 100  # of such a page at a time: each has some megabytes of its memory
 KEPT_MINUTES = 10  # after a visitor has left; whoever reloads the page comes back within
 SWEEP_SECONDS = 15
 MOST_NOTES = 50  # lines about what was left out
@@ -140,8 +143,7 @@ class Visitor:
 
     def weigh(self) -> None:
         """Find out how much they have brought."""
-        files = (path for place in self.brought if place.is_dir() for path in place.rglob("*"))
-        self.used = sum(path.stat().st_size for path in files if path.is_file())
+        self.used = sum(map(_weight, self.brought))
 
     def note(self, *lines: str) -> None:
         """Keep lines about what was left out."""
@@ -185,6 +187,8 @@ class Visitors:
         self.root = root / ("visitors" if keeps else "public-visitors")
         self.keeps, self.worker = keeps, list(worker)
         self.turn = threading.Lock()  # one protection at a time: two would halve each other's speed, and fill memory
+        self.unpacking = asyncio.Lock()  # one archive at a time, so that the room for it is known
+        self.taken = 0  # bytes of all visitors together, as of the last sweep and with what arrived since
         self._known: dict[str, Visitor] = {}
         self._lock = threading.Lock()
 
@@ -194,10 +198,15 @@ class Visitors:
         Args:
             token: what their browser remembers.
             session: a page of theirs.
+
+        Raises:
+            ValueError: too many are here.
         """
         with self._lock:
             visitor = self._known.get(token or "")
             if visitor is None:
+                if not self.keeps and len(self._known) >= MOST_VISITORS:
+                    raise ValueError(texts.CROWDED.format(most=MOST_VISITORS))
                 if not token or not _TOKEN.fullmatch(token) or not self._folder(token).is_dir():
                     token = secrets.token_urlsafe(16)
                 visitor = self._known[token] = Visitor(token, self._folder(token))
@@ -215,6 +224,30 @@ class Visitors:
         if visitor is None:
             raise ValueError(texts.GONE)
         return visitor
+
+    def room(self, visitor: Visitor) -> int:
+        """Bytes that a visitor may still bring, and where others reach the page, that all of them may."""
+        return visitor.room if self.keeps else min(visitor.room, MOST_TOGETHER - self.taken)
+
+    def no_room(self, visitor: Visitor, name: str) -> str:
+        """Why there is none for a file."""
+        if self.room(visitor) < visitor.room:
+            return texts.FULL_LEFT_OUT.format(name=name, full=texts.FULL.format(most=gigabytes(MOST_TOGETHER)))
+        return texts.LARGE.format(name=name, most=megabytes(MOST_BYTES))
+
+    def count(self, visitor: Visitor, size: int) -> None:
+        """Bytes that a visitor brings just now, or that are gone again."""
+        visitor.used += size
+        self.taken += size
+
+    def weigh(self) -> None:
+        """Find out how much all of them have; where it is too much, stop the protection that writes more."""
+        self.taken = _weight(self.root)
+        if self.keeps or self.taken <= MOST_TOGETHER:
+            return
+        for visitor in list(self._known.values()):
+            if visitor.job is not None and visitor.is_busy:
+                visitor.job.stop(texts.FULL.format(most=gigabytes(MOST_TOGETHER)))
 
     def leave(self, session: str) -> None:
         """A page was closed or is loaded anew; a visitor leaves with the last one."""
@@ -247,9 +280,11 @@ class Visitors:
         def keep_sweeping() -> None:
             while not stopped.wait(SWEEP_SECONDS):
                 self.sweep(after=60 * KEPT_MINUTES)
+                self.weigh()
 
         with making_private(self.root, "--cache-dir"), alone_in(self.root, "--cache-dir"):
             self._forget_left_behind()
+            self.weigh()
             threading.Thread(target=keep_sweeping, daemon=True).start()
             try:
                 yield
@@ -274,6 +309,16 @@ class Visitors:
 
     def _folder(self, token: str) -> Path:
         return self.root / hashlib.sha256(token.encode()).hexdigest()[:32]  # who lists the disk learns no token
+
+
+def _weight(folder: Path) -> int:
+    """Bytes of the files in a folder, some of which may go meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(place, name)).st_size
+    return size
 
 
 def _digest(value: Any) -> str:

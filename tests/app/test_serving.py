@@ -2,8 +2,13 @@
 
 import errno
 import io
+import os
+import signal
+import sys
+import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +16,8 @@ from owner import write_photographs
 from PIL import Image
 from typer.testing import CliRunner
 
-from semtransforms.app import looking, serving
+from semtransforms.app import looking, serving, showing
+from semtransforms.app import visitors as holding
 from semtransforms.app.visitors import Visitors, Wish
 from semtransforms.cli import app
 
@@ -75,6 +81,34 @@ def test_what_is_missing_or_taken_is_said_in_a_line(tmp_path, monkeypatch, visit
     assert "is being written by another process" in result.stderr
 
 
+@pytest.mark.parametrize("shared", [None, "https://as-if.gradio.live"])
+def test_what_a_tunnel_means_is_said_and_when_there_is_none(shared, monkeypatch, tmp_path):
+    """Without a network Gradio opens none, and who waits for visitors at the address of this machine waits for ever."""
+    gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'semtransforms[app]'")
+    monkeypatch.setenv("GRADIO_SHARE", "True")  # no flag
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(gradio.Blocks, "block_thread", lambda _: None)
+    given: dict[str, Any] = {}
+
+    def launch(self, **options):
+        given.update(options)
+        return None, "http://127.0.0.1:7860/", shared if options["share"] else None
+
+    monkeypatch.setattr(gradio.Blocks, "launch", launch)
+    said: list[str] = []
+    serving.serve(root=tmp_path / "here", say=said.append)
+    assert said == ["The page: http://127.0.0.1:7860/ (Ctrl-C ends it)"]
+    assert (given["share"], given["server_name"]) == (False, "127.0.0.1")
+    said.clear()
+    serving.serve(root=tmp_path / "there", share=True, say=said.append)
+    assert given["share"] is True
+    assert "whole internet" in said[0]
+    assert ("there is no tunnel" in " ".join(said)) is (shared is None)
+    assert (shared or "http://127.0.0.1:7860/") in said[-1]
+    assert (tmp_path / "there" / "public-visitors").is_dir()  # all of a visitor's goes with them
+
+
 @pytest.fixture
 def routes():
     pytest.importorskip("starlette", reason="comes with gradio: pip install 'semtransforms[app]'")
@@ -97,7 +131,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(routes, client, visitors, monkey
     sent = f"/semtransforms/{visitor.token}/bring?batch=1&path=cat/1.png"
     assert client.post(sent, content=b"whole").status_code == 204
 
-    async def fill(stream, file: Path, room: int) -> bool:
+    async def fill(stream, file: Path, *_) -> bool:
         file.write_bytes(b"ha")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -120,6 +154,65 @@ def test_no_more_than_was_allowed(routes, client, visitors, monkeypatch):
     assert [path.name for path in visitor.photographs.rglob("*.png")] == ["1.png"]
     assert "2.png" in visitor.notes[0]
     assert client.post("/semtransforms/nobody/bring?path=1.png", content=b"x").status_code == 404
+
+
+def test_all_visitors_together_are_bounded(routes, monkeypatch, tmp_path):
+    """Each has a bound of their own; twenty of them would fill the disk of a public page all the same."""
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    monkeypatch.setattr(holding, "MOST_TOGETHER", 3_300)
+    monkeypatch.setattr(holding, "MOST_VISITORS", 3)
+    for keeps in (False, True):
+        visitors = Visitors(tmp_path / str(keeps), keeps=keeps, worker=())
+        with visitors.open():
+            client = TestClient(Starlette(routes=routes.routes(visitors)))
+            all_three = [visitors.enter(None, name) for name in "abc"]
+            for visitor in all_three:
+                for name in ("1.png", "2.png"):
+                    client.post(f"/semtransforms/{visitor.token}/bring?batch=1&path=cat/{name}", content=bytes(600))
+            archive = io.BytesIO()
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+                packed.writestr("cat/3.png", bytes(600))
+            last = all_three[2]
+            client.post(f"/semtransforms/{last.token}/bring?batch=1&path=3.zip", content=archive.getvalue())
+            last.sort_in()
+            found = sorted(path.name for path in visitors.root.rglob("*.png"))
+            if keeps:  # one's own machine, whose disk is the bound
+                assert found == ["1.png"] * 3 + ["2.png"] * 3 + ["3.png"]
+                continue
+            assert found == ["1.png"] * 3 + ["2.png"] * 2
+            note, of_archive = last.notes
+            assert "2.png, since all visitors together fill" in note
+            assert "Come back later" in note
+            assert "Bring fewer photographs" in of_archive
+            with pytest.raises(ValueError, match="3 visitors are here, the most"):
+                visitors.enter(None, "d")
+            assert visitors.enter(last.token, "d") is last  # who is here may load the page again
+            all_three[0].forget_all()
+            visitors.weigh()
+            client.post(f"/semtransforms/{last.token}/bring?batch=2&path=dog/2.png", content=bytes(600))
+            last.sort_in()
+            assert last.classes == ["cat", "dog"]
+
+
+def test_a_protection_that_fills_a_public_page_is_stopped(monkeypatch, tmp_path):
+    """Copies are larger than what was brought; one visitor's would take the room of all, and of the machine."""
+    monkeypatch.setattr(holding, "MOST_TOGETHER", 3_000)
+    visitors = Visitors(tmp_path, keeps=False, worker=(sys.executable, "-c", "input(); input()"))
+    with visitors.open():
+        visitor = visitors.enter(None, "a")
+        (copies := visitor.published(Wish())).mkdir(parents=True)
+        visitor.protect(Wish(), 1, visitors.worker, visitors.turn)
+        (copies / "1.png").write_bytes(bytes(2_000))
+        visitors.weigh()
+        assert visitor.is_busy
+        (copies / "2.png").write_bytes(bytes(2_000))
+        visitors.weigh()
+        while visitor.is_busy:
+            time.sleep(0.02)
+        assert "all visitors together fill" in visitor.job.error
+        assert "all visitors together fill" in showing.work(visitor, [])
 
 
 def test_a_folder_comes_whole_through_a_stream(routes, tmp_path):
