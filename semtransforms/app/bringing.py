@@ -173,11 +173,11 @@ def sort_in(arrived: Path, photographs: Path, unlabelled: Path) -> list[str]:
     """
     notes = []
     files = sorted(path.relative_to(arrived) for path in arrived.rglob("*") if path.is_file())
-    tops = {file.parts[0] for file in files}
-    # dropped as "photos", or packed as it, with the classes below
+    tops = {file.parts[0] for file in files if len(file.parts) > 1}
+    # dropped as "photos", or packed as it, with the classes below; single files may have come with it
     depth = 1 if len(tops) == 1 and any(len(file.parts) > 2 for file in files) else 0
     for file in files:
-        inner = Path(*file.parts[depth:])
+        inner = Path(*file.parts[min(depth, len(file.parts) - 1) :])
         try:
             move_in(arrived / file, (photographs if len(inner.parts) > 1 else unlabelled) / inner)
         except _CLASHES:

@@ -145,6 +145,8 @@ def test_a_full_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
         (["1.png", "2.png"], ({}, {"1.png", "2.png"})),
         (["cat/1.png", "dog/1.png"], ({"cat/1.png", "dog/1.png"}, {})),
         (["photos/cat/1.png", "photos/dog/1.png", "photos/3.png"], ({"cat/1.png", "dog/1.png"}, {"3.png"})),
+        (["photos/cat/1.png", "photos/dog/1.png", "3.png"], ({"cat/1.png", "dog/1.png"}, {"3.png"})),
+        (["cat/1.png", "3.png"], ({"cat/1.png"}, {"3.png"})),
         (["cat/1.png"], ({"cat/1.png"}, {})),
         (["a/cat/1.png", "b/cat/1.png"], ({"a/cat/1.png", "b/cat/1.png"}, {})),
     ],
