@@ -51,7 +51,8 @@ def theme() -> gr.themes.Base:
 def head() -> str:
     """What stands in the page's head: one stylesheet for report and page, and the script."""
     style = STYLE.read_text(encoding="utf-8") + (HERE / "page.css").read_text(encoding="utf-8")
-    return f"<style>{style}</style><script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>"
+    unlisted = '<meta name="robots" content="noindex">'  # where others reach it, too, no search engine should
+    return f"{unlisted}<style>{style}</style><script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>"
 
 
 class Page:

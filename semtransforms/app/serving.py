@@ -68,6 +68,7 @@ def serve(
                 quiet=True, max_file_size=UPLOADS_OF_GRADIO, ssr_mode=False, footer_links=[], theme=theme(),
                 head=head(), app_kwargs={"routes": routes(visitors)},
             )  # fmt: skip
+            blocks.share = False  # the tunnel stays; a shared page would take its script from Gradio's servers
             if share and not shared:
                 say(texts.NO_TUNNEL)
             say(texts.LISTENING.format(url=shared or url))

@@ -1,4 +1,7 @@
-"""The page with fits of seconds: ``python quick_page.py FOLDER``; with ``worker`` the process behind it."""
+"""The page with fits of seconds: ``python quick_page.py FOLDER [URL]``; with ``worker`` the process behind it.
+
+With a URL, ``--share`` is given, and it is what Gradio's server answers.
+"""
 
 import sys
 from pathlib import Path
@@ -20,4 +23,14 @@ if __name__ == "__main__":
         worker.main()
     else:
         visitors.KEPT_MINUTES, visitors.SWEEP_SECONDS = 1 / 15, 0.5
-        serve(root=sys.argv[1], say=lambda line: print(line, flush=True), worker=(sys.executable, __file__, "worker"))
+        shared = sys.argv[2:]
+        if shared:
+            from gradio import networking
+
+            networking.setup_tunnel = lambda **_: shared[0]
+        serve(
+            root=sys.argv[1],
+            share=bool(shared),
+            say=lambda line: print(line, flush=True),
+            worker=(sys.executable, __file__, "worker"),
+        )

@@ -1,69 +1,22 @@
 """The page in a browser, as a person uses it: a journey, a stop, two people, wrong files, a narrow and dark screen."""
 
 import io
-import os
 import re
 import shutil
 import socket
-import struct
-import subprocess
-import sys
 import time
 import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import SECONDS, bomb_of_pixels, download, needs_a_browser, protect, visit
 from owner import write_photographs
 from PIL import Image
 from quick_page import MINUTES
 
-pytest.importorskip("gradio", reason="needs gradio: pip install 'semtransforms[app]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(BROWSER is None, reason="needs chromium, chromium-browser or google-chrome"),
-]
-SECONDS = 240_000  # milliseconds: what hangs, hangs so long; a machine that is busy with other work takes a minute
-
-
-@pytest.fixture(scope="module")
-def page_and_root(tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    root = tmp_path_factory.mktemp("page") / "root"
-    command = [sys.executable, str(Path(__file__).with_name("quick_page.py")), str(root)]
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
-        line = next((line for line in process.stdout if "http" in line), "")
-        yield re.search(r"http://\S+", line)[0], root
-        process.terminate()
-        process.wait(30)
-    assert [path for path in root.rglob("*") if path.suffix == ".jpg"] == []  # what was brought went with the page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-def visit(browser, page_and_root, **screen):
-    """A page of a visitor of their own; what went wrong on it, and what it asked for elsewhere."""
-    context = browser.new_context(accept_downloads=True, **screen)
-    page = context.new_page()
-    page.set_default_timeout(SECONDS)
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    own = (page_and_root[0].rstrip("/"), "data:", "blob:")
-    page.on("request", lambda request: request.url.startswith(own) or page.wrong.append(request.url))
-    page.goto(page_and_root[0])
-    page.wait_for_selector("#drop")
-    return page
+needs_a_browser()
+pytestmark = [pytest.mark.processes]
 
 
 def with_place(file: Path) -> None:
@@ -77,23 +30,12 @@ def with_place(file: Path) -> None:
     assert b"secret place" in file.read_bytes()
 
 
-def protect(page, minutes: float = MINUTES) -> None:
-    page.fill("#minutes input", str(minutes))
-    page.click("#start")
-
-
-def download(page, selector: str) -> zipfile.ZipFile:
-    with page.expect_download() as waiting:
-        page.click(selector)
-    return zipfile.ZipFile(io.BytesIO(Path(waiting.value.path()).read_bytes()))
-
-
-def test_from_three_photographs_to_a_copy(browser, page_and_root, tmp_path):
+def test_from_three_photographs_to_a_copy(browser, address, tmp_path):
     """The whole journey: typed classes, a plan, protection, a verdict, and bytes within the bound of the originals."""
     photos = write_photographs(tmp_path / "photos", each=2)
     with_place(photos / "cat" / "0.jpg")
     files = [shutil.copy(file, tmp_path / f"{file.parent.name}-{file.name}") for file in sorted(photos.rglob("*.jpg"))]
-    page = visit(browser, page_and_root)
+    page = visit(browser, address)
     page.set_input_files("#pick-files", files[:3])
     page.wait_for_selector(".labels li >> nth=2")
     for file in files[:3]:
@@ -138,7 +80,7 @@ def test_from_three_photographs_to_a_copy(browser, page_and_root, tmp_path):
     assert any(name.endswith("generator/config.json") for name in secret)
     assert not set(archive.namelist()) & set(secret)
     report = page.get_attribute("text=Open the full report", "href")
-    answer = page.request.get(page_and_root[0] + report)
+    answer = page.request.get(address + report)
     assert "What a trainer still learns" in answer.text()
     assert "sandbox" in answer.headers["content-security-policy"]
 
@@ -149,18 +91,18 @@ def test_from_three_photographs_to_a_copy(browser, page_and_root, tmp_path):
     page.context.close()
 
 
-def test_the_page_listens_here_alone(page_and_root):
+def test_the_page_listens_here_alone(address):
     """Whoever is in the same network would see, and protect with, what lies on the owner's machine."""
-    port = int(re.search(r":(\d+)", page_and_root[0].removeprefix("http:"))[1])
+    port = int(re.search(r":(\d+)", address.removeprefix("http:"))[1])
     socket.create_connection(("127.0.0.1", port), 5).close()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.2", port), 5)  # this machine too, but another address
 
 
-def test_stopped_and_left_it_goes_on(browser, page_and_root, tmp_path):
+def test_stopped_and_left_it_goes_on(browser, address, tmp_path):
     """Who stops, or closes the tab in the middle of a fit and comes back, would begin anew or find nothing."""
     photos = write_photographs(tmp_path / "photos", each=4)
-    page = visit(browser, page_and_root)
+    page = visit(browser, address)
     page.set_input_files("#pick-folder", photos)
     page.wait_for_selector("text=Found: 8 photographs")
     protect(page, 20)
@@ -175,46 +117,36 @@ def test_stopped_and_left_it_goes_on(browser, page_and_root, tmp_path):
     page.close()  # in the middle of it, and back at once
     page = context.new_page()
     page.set_default_timeout(SECONDS)
-    page.goto(page_and_root[0])
+    page.goto(address)
     page.wait_for_selector("text=Found: 8 photographs")
     page.wait_for_selector("text=Done:")
     context.close()
 
 
-def test_two_people_see_nothing_of_each_other(browser, page_and_root, tmp_path):
+def test_two_people_see_nothing_of_each_other(browser, address, tmp_path):
     """One visitor's photographs, generator or seed in another's hands undo the protection."""
     photos = write_photographs(tmp_path / "photos", each=2)
-    one, two = (visit(browser, page_and_root) for _ in range(2))
+    one, two = (visit(browser, address) for _ in range(2))
     one.set_input_files("#pick-folder", photos)
     one.wait_for_selector(".compare")
     picture = one.get_attribute(".compare img", "src")
-    assert one.request.get(page_and_root[0] + picture).ok
+    assert one.request.get(address + picture).ok
     two.reload()
     two.wait_for_selector("text=No photographs yet.")
     assert two.locator(".compare").count() == 0
     token, other = (each.get_attribute("#drop", "data-base") for each in (one, two))
     assert token != other
-    assert two.request.get(page_and_root[0] + picture.replace(token, other)).status == 404
-    assert two.request.get(page_and_root[0] + f"{other}/shown/..%2f..%2fphotographs%2fcat%2f0.jpg").status == 404
+    assert two.request.get(address + picture.replace(token, other)).status == 404
+    assert two.request.get(address + f"{other}/shown/..%2f..%2fphotographs%2fcat%2f0.jpg").status == 404
     one.close()
     deadline = time.monotonic() + 30
-    while two.request.get(page_and_root[0] + picture).ok and time.monotonic() < deadline:
+    while two.request.get(address + picture).ok and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert two.request.get(page_and_root[0] + picture).status == 404  # deleted, since its owner left
+    assert two.request.get(address + picture).status == 404  # deleted, since its owner left
     two.context.close()
 
 
-def bomb_of_pixels(side: int) -> bytes:
-    """A PNG whose header tells of a square of so many pixels."""
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b""))
-    parts = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def test_wrong_files_are_told_and_the_others_protected(browser, page_and_root, tmp_path):
+def test_wrong_files_are_told_and_the_others_protected(browser, address, root, tmp_path):
     """One broken file among hundreds would stop everything, or be left out without a word."""
     photos = write_photographs(tmp_path / "photos", each=2)
     odd = 'it\'s "my" <b>🐈.jpg'
@@ -225,7 +157,7 @@ def test_wrong_files_are_told_and_the_others_protected(browser, page_and_root, t
     slip = tmp_path / "slip.zip"
     with zipfile.ZipFile(slip, "w") as archive:
         archive.writestr("../../evil.png", b"x")
-    page = visit(browser, page_and_root)
+    page = visit(browser, address)
     page.set_input_files("#pick-folder", photos)
     page.wait_for_selector("text=Found: 5 photographs of 2 classes")
     page.set_input_files("#pick-files", slip)
@@ -234,8 +166,8 @@ def test_wrong_files_are_told_and_the_others_protected(browser, page_and_root, t
     assert "dog/page.jpg (it is no image of a known format)" in told
     assert "100000x100000 are 10000.0 megapixels" in told
     assert "notes.txt. By its name it is no image" in told
-    assert str(page_and_root[1]) not in told
-    assert list(page_and_root[1].parent.rglob("evil*")) == []
+    assert str(root) not in told
+    assert list(root.parent.rglob("evil*")) == []
     page.get_by_label("JPEG, a fifth as large").check()
     page.wait_for_selector("#quality")
     protect(page)
@@ -257,10 +189,10 @@ def brightness(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_narrow_dark_and_by_keyboard(browser, page_and_root, tmp_path, scheme):
+def test_narrow_dark_and_by_keyboard(browser, address, tmp_path, scheme):
     """A page that scrolls sideways on a telephone, blinds at night, or has fields without a name, is closed again."""
     photos = write_photographs(tmp_path / "photos", each=2, sizes=((900, 400), (500, 700)))
-    page = visit(browser, page_and_root, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page = visit(browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme)
     page.set_input_files("#pick-folder", photos)
     page.wait_for_selector(".compare")
     assert page.evaluate("document.documentElement.scrollWidth") == 360

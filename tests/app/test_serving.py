@@ -1,8 +1,10 @@
 """What the page shows and sends, what it says of itself, and what a full disk leaves; without a browser."""
 
 import errno
+import html
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -18,8 +20,10 @@ from typer.testing import CliRunner
 
 from semtransforms.app import looking, serving, showing
 from semtransforms.app import visitors as holding
+from semtransforms.app.jobs import Bar, Job
 from semtransforms.app.visitors import Visitors, Wish
 from semtransforms.cli import app
+from semtransforms.evaluation.report.page import STYLE
 
 
 @pytest.fixture
@@ -55,6 +59,40 @@ def test_the_preview_is_of_the_photograph_within_the_radius(visitors):
     assert seen[Wish(2)] < 2
     small = looking.show(visitor, 1, Wish(8))
     assert small.size == (64, 80)
+
+
+def test_how_long_it_takes_is_said_meanwhile(visitors):
+    """A bar that does not say when it ends is watched for twenty minutes."""
+    visitor = visitors.enter(None, "a")
+    visitor.job = Job({}, bar=Bar("fit sem-plus", 100, 400, 2.5))
+    told = showing.work(visitor, [])
+    assert "Fitting the noise: 100 of 400" in told
+    assert "about 2 min left in this step" in told  # 300 of them, 2.5 a second
+    assert 'max="400" value="100"' in told
+    visitor.job.waits = True
+    assert "another visitor's photographs" in html.unescape(showing.work(visitor, [])).lower()
+
+
+def test_all_that_is_read_stands_in_one_file():
+    """Who translates it would miss a sentence that a template or the script has of its own."""
+    folder = Path(showing.__file__).parent
+    for file in sorted((folder / "sections").glob("*.jinja")):
+        text = re.sub(r"\{[{%].*?[%}]\}", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.search("[A-Za-z]{2}", re.sub("<[^>]*>|&nbsp;", "", text)), file.name
+        assert re.findall(r'(?:alt|title|placeholder|aria-label)="([^"]+)"', text) == [], file.name
+    for file in ("page.py", "page.js"):
+        sentences = re.findall(r"""(["'`])([A-Z][a-z]+ [a-z ]+)\1""", (folder / file).read_text(encoding="utf-8"))
+        assert sentences == [], file
+
+
+def test_page_and_report_have_one_stylesheet():
+    """Two designs of one thing drift apart, and one of them is forgotten in the dark."""
+    pytest.importorskip("gradio", reason="needs gradio: pip install 'semtransforms[app]'")
+    from semtransforms.app.page import head
+
+    style = STYLE.read_text(encoding="utf-8")
+    assert "color-scheme: light dark" in style
+    assert style in head()
 
 
 def test_a_thumbnail_opens_what_is_refused_nowhere_else(tmp_path):
