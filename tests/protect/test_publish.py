@@ -447,7 +447,7 @@ def test_colour_modes_become_rgb(mode: str, tmp_path: Path):
 def test_same_stems_do_not_overwrite_each_other(photos: Path, tmp_path: Path):
     """a.jpg and a.png both become a.png unless someone takes care; one image would vanish without a word."""
     names = ["cat/a.jpg", "cat/a.png", "cat/A.bmp", "cat/a.png.png", "dog/a.png"]
-    unique = unique_names(map(Path, names))
+    unique = unique_names(names)
     assert unique[0] == "cat/a"
     assert unique[4] == "dog/a"
     assert len({name.lower() for name in unique}) == 5
