@@ -272,7 +272,7 @@ def test_a_photograph_too_small_to_learn_from_is_protected_and_said_to_be(photos
     done = protect(photos, tmp_path, progress=True)
     assert done.outcome.written == 17
     assert (tmp_path / "out" / "cat" / "line.png").is_file()
-    assert "40x1 px, too small to learn from; it is protected all the same" in capsys.readouterr().out
+    assert "40x1 px, too small to learn from, not to protect" in capsys.readouterr().out
 
 
 def test_mistakes_are_found_before_the_fit(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
