@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from semtransforms.data.colour import to_srgb
+from semtransforms.data.opening import load
 
 _STRIP = 1 << 18  # pixels that are copied at a time
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -76,7 +77,7 @@ def _upright_srgb(image: Image.Image) -> Image.Image:
     if type(image) is Image.Image and not image.info:  # only a file's image, or one with info, has more than pixels
         return image
     # first: of damaged pixels Pillow tells once, and reading a PNG's EXIF decodes them and would swallow it
-    image.load()
+    load(image)
     # not ImageOps.exif_transpose, which writes the EXIF anew and fails at one damaged field of it
     turn = _UPRIGHT.get(_orientation(image))
     return to_srgb(image if turn is None else image.transpose(turn))

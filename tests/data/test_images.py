@@ -51,6 +51,16 @@ def test_opaque_modes_convert_as_pil_does(mode):
     assert alpha is None
 
 
+def test_a_tiff_of_ycbcr_is_read_by_every_pillow():
+    """Pillow 12.3, which Gradio asks for, says of the files that it writes itself that they are cut."""
+    file, image = io.BytesIO(), Image.fromarray(RGB).convert("YCbCr")
+    image.save(file, "TIFF")
+    assert torch.equal(to_rgb(Image.open(file)).pixels, chw(np.asarray(image.convert("RGB"))))
+    cut = io.BytesIO(file.getvalue()[:-9])
+    with pytest.raises(OSError, match="truncated"):
+        to_rgb(Image.open(cut))
+
+
 @pytest.mark.parametrize("mode", ["LA", "PA", "RGBA"])
 def test_alpha_is_kept_beside_the_pixels(mode):
     """Transparency is lost, or the colour under a transparent pixel changes."""
