@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from semtransforms import NoiseGenerator, protect_photographs
 from semtransforms.core.config import PretrainedSurrogate
+from semtransforms.photographs import journey
 from semtransforms.photographs.journey import plan_photographs
 
 SEED = 8_314_159_265
@@ -246,6 +247,20 @@ def test_a_damaged_photograph_is_named_and_the_others_finished(photos: Path, tmp
     assert done.outcome.written == 15
     assert [str(damaged) in line for line in done.outcome.failed] == [True]
     assert f"Skipped: {damaged}" in capsys.readouterr().out
+
+
+def test_copies_that_vanish_while_they_are_checked_are_missed(photos: Path, tmp_path: Path, monkeypatch):
+    """The folder removed during the check, the command ended with a verdict on it and exit code 0."""
+    real = journey.check_copy
+
+    def removing(*arguments, **options):
+        checked = real(*arguments, **options)
+        (tmp_path / "out" / "cat" / "0.png").unlink()
+        return checked
+
+    monkeypatch.setattr(journey, "check_copy", removing)
+    with pytest.raises(OSError, match=r"'cat/0\.png' was written and is gone.*same command makes again"):
+        protect(photos, tmp_path)
 
 
 def test_the_limit_of_megapixels_holds_from_the_look_to_the_check(photos: Path, tmp_path: Path, monkeypatch):
