@@ -66,7 +66,7 @@ def find(visitor: Visitor) -> Found:
 
 def choices(found: Found) -> list[tuple[str, int]]:
     """The photographs as a list to choose from: name and row."""
-    return [(found.source.files[row].as_posix(), row) for row in found.rows]
+    return [(found.source.files[row], row) for row in found.rows]
 
 
 def show(visitor: Visitor, row: int, wish: Wish) -> Shown:
@@ -106,7 +106,7 @@ def show(visitor: Visitor, row: int, wish: Wish) -> Shown:
     for name, pixels in zip(names, (before, after, noise_picture(noise)), strict=True):
         write_atomically(visitor.shown / name, encode_png(pixels), mode=0o600)
     return Shown(
-        found.source.files[row].as_posix(),
+        found.source.files[row],
         (names[0], names[1], names[2]),
         (before.shape[2], before.shape[1]),
         is_published,

@@ -1,4 +1,4 @@
-"""``semtransforms check``: a published folder, looked at before anybody else does."""
+"""``semtransforms check``: what was published, looked at before anybody else does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from semtransforms.cli.errors import one_line_errors
 from semtransforms.cli.options import ImageColumn, LabelColumn, Split
 
 Published = Annotated[
-    Path, typer.Argument(metavar="PUBLISHED", help="Folder that protect wrote (png, jpeg).", show_default=False)
+    Path, typer.Argument(metavar="PUBLISHED", help="Folder or table that protect wrote.", show_default=False)
 ]
 Original = Annotated[
     str | None, typer.Option(help="SOURCE of that protection: asks for bound, completeness and labels too.")
@@ -25,7 +25,7 @@ def check_command(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
 ) -> None:
-    """Check a published folder: a line for each question, and exit code 1 if something is not as it should be.
+    """Check what was published: a line for each question, and exit code 1 if something is not as it should be.
 
     Checksums, files that should not be there, metadata; with --original that every image has its copy, labels, and how
     far copies are from originals. What a trainer learns is another question: `semtransforms evaluate`.

@@ -166,7 +166,8 @@ def _protect_with(
     else:
         names = maker.classes or tuple(map(str, range(maker.num_classes)))
         if label not in names:
-            raise ValueError(f"--label: {unknown('class of the generator', label, names)}")
+            all_in = f"semtransforms.NoiseGenerator.from_pretrained({generator!r}).classes"
+            raise ValueError(f"--label: {unknown('class of the generator', label, names, all_in=all_in)}")
         images = open_with_one_label(Path(source).expanduser(), names.index(label), maker.classes)
     private = (cache_dir or default_cache_dir()) / "protections"
     return protect_source(images, out, maker, private=private, **common), images, maker.classes

@@ -281,6 +281,10 @@ class GeneratorConfig:
                 f"pretrained={[each.network for each in self.pretrained]} needs classwise >= 1, got 0: noise is driven "
                 "against pretrained surrogates on top of the noise of its class. Start from SEM_CLASSWISE."
             )
+        if self.hold_steps and not self.classwise:
+            raise ValueError(
+                f"hold_steps={self.hold_steps} needs classwise >= 1, got 0: there are no textures to hold. Set it to 0."
+            )
         check_surrogates(self.pretrained)
         self._check_sizes()
         if self.rho_a > self.rho_u and "adversary" in (self.defense_sees, self.surrogate_sees):

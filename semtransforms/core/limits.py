@@ -29,7 +29,7 @@ LONGEST_SIDE = 16_384  # px
 MOST_MEMBERS = 64  # of T, of a choice
 
 # of T's arguments, by a word in their names; the first that is there
-MOST_BY_WORD = {"kernel": 63, "padding": 256, "size": 1_024, "resolution": 1_024, "grid": 1_024, "": 10_000}
+MOST_BY_WORD = {"kernel": 63, "padding": 256, "size": 1_024, "resolution": 1_024, "grid": 64, "": 10_000}
 DEEPEST = 8  # lists within lists
 
 

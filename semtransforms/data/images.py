@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from semtransforms.data.colour import to_srgb
+from semtransforms.data.opening import load
 
 _STRIP = 1 << 18  # pixels that are copied at a time
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -75,7 +77,7 @@ def _upright_srgb(image: Image.Image) -> Image.Image:
     if type(image) is Image.Image and not image.info:  # only a file's image, or one with info, has more than pixels
         return image
     # first: of damaged pixels Pillow tells once, and reading a PNG's EXIF decodes them and would swallow it
-    image.load()
+    load(image)
     # not ImageOps.exif_transpose, which writes the EXIF anew and fails at one damaged field of it
     turn = _UPRIGHT.get(_orientation(image))
     return to_srgb(image if turn is None else image.transpose(turn))
@@ -143,7 +145,7 @@ def size_in_header(data: bytes) -> tuple[int, int] | None:
                 return None if any(word in data for word in _ORIENTED) else (height, width)
             else:
                 return None
-            turned = _orientation(image) >= 5
+            turned = _orientation(image) in range(5, 9)
     except (*UNDECODABLE, IndexError):  # the last one from a PNG without pixels
         return None
     if not whole:
@@ -153,9 +155,26 @@ def size_in_header(data: bytes) -> tuple[int, int] | None:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if (said := image.getexif().get(ExifTags.Base.Orientation)) is not None:
+            return int(said)
     except UNDECODABLE:  # a damaged EXIF block does not make the pixels unreadable
+        pass
+    return _orientation_alone(image.info.get("exif"))
+
+
+def _orientation_alone(exif: Any) -> int:
+    """The orientation in EXIF that is damaged before it, where Pillow stops reading and other programs do not."""
+    tiff = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
+    if tiff[:2] not in (b"II", b"MM"):
         return 1
+    order = "<" if tiff[:2] == b"II" else ">"
+    with suppress(struct.error):  # behind the end
+        start = struct.unpack_from(f"{order}I", tiff, 4)[0]
+        for number in range(struct.unpack_from(f"{order}H", tiff, start)[0]):
+            tag, kind, count, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * number)
+            if (tag, kind, count) == (ExifTags.Base.Orientation, 3, 1):  # one number of 16 bits
+                return int(value)
+    return 1
 
 
 def _from_16_bit(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:

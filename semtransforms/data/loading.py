@@ -118,9 +118,11 @@ def checked_labels(labels: Any, count: int, classes: tuple[str, ...] | None, num
         raise ValueError("dataset is empty: there is nothing to fit on")
     if len(labels) != count:
         raise ValueError(f"labels must have one entry per image: {len(labels)} labels for {count} images")
-    checked = check_labels(labels, num_classes or (len(classes) if classes else None))
-    if num_classes is None and classes is None and int(checked.max()) == 0:
-        raise ValueError("labels must name at least two classes, got only 0: one class leaves nothing to learn")
+    known = num_classes or (len(classes) if classes else None)
+    checked = check_labels(labels, known)
+    if (known or int(checked.max()) + 1) == 1:
+        only = repr(classes[0]) if classes else "0"
+        raise ValueError(f"labels must name at least two classes, got only {only}: one class leaves nothing to learn")
     return checked
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os.path import splitext
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,7 +32,7 @@ def in_order_of(source: Source, published: Source) -> Source:
         return published
     found: dict[str, int] = {}
     for index, file in enumerate(published.files):
-        name = file.with_suffix("").as_posix()
+        name = splitext(file)[0]
         if (other := found.setdefault(name, index)) != index:
             raise ValueError(
                 f"--protected: {published.place(other)!r} and {published.place(index)!r} may both be the copy of "
@@ -84,7 +85,7 @@ def pairs_without_damaged(source: Source, published: Source) -> tuple[Source, So
         ValueError: as for :func:`in_order_of`; or these pairs are more than half of all.
     """
     lost = {row: _named(source, row, why) for row, why in _damaged(source).items()}
-    copied = {file.with_suffix("").as_posix() for file in published.files}
+    copied = {splitext(file)[0] for file in published.files}
     if copied.isdisjoint(source.names):  # by their order: the damaged ones have a copy each, or none has
         alone = set(lost) if len(published) == len(source) - len(lost) else set()
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ FILE_COLUMN = "file_name"
 PROTECTION = "protection.json"  # lies in a protected copy; where it says that labels are in METADATA, they are numbers
 
 
-def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str]:
+def read_metadata(root: Path, label_column: str | None = None) -> dict[str, str]:
     """Read which label each image of a folder has.
 
     Args:
@@ -20,7 +21,7 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str
         label_column: column of the labels; ``None`` for ``label``, or for the only other column.
 
     Returns:
-        The images' paths, below ``root``, to their labels, in the order of the paths.
+        The images' paths, relative to ``root`` and with ``/``, to their labels, in the order of folders and names.
 
     Raises:
         ValueError: a column or a label is missing, a file is missing, named twice, or not in the folder; the message
@@ -35,19 +36,29 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[Path, str
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} is no CSV in UTF-8 ({error}). Save it as one.") from error
     label_column = _label_column(table, columns, label_column)
-    labels: dict[Path, str] = {}
+    labels: dict[str, str] = {}
     for line, row in rows:
         name, label = ((row[column] or "").strip() for column in (FILE_COLUMN, label_column))
         where = f"{table}, line {line}:"
         if not name or not label:
             raise ValueError(f"{where} {label_column if name else FILE_COLUMN} is empty. Every image needs a label.")
-        path = root / name
-        if ".." in Path(name).parts or not path.is_relative_to(root) or not path.is_file():
+        image = _below(root, name)
+        if image is None or not os.path.isfile(os.path.join(root, image)):
             raise ValueError(f"{where} there is no file {name!r} in the folder. Correct the name, or remove the line.")
-        if path in labels:
+        if image in labels:
             raise ValueError(f"{where} {name!r} stands there twice. An image has one label: remove a line.")
-        labels[path] = label
-    return dict(sorted(labels.items()))
+        labels[image] = label
+    return dict(sorted(labels.items(), key=lambda item: item[0].split("/")))
+
+
+def _below(root: Path, name: str) -> str | None:
+    """A file's name relative to the folder; ``None`` where it lies outside."""
+    if os.path.isabs(name):
+        if not Path(name).is_relative_to(root):
+            return None
+        name = str(Path(name).relative_to(root))
+    parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".")]
+    return None if ".." in parts else "/".join(parts)
 
 
 def record_above(path: Path) -> Path | None:

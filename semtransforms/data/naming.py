@@ -7,62 +7,69 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain, count
-from pathlib import Path
+from os.path import splitext
 
 COPY_SUFFIXES = (".png", ".jpg")  # what published copies end in, by their format
 _LONGEST = 251  # bytes of a name: with ".png" the 255 that disks allow
 
 
-def unique_names(paths: Iterable[Path]) -> list[str]:
+def unique_names(paths: Iterable[str]) -> list[str]:
     """Name each file's copy so that copies sort as the files do: who pairs both row by row pairs the right ones.
 
     By their stems, as a rule. ``photo.jpg`` comes before ``photo.large.jpg`` and ``photo.png`` after
     ``photo.large.png``, so in such a folder they are ``photo.jpg`` and ``photo.large.jpg``, or numbered.
 
     Args:
-        paths: relative paths.
+        paths: relative paths, with ``/``.
 
     Returns:
-        Posix paths without suffix, no two equal even where upper and lower case are (macOS, Windows): of
+        Such paths without suffix, no two equal even where upper and lower case are (macOS, Windows): of
         ``a.jpg`` and ``a.png`` the first becomes ``a``, the second ``a.png``.
     """
     files = list(paths)
     folders: dict[str, list[int]] = {}
     for row, file in enumerate(files):
-        folders.setdefault(file.parent.as_posix().lower(), []).append(row)
+        folders.setdefault(file.rpartition("/")[0].lower(), []).append(row)
     names = [""] * len(files)
     for rows in folders.values():
-        for row, path in zip(rows, _named_in_order([files[row] for row in rows]), strict=True):
-            names[row] = path.as_posix()
+        for row, name in zip(rows, _named_in_order([files[row] for row in rows]), strict=True):
+            names[row] = name
     return names
 
 
-def _named_in_order(files: list[Path]) -> list[Path]:
+def _named_in_order(files: list[str]) -> list[str]:
     """The copies of one folder's files, by the first way of naming that keeps their order."""
-    order = _order(files)
-    for names in (_stems(files), [file.name for file in files]):
-        copies = [file.with_name(_short(name)) for file, name in zip(files, names, strict=True)]
-        distinct = len({copy.name.lower() for copy in copies}) == len(files)
-        if distinct and all(order == _order(copies, suffix) for suffix in COPY_SUFFIXES):
-            return copies
-    digits = len(str(len(files) - 1))
-    ranks = {row: rank for rank, row in enumerate(order)}
-    return [file.with_name(_short(f"{ranks[row]:0{digits}d}-{file.stem}")) for row, file in enumerate(files)]
+    places, names = [file[: file.rfind("/") + 1] for file in files], [file[file.rfind("/") + 1 :] for file in files]
+    order = _order(places, names)
+    for ways in (_stems(names), names):
+        copies = list(map(_short, ways))
+        distinct = len({copy.lower() for copy in copies}) == len(files)
+        if distinct and all(order == _order(places, [copy + suffix for copy in copies]) for suffix in COPY_SUFFIXES):
+            break
+    else:
+        digits = len(str(len(files) - 1))
+        ranks = {row: rank for rank, row in enumerate(order)}
+        copies = [_short(f"{ranks[row]:0{digits}d}-{splitext(name)[0]}") for row, name in enumerate(names)]
+    return [place + copy for place, copy in zip(places, copies, strict=True)]
 
 
-def _order(files: list[Path], suffix: str = "") -> list[int]:
-    return sorted(range(len(files)), key=lambda row: (files[row].parent.as_posix(), files[row].name + suffix))
+def _order(places: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Rows in the order of their files, of which those with one place have one folder."""
+    pairs = list(zip(places, names, strict=True))
+    return sorted(range(len(pairs)), key=pairs.__getitem__)
 
 
-def _stems(files: list[Path]) -> list[str]:
+def _stems(names: Sequence[str]) -> list[str]:
     """The stems, or more where another file has that stem already."""
     taken: set[str] = set()
-    names = []
-    for file in files:
-        candidates = chain([file.stem, file.name], (f"{file.name}-{k}" for k in count(2)))
-        names.append(next(name for name in candidates if name.lower() not in taken))
-        taken.add(names[-1].lower())
-    return names
+    stems = []
+    for name in names:
+        stem = splitext(name)[0]
+        if stem.lower() in taken:
+            stem = next(each for each in chain([name], (f"{name}-{k}" for k in count(2))) if each.lower() not in taken)
+        taken.add(stem.lower())
+        stems.append(stem)
+    return stems
 
 
 def _short(name: str) -> str:

@@ -19,6 +19,7 @@ MOST_PIXELS = 178_956_970  # what Pillow refuses too; the memory for one such ph
 _MOVING = ("GIF", "WEBP", "PNG", "AVIF")  # files with several pictures of which one is no sample; not MPO and HEIC
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands of ISO 23008-12
 _AVIF = (b"avif", b"avis")
+_PHOTOMETRIC, _SAMPLES, _SUBSAMPLING, _YCBCR = 262, 277, 530, 6  # of TIFF
 
 
 def open_image(file: ImageFile, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -54,6 +55,23 @@ def open_image(file: ImageFile, most_pixels: int = MOST_PIXELS) -> Image.Image:
         frames = getattr(image, "n_frames", 2)
         raise ValueError(f"it is moving, {frames} pictures in one file. Save the one that counts as a file of its own")
     return image
+
+
+def load(image: Image.Image) -> None:
+    """Decode an image that was opened, in place.
+
+    Pillow 12 reads a TIFF of YCbCr that is not compressed as if a pixel had four bytes, and says that it is cut.
+
+    Raises:
+        OSError, ValueError and more: it does not decode.
+    """
+    tags = getattr(image, "tag_v2", {})
+    tiles = getattr(image, "tile", [])
+    plain = (tags.get(_PHOTOMETRIC), tags.get(_SAMPLES), tags.get(_SUBSAMPLING)) == (_YCBCR, 3, (1, 1))
+    if plain and tiles and all(tile.codec_name == "raw" and tile.args[0] == "RGBX" for tile in tiles):
+        image._mode = "YCbCr"
+        image.tile = [tile._replace(args=("YCbCr", *tile.args[1:])) for tile in tiles]  # type: ignore[attr-defined]
+    image.load()
 
 
 def _head(file: Path | bytes) -> bytes:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 from torchvision.datasets.vision import StandardTransform
 
 from semtransforms.data.images import LABEL_REMEDY, UNDECODABLE, as_pixels, check_labels
+from semtransforms.data.opening import load
 
 Step = Callable[[Any, Any], tuple[Any, Any]]  # (image, label) -> (image, label)
 
@@ -244,7 +245,7 @@ def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
         sample = dataset[index]
         pair = _pair(sample)
         if pair is not None and isinstance(pair[0], Image.Image):
-            pair[0].load()  # PIL decodes late; a truncated file must fail here, where its index is known
+            load(pair[0])  # PIL decodes late; a truncated file must fail here, where its index is known
     except CalledOtherwise as error:
         raise TypeError(
             f"dataset {error}, which cannot be taken off like one of an image alone. Construct the dataset with "

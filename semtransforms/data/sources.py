@@ -45,7 +45,7 @@ class Source:
         folder: the folder on disk that holds the images and must not be written into, if there is one.
         columns: names of the image and the label column.
         other_columns: what else is there, and is not read.
-        files: for each image its file relative to ``folder``, where it is one.
+        files: for each image its file relative to ``folder``, with ``/``, where it is one.
         other_files: files among the images whose suffix is no image's; they are not read.
         left_out: images that are not here since they, or their copies, do not decode: where they are and why.
         most_pixels: larger images are refused.
@@ -62,7 +62,7 @@ class Source:
     folder: Path | None = None
     columns: tuple[str, str] = ("image", "label")
     other_columns: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[str, ...] = ()
     other_files: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     most_pixels: int = MOST_PIXELS
@@ -164,7 +164,7 @@ def _image_folder(root: Path) -> Source:
             f"SOURCE {str(root)!r} holds parts ({', '.join(parts)}) where class folders should be. "
             f"Give one part: {str(root / part)!r}."
         )
-    files: list[Path] = []
+    files: list[str] = []
     others: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
@@ -187,10 +187,10 @@ def _listed_folder(root: Path, label_column: str | None) -> Source:
     unlisted = [path for path in found if path not in listed]
     if unlisted:
         raise ValueError(
-            f"SOURCE: {root / METADATA} has no row for {len(unlisted)} images, the first: {str(unlisted[0])!r}. Add "
-            "their rows, or move the images elsewhere."
+            f"SOURCE: {root / METADATA} has no row for {len(unlisted)} images, the first: {str(root / unlisted[0])!r}. "
+            "Add their rows, or move the images elsewhere."
         )
-    others.remove(str(root / METADATA))
+    others.remove(METADATA)
     if (root / PROTECTION).is_file() and (record := read_json(root / PROTECTION)).get("labels") == METADATA:
         # a copy of ours, in which some classes have no image: the labels are the numbers themselves
         names = record["classes"]
@@ -224,29 +224,28 @@ def open_with_one_label(folder: Path, label: int, classes: tuple[str, ...] | Non
 
 def _of_files(
     root: Path,
-    files: list[Path],
+    files: list[str],
     labels: Tensor,
     classes: tuple[str, ...] | None,
     folders: tuple[str, ...],
     others: list[str],
 ) -> Source:
     """A source of image files. Copies go to their classes' folders; without ``folders``, to where the files lie."""
-    relative = [file.relative_to(root) for file in files]
-    places = relative
+    places = files
     if folders:
-        homes = [folders[label] for label in labels.tolist()]
-        places = [place if place.parts[0] == home else home / place for home, place in zip(homes, places, strict=True)]
+        homes = [f"{folders[label]}/" for label in labels.tolist()]
+        places = [file if file.startswith(home) else home + file for home, file in zip(homes, files, strict=True)]
     return Source(
         identity=str(root.resolve()),
         labels=labels,
         classes=classes,
         folders=folders,
         names=unique_names(places),
-        read=lambda index: files[index],
-        place=lambda index: str(files[index]),
+        read=lambda index: root / files[index],
+        place=lambda index: str(root / files[index]),
         folder=root,
-        files=tuple(relative),
-        other_files=tuple(others),
+        files=tuple(files),
+        other_files=tuple(str(root / other) for other in others),
     )
 
 

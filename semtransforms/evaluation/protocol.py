@@ -171,7 +171,7 @@ def evaluate(
                     _say(run, number, len(runs))
                 result = _train(run, clean, tests, results.checkpoint(run), device, progress)
                 results.add(run, _record(run, result, facts, device))
-        return results.report()
+        return results.finish(runs)
 
 
 def _say(run: Run, number: int, count: int) -> None:

@@ -224,6 +224,22 @@ class Results:
             self.records = read_kept(self.folder)  # another process may have added some
             self.report()
 
+    def finish(self, runs: Sequence[Run]) -> EvaluationReport:
+        """The report of all runs.
+
+        Raises:
+            OSError: someone has removed some of it meanwhile, so that it would be a report of fewer runs.
+        """
+        found = self.report()
+        if self.folder is not None:
+            wanted = ["evaluation.json", *(f"{RUNS}/{run.file}.json" for run in runs), *found.files()]
+            if gone := next((name for name in wanted if not (self.folder / name).is_file()), None):
+                raise OSError(
+                    f"out {str(self.folder)!r}: {gone!r} was written and is gone, so someone removed it meanwhile. "
+                    "Evaluate again, into another folder."
+                )
+        return found
+
     def report(self) -> EvaluationReport:
         """The report of what is done, written to the folder."""
         found = EvaluationReport(tuple(self.records.values()), self._noise, self._pictures)

@@ -35,7 +35,15 @@ from semtransforms.photographs.check import TRAINER, Checked, check_copy, second
 from semtransforms.photographs.look import Found, Say, check_enough, look, read_squares
 from semtransforms.photographs.plan import Plan, in_words, make_plan, measure_files, measure_noise, measure_passes
 from semtransforms.protect.formats import FORMATS, pick_quality
-from semtransforms.protect.publish import MANIFEST, Outcome, check_limits, check_places, check_room, protect_source
+from semtransforms.protect.publish import (
+    MANIFEST,
+    Outcome,
+    check_all_there,
+    check_limits,
+    check_places,
+    check_room,
+    protect_source,
+)
 from semtransforms.views.resize import NOISE_SIZE, NoiseScale
 
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
@@ -322,7 +330,9 @@ class _Maker:
         # another copy gets another report: the runs of an earlier one are not of this copy
         published = read_json(out / MANIFEST)["files"]
         folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), published])}"
-        return check_copy(found, copies, config, folder, device=self.device, progress=self.progress)
+        checked = check_copy(found, copies, config, folder, device=self.device, progress=self.progress)
+        check_all_there(out, out, [MANIFEST, *published])  # it took minutes
+        return checked
 
     @property
     def _checkpoint(self) -> Path:

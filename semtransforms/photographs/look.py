@@ -119,9 +119,7 @@ def look(source: Source, smallest: int, *, progress: bool = False) -> Found:
         try:
             with source.open(row) as image:
                 if min(image.size) < smallest:
-                    raise ValueError(
-                        f"{image.width}x{image.height} px, too small to learn from; it is protected all the same"
-                    )
+                    raise ValueError(f"{image.width}x{image.height} px, too small to learn from, not to protect")
                 formats[image.format or "pixels"] += 1
                 sizes.append(image.size)
         except UNDECODABLE as error:

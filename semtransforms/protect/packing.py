@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def pack(source: Source, files: Path, indices: list[int], out: Path, format: str
     from datasets import Image as ImageFeature
 
     image_column, label_column = source.columns
+    manifest["columns"] = [image_column, label_column]
     label_type = Value("int64") if source.classes is None else ClassLabel(names=list(source.classes))
     pngs = [(str(files / f"{source.names[i]}.png"), int(source.labels[i])) for i in indices]
 
@@ -64,7 +66,8 @@ def pack(source: Source, files: Path, indices: list[int], out: Path, format: str
 
     features = Features({image_column: ImageFeature(), label_column: label_type})
     with tempfile.TemporaryDirectory(dir=files, prefix=_SCRATCH) as scratch:
-        table = Dataset.from_generator(rows, features=features, cache_dir=scratch, gen_kwargs={"pngs": pngs})
+        with _refusals_of_the_disk():
+            table = Dataset.from_generator(rows, features=features, cache_dir=scratch, gen_kwargs={"pngs": pngs})
         built = Path(scratch, out.name)
         if format == "parquet":
             table.to_parquet(str(built))
@@ -77,6 +80,22 @@ def pack(source: Source, files: Path, indices: list[int], out: Path, format: str
             manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}
             write_atomically(built / PROTECTION, to_json(manifest))
         os.replace(built, out)
+
+
+@contextmanager
+def _refusals_of_the_disk() -> Iterator[None]:
+    """`datasets` has an error of its own for a full disk too, with the system's somewhere behind it."""
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        yield
+    except DatasetGenerationError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise OSError(*cause.args) from error
 
 
 def _sha256(path: Path) -> str:

@@ -160,7 +160,7 @@ def _protect(
             maker = replace(maker, seed=journal.seed)
             finished = _finish(source, labels, maker, journal, files, outcome, workers)
             outcome.difference = journal.difference()
-            _check_all_there(out, files, (source.names[i] + kind.suffix for i in finished))
+            check_all_there(out, files, (source.names[i] + kind.suffix for i in finished))
             manifest = _manifest(source, maker, len(finished), outcome.difference)
             with explained("OUT", out):
                 if kind.packed:
@@ -202,8 +202,13 @@ def _finish(
     return finished
 
 
-def _check_all_there(out: Path, files: Path, names: Iterable[str]) -> None:
+def check_all_there(out: Path, files: Path, names: Iterable[str]) -> None:
     """See that nobody has removed finished files meanwhile.
+
+    Args:
+        out: what messages call their place.
+        files: the folder that they lie in.
+        names: of the files, relative to it.
 
     Raises:
         OSError: someone has.

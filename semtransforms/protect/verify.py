@@ -1,10 +1,13 @@
-"""Whether a published folder is what its owner believes: whole, unchanged, within the bound, with nothing private."""
+"""Whether what was published is what its owner believes: whole, unchanged, within the bound, with nothing private."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from os.path import splitext
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -22,8 +25,6 @@ from semtransforms.protect.formats import FORMATS, Difference, published_differe
 _OF_JPEG = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression"}
 _OF_PNG = {"dpi", "transparency"}
 
-_FOLDERS = "Image folders are what can be checked: publish as png or jpeg. A table's record has its files' SHA-256."
-
 
 class Finding(NamedTuple):
     """One question and its answer.
@@ -37,40 +38,91 @@ class Finding(NamedTuple):
     text: str
 
 
-def verify(published: Path, source: Source | None = None) -> Iterator[Finding]:
-    """Look at a published folder as its owner should before anybody else does.
+class Copy(NamedTuple):
+    """One published image.
 
     Args:
-        published: a folder that ``semtransforms protect`` wrote as PNG or JPEG.
+        name: what a line calls it.
+        read: gives the bytes of its file; raises what ``UNDECODABLE`` has where there are none.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def verify(published: Path, source: Source | None = None) -> Iterator[Finding]:
+    """Look at what was published as its owner should before anybody else does.
+
+    Args:
+        published: what ``semtransforms protect`` wrote: a folder of PNG or JPEG, a Parquet file, or a folder of
+            `datasets`.
         source: the originals; without them bound, completeness and labels are not asked for.
 
     Yields:
         What was found, one question after the other.
 
     Raises:
-        ValueError: it is no such folder, or its ``protection.json`` is damaged.
+        ValueError: it is no such thing, or its ``protection.json`` is damaged.
     """
     record = _record(published)
     files: dict[str, str] = record["files"]
-    yield _checksums(published, files)
+    yield _checksums(published.parent if published.is_file() else published, files)
+    if FORMATS[record["format"]].packed:
+        yield from _verify_table(published, source, record)
+        return
     yield _others(published, {*files, PROTECTION, *([METADATA] if "labels" in record else [])})
-    yield _metadata(published, files)
+    copies = {splitext(name)[0]: Copy(name, (published / name).read_bytes) for name in files}
+    yield _metadata(copies.values())
     if source is not None:
-        copies = {Path(name).with_suffix("").as_posix(): name for name in files}
         yield _completeness(source, copies)
-        yield _labels(published, source)
-        yield _bound(published, source, copies, record)
+        read = open_source(str(published))
+        told = {name: _class(read, row) for row, name in enumerate(read.names)}
+        found = {row: name for row, name in enumerate(source.names) if name in told}
+        yield _labels(source, {row: told[name] for row, name in found.items()})
+        here = {row: copies[name] for row, name in found.items() if name in copies}
+        yield _bound(source, here, record)
+
+
+def _verify_table(published: Path, source: Source | None, record: dict[str, Any]) -> Iterator[Finding]:
+    image, label = record.get("columns", (None, None))  # older records name none
+    table = open_source(str(published), image_column=image, label_column=label)
+    yield _others(published, {*record["files"], PROTECTION}, table.other_columns)
+    copies = [Copy(f"row {row}", partial(_bytes_of, table, row)) for row in range(len(table))]
+    yield _metadata(copies)
+    if source is not None:
+        # rows carry no name: they are in the order of the originals, without those that do not decode
+        originals: Sequence[int] = range(len(source))
+        if len(table) != len(source):
+            originals = [row for row in originals if _decodes(source, row)]
+        fits = len(originals) == len(table)
+        yield Finding(fits, f"completeness: {len(table):,} rows for {_counted(source, originals)}")
+        if fits:
+            yield _labels(source, {row: _class(table, number) for number, row in enumerate(originals)})
+            yield _bound(source, dict(zip(originals, copies, strict=True)), record)
+
+
+def _counted(source: Source, originals: Sequence[int]) -> str:
+    damaged = len(source) - len(originals)
+    return f"{len(originals):,} originals" + (f" ({damaged:,} do not decode and have none)" if damaged else "")
+
+
+def _bytes_of(table: Source, row: int) -> bytes:
+    file = table.read(row)
+    if not isinstance(file, bytes):
+        raise ValueError("the table does not hold the file, but its name")
+    return file
 
 
 def _record(published: Path) -> dict[str, Any]:
-    file = published / PROTECTION
-    if published.is_file():
-        raise ValueError(f"PUBLISHED {str(published)!r} is a file. {_FOLDERS}")
+    file = published.with_suffix(f".{PROTECTION}") if published.is_file() else published / PROTECTION
     if table := next(published.glob(f"*.{PROTECTION}"), None):
-        raise ValueError(f"PUBLISHED {str(published)!r} holds {table.name!r}, so a table of Parquet. {_FOLDERS}")
+        name = table.name.replace(PROTECTION, "parquet")
+        raise ValueError(
+            f"PUBLISHED {str(published)!r} holds {table.name!r}, so a table. Give that: {str(published / name)!r}."
+        )
     if not file.is_file():
         raise ValueError(
-            f"PUBLISHED {str(published)!r} holds no {PROTECTION}: it is no folder that `semtransforms protect` wrote."
+            f"PUBLISHED {str(published)!r} has no {file.name}: it is nothing that `semtransforms protect` wrote."
         )
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -78,13 +130,16 @@ def _record(published: Path) -> dict[str, Any]:
         parse_radius(record["rho_u"])
         if not all(isinstance(each, str) for pair in record["files"].items() for each in pair):
             raise TypeError("files")
+        columns = record.get("columns", ["", ""])
+        if len(columns) != 2 or not all(isinstance(each, str) for each in columns):
+            raise TypeError("columns")
         beside = [name for name in record["files"] if PurePath(name).is_absolute() or ".." in PurePath(name).parts]
         if beside:
             raise ValueError(f"{beside[0]!r} lies elsewhere")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if packed and published.is_file() and record["files"].keys() != {published.name}:
+            raise ValueError(f"it is of {', '.join(record['files'])}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"PUBLISHED: {file.name} is damaged ({error!r}). Protect the images again.") from error
-    if packed:
-        raise ValueError(f"PUBLISHED {str(published)!r} is of the format {record['format']!r}. {_FOLDERS}")
     return record
 
 
@@ -94,34 +149,39 @@ def _checksums(published: Path, files: dict[str, str]) -> Finding:
         file = published / name
         if not file.is_file():
             lost.append(name)
-        elif hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-            other.append(name)
+            continue
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != sha256:
+                other.append(name)
     wrong = [*_some("missing", lost), *_some("changed since", other)]
     return Finding(not wrong, f"files: {'; '.join(wrong) or f'all {len(files):,} are as they were written'}")
 
 
-def _others(published: Path, known: set[str]) -> Finding:
+def _others(published: Path, known: set[str], columns: Sequence[str] = ()) -> Finding:
     found = sorted(
         path.relative_to(published).as_posix() for path in published.rglob("*") if path.is_symlink() or path.is_file()
     )
     strange = [name for name in found if name not in known]
-    text = "; ".join(_some("not written by `semtransforms protect`, look before you publish", strange))
-    return Finding(not strange, f"nothing else: {text or 'no other file, so neither seed, noise nor generator'}")
+    wrong = _some("not written by `semtransforms protect`, look before you publish", strange)
+    wrong += _some("columns that are neither image nor label", columns)
+    what = "column" if published.is_file() else "file"
+    text = "; ".join(wrong) or f"no other {what}, so neither seed, noise nor generator"
+    return Finding(not wrong, f"nothing else: {text}")
 
 
-def _metadata(published: Path, files: dict[str, str]) -> Finding:
+def _metadata(copies: Iterable[Copy]) -> Finding:
     some = []
-    for name in files:
+    for copy in copies:
         try:
-            with Image.open(published / name) as image:
+            with Image.open(io.BytesIO(copy.read())) as image:
                 if set(image.info) - _OF_JPEG - _OF_PNG or image.getexif():
-                    some.append(name)
+                    some.append(copy.name)
         except (OSError, *UNDECODABLE):  # missing or damaged: named where checksums are
             continue
     return Finding(not some, f"metadata: {'; '.join(_some('some', some)) or 'none in any file'}")
 
 
-def _completeness(source: Source, copies: dict[str, str]) -> Finding:
+def _completeness(source: Source, copies: Mapping[str, Copy]) -> Finding:
     damaged: list[str] = []
     lost: list[str] = []
     for row, name in enumerate(source.names):
@@ -134,28 +194,23 @@ def _completeness(source: Source, copies: dict[str, str]) -> Finding:
     return Finding(not wrong, f"completeness: {text}{without}")
 
 
-def _labels(published: Path, source: Source) -> Finding:
-    read = open_source(str(published))
-    told = {name: _class(read, row) for row, name in enumerate(read.names)}
-    wrong = [name for row, name in enumerate(source.names) if name in told and told[name] != _class(source, row)]
+def _labels(source: Source, told: Mapping[int, str]) -> Finding:
+    wrong = [source.place(row) for row, name in told.items() if name != _class(source, row)]
     return Finding(not wrong, f"labels: {'; '.join(_some('another class', wrong)) or 'as in the originals'}")
 
 
-def _bound(published: Path, source: Source, copies: dict[str, str], record: dict[str, Any]) -> Finding:
+def _bound(source: Source, copies: Mapping[int, Copy], record: dict[str, Any]) -> Finding:
     reach, exact = levels(parse_radius(record["rho_u"])), FORMATS[record["format"]].lossless
     whole, beyond = Difference(), []
-    for row, name in enumerate(tqdm(source.names, desc="bound", unit="image", disable=None)):
-        if name not in copies or not (published / copies[name]).is_file():
-            continue
+    for row, copy in tqdm(copies.items(), desc="bound", unit="image", disable=None):
         try:
-            clean = to_rgb(source.open(row)).pixels
-            apart = published_difference(clean, (published / copies[name]).read_bytes())
+            apart = published_difference(to_rgb(source.open(row)).pixels, copy.read())
         except (OSError, *UNDECODABLE, ValueError):
-            beyond.append(copies[name])  # of another size, or it does not decode
+            beyond.append(copy.name)  # of another size, or it does not decode
             continue
         whole = whole.and_of(apart)
         if exact and apart.largest > reach:
-            beyond.append(copies[name])
+            beyond.append(copy.name)
     measured = f"at most {whole.largest} grey levels from the originals, {whole.rms:.1f} root mean square"
     promised = f", rho_u is {reach}" if exact else "; as JPEG, whose own changes no rho_u bounds"
     return Finding(not beyond, f"bound: {measured}{promised}{''.join('; ' + each for each in _some('beyond', beyond))}")
@@ -168,7 +223,7 @@ def _class(source: Source, row: int) -> str:
 
 def _decodes(source: Source, row: int) -> bool:
     try:
-        source.open(row)
+        to_rgb(source.open(row))
     except UNDECODABLE:
         return False
     return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -98,7 +99,7 @@ def _from_kornia(augmentation: Callable[..., Any], arguments: dict[str, Any]) ->
     try:
         built = augmentation(**arguments)
         if hasattr(built, "forward_parameters") and hasattr(built, "p"):
-            _try(built)
+            _try(built, arguments)
     except Exception as error:  # its own checks raise what they like
         raise ValueError(
             f"transformation {augmentation.__name__!r} does not take {in_short(arguments)}: {in_short(str(error))}"
@@ -108,15 +109,38 @@ def _from_kornia(augmentation: Callable[..., Any], arguments: dict[str, Any]) ->
     return Kornia(built)
 
 
-def _try(augmentation: nn.Module) -> None:
-    """Let it change one image: some look at their arguments only then, which would be after the data are read."""
+def _try(augmentation: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Let it change one image: some look at their arguments only then, which would be after the data are read.
+
+    Raises:
+        Exception: it changes none, neither a small one, nor one that can be cut into so many pieces, nor a large one.
+    """
+    pieces = math.lcm(*(number for number in _numbers(list(arguments.values())) if 0 < number <= _SMALL))
+    errors = []
+    for side in (_SMALL, -(-_SMALL // pieces) * pieces, _LARGE):
+        try:
+            return _change(augmentation, torch.Size((1, 3, min(side, _LARGE), min(side, _LARGE))))
+        except Exception as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _change(augmentation: nn.Module, shape: torch.Size) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        drawn: dict[str, Any] = augmentation.forward_parameters(_TRIED)  # type: ignore[operator]
+        drawn: dict[str, Any] = augmentation.forward_parameters(shape)  # type: ignore[operator]
         drawn["batch_prob"] = torch.ones(1)  # it is changed, however rarely that is
-        augmentation(torch.zeros(_TRIED), params=drawn)
+        augmentation(torch.zeros(shape), params=drawn)
 
 
-_TRIED = torch.Size((1, 3, 64, 64))
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
+
+
+_SMALL, _LARGE = 64, 512  # px
 
 # of the catalogue's and of kornia's
 WITHOUT_GRADIENT = ("denoise", "RandomPosterize", "RandomEqualize", "RandomClahe", "RandomMosaic")

@@ -1,9 +1,15 @@
 """``semtransforms check``: what an owner is told of a published folder."""
 
+import hashlib
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from owner import write_photographs
 from PIL import Image
@@ -122,9 +128,104 @@ def test_what_is_no_published_folder_is_said(photos: Path, published: Path) -> N
 def test_a_table_is_told_from_a_folder(tmp_path: Path) -> None:
     """An owner who published a Parquet file would be told that the package did not write it."""
     (tmp_path / "published.parquet").touch()
-    fails(run("check", tmp_path / "published.parquet"), "is a file", "png or jpeg")
+    fails(run("check", tmp_path / "published.parquet"), "has no published.protection.json")
     (tmp_path / "published.protection.json").write_text("{}")  # as protect writes it beside the table
-    fails(run("check", tmp_path), "published.protection.json", "table", "png or jpeg")
+    fails(run("check", tmp_path / "published.parquet"), "published.protection.json is damaged")
+    fails(run("check", tmp_path), "published.protection.json", "table", "published.parquet")
+
+
+@pytest.fixture
+def table(photos: Path, tmp_path: Path) -> Path:
+    """A published table; the second cat does not decode, so that its rows are not those of the originals."""
+    (photos / "cat" / "1.jpg").write_bytes((photos / "cat" / "1.jpg").read_bytes()[:200])
+    generator, out = tmp_path / "generator", tmp_path / "out.parquet"
+    save_generator(generator, 2)
+    options = ("--generator", generator, "--cache-dir", tmp_path / "p", "--format", "parquet")
+    assert run("protect", photos, out, *options).exit_code == 1  # one photograph does not decode
+    return out
+
+
+def rewrite(table: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
+    """Change the rows, and the checksum with them: what is asked is more than that."""
+    schema = pq.read_schema(table)
+    rows = pq.read_table(table).to_pylist()
+    change(rows)
+    names = {name for row in rows for name in row}
+    pq.write_table(pa.Table.from_pylist(rows, schema if names == set(schema.names) else None), table)
+    record = table.with_suffix(".protection.json")
+    values = json.loads(record.read_text())
+    values["files"] = {table.name: hashlib.sha256(table.read_bytes()).hexdigest()}
+    record.write_text(json.dumps(values))
+
+
+def test_a_table_of_ours_is_in_order(photos: Path, table: Path, tmp_path: Path) -> None:
+    """Rows carry no name: paired with the photographs as they lie there, all behind the damaged one are another's."""
+    result = run("check", table, "--original", photos)
+    assert result.exit_code == 0, result.output
+    found = answers(result)
+    assert set(found) == {"files", "nothing else", "metadata", "completeness", "labels", "bound"}
+    assert "5 rows for 5 originals (1 do not decode" in found["completeness"][1]
+    apart = []
+    for row, clean in zip(pq.read_table(table).to_pylist(), ["cat/0", "cat/2", "dog/0", "dog/1", "dog/2"], strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])), int)
+        apart.append(np.abs(pixels - np.asarray(Image.open(photos / f"{clean}.jpg"), int)).max())
+    assert f"at most {max(apart)} grey levels" in found["bound"][1]
+    record = table.with_suffix(".protection.json")
+    older = {name: value for name, value in json.loads(record.read_text()).items() if name != "columns"}
+    record.write_text(json.dumps(older))
+    assert run("check", table).exit_code == 0
+
+
+def test_a_folder_of_datasets_is_in_order(photos: Path, tmp_path: Path) -> None:
+    """The other form of table; what lies beside its files would be published with it."""
+    out = publish(photos, tmp_path / "out", "--format", "datasets")
+    result = run("check", out, "--original", photos)
+    assert result.exit_code == 0, result.output
+    (out / "secret.json").write_text("{}")
+    assert failing(run("check", out)) == {"nothing else"}
+
+
+def _touch_up(rows: list[dict[str, Any]]) -> None:
+    pixels = np.array(Image.open(io.BytesIO(rows[3]["image"]["bytes"])))
+    pixels[:9, :9] ^= 64
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    rows[3]["image"]["bytes"] = buffer.getvalue()
+
+
+def _tell_the_camera(rows: list[dict[str, Any]]) -> None:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x010F] = "a maker"
+    Image.open(io.BytesIO(rows[0]["image"]["bytes"])).save(buffer, "PNG", exif=exif)
+    rows[0]["image"]["bytes"] = buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (_touch_up, {"bound"}),
+        (_tell_the_camera, {"metadata"}),
+        (lambda rows: rows.pop(), {"completeness"}),
+        (lambda rows: rows[0].update(label=1), {"labels"}),
+        (lambda rows: rows.reverse(), {"labels", "bound"}),
+        (lambda rows: [row.update(path="/home/owner") for row in rows], {"nothing else", "labels"}),  # class names went
+    ],
+)
+def test_what_was_changed_in_a_table_is_found(
+    change: Callable[[list[dict[str, Any]]], Any], wrong: set[str], photos: Path, table: Path
+) -> None:
+    """Published as a table, a copy beyond the bound, of another class or with the owner's paths would not be seen."""
+    rewrite(table, change)
+    assert failing(run("check", table, "--original", photos)) == wrong
+
+
+def test_a_table_whose_bytes_changed_is_found(table: Path, tmp_path: Path) -> None:
+    """A table that was cut on its way."""
+    pq.write_table(pq.read_table(table), table, compression="gzip")
+    assert failing(run("check", table)) == {"files"}
+    other = table.rename(tmp_path / "other.parquet")
+    table.with_suffix(".protection.json").rename(tmp_path / "other.protection.json")
+    fails(run("check", other), "it is of out.parquet")
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd"])

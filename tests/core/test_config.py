@@ -159,6 +159,12 @@ def test_classwise_noise_needs_a_network_and_a_noise_step(changes):
         replace(SEM, classwise=2, **changes)
 
 
+def test_held_steps_without_classwise_noise_are_refused():
+    """They did nothing, and nobody was told."""
+    with pytest.raises(ValueError, match=r"hold_steps=300 needs classwise >= 1"):
+        replace(SEM, hold_steps=300)
+
+
 def test_json_round_trip_keeps_every_field():
     """A field lost on the way to config.json changes the noise of a loaded generator."""
     config = replace(

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision import transforms, tv_tensors
 from torchvision.datasets import FakeData
 from torchvision.transforms import v2
@@ -23,6 +23,7 @@ from semtransforms.data.images import (
     to_rgb,
 )
 from semtransforms.data.raw import read_samples, take_off_transforms, unwrap_subsets, wrapped
+from semtransforms.protect.making import carries_metadata
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -48,6 +49,16 @@ def test_opaque_modes_convert_as_pil_does(mode):
     pixels, alpha = to_rgb(image)
     assert torch.equal(pixels, chw(np.asarray(image.convert("RGB"))))
     assert alpha is None
+
+
+def test_a_tiff_of_ycbcr_is_read_by_every_pillow():
+    """Pillow 12.3, which Gradio asks for, says of the files that it writes itself that they are cut."""
+    file, image = io.BytesIO(), Image.fromarray(RGB).convert("YCbCr")
+    image.save(file, "TIFF")
+    assert torch.equal(to_rgb(Image.open(file)).pixels, chw(np.asarray(image.convert("RGB"))))
+    cut = io.BytesIO(file.getvalue()[:-9])
+    with pytest.raises(OSError, match="truncated"):
+        to_rgb(Image.open(cut))
 
 
 @pytest.mark.parametrize("mode", ["LA", "PA", "RGBA"])
@@ -181,6 +192,47 @@ def test_damaged_exif_does_not_lose_the_image():
     assert torch.equal(to_rgb(image).pixels, chw(RGB))
     image.info["exif"] = b"nothing like EXIF"
     assert torch.equal(to_rgb(image).pixels, chw(RGB))
+
+
+ORIENTATION = (0x0112, 3, 1, 6)  # tag, type, count, value: to be turned clockwise
+
+
+def with_exif(jpeg, *fields):
+    """The same file with these fields, whatever they say, as cameras write it: little-endian TIFF in front."""
+    table = b"".join(struct.pack("<HHII", *field) for field in sorted(fields))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(fields)) + table + bytes(4)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + jpeg[2:]
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow's, about what it skips
+@pytest.mark.parametrize("kind", [*range(14), 255])
+def test_no_field_of_any_type_stops_or_turns_a_photograph(kind):
+    """One odd field of one photograph ended the run with a traceback, and nothing was written."""
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "JPEG", quality=95)
+    turned = chw(np.rot90(np.asarray(Image.open(file)), -1))
+    tags = {*map(int, ExifTags.Base), *map(int, ExifTags.IFD), 0, 1, 2, 0xFFFF} - {-1, ORIENTATION[0]}
+    for tag in sorted(tags):
+        for count, value in ((1, 1), (9, 2**32 - 1)):
+            odd = with_exif(file.getvalue(), ORIENTATION, (tag, kind, count, value))
+            said = f"tag {tag:#x} of type {kind}, {count} from {value}"
+            with Image.open(io.BytesIO(odd)) as image:
+                assert carries_metadata(image), said
+                assert torch.equal(to_rgb(image).pixels, turned), said
+            assert size_in_header(odd) in (None, (7, 5)), said
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [*range(14), 255])
+def test_an_orientation_of_any_type_is_one_or_none(kind):
+    """The field that is read: text, fractions or many numbers where one should be."""
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "JPEG")
+    for count, value in ((1, 6), (1, 9), (0, 0), (2, 6), (5, 8), (2**30, 8)):
+        odd = with_exif(file.getvalue(), (ORIENTATION[0], kind, count, value))
+        shape = tuple(to_rgb(Image.open(io.BytesIO(odd))).pixels.shape[1:])
+        assert sorted(shape) == [5, 7]
+        assert size_in_header(odd) in (None, shape)
 
 
 def test_as_pixels_takes_every_accepted_type():

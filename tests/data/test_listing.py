@@ -41,7 +41,7 @@ def test_copies_sort_as_their_files(names, suffix, tmp_path: Path):
     for name in names:
         picture(tmp_path / "source" / "cat" / name)
     source = [Path(path).name for path, _ in ImageFolder(tmp_path / "source").samples]
-    copies = dict(zip(names, unique_names(Path("cat", name) for name in names), strict=True))
+    copies = dict(zip(names, unique_names(f"cat/{name}" for name in names), strict=True))
     for copy in copies.values():
         picture(tmp_path / "copy" / f"{copy}{suffix}")
     by_copy = {Path(copy).name + suffix: name for name, copy in copies.items()}
@@ -55,7 +55,7 @@ def test_random_names_keep_their_order():
         stems = {"".join(draw.choices("aAb.-_ 0~", k=draw.randint(1, 4))) for _ in range(8)}
         names = sorted(stem + draw.choice([".jpg", ".PNG", ".tif"]) for stem in stems if not stem.startswith("."))
         for suffix in COPY_SUFFIXES:
-            copies = [f"{name}{suffix}" for name in unique_names(Path("c", name) for name in names)]
+            copies = [f"{name}{suffix}" for name in unique_names(f"c/{name}" for name in names)]
             assert copies == sorted(copies)
             assert len({copy.lower() for copy in copies}) == len(names)
 
@@ -91,7 +91,7 @@ def test_a_link_that_leads_nowhere_is_named(linked: Path):
     """A photograph on a disk that is not mounted is left out without a word."""
     (linked / "eel" / "1.jpg").symlink_to(linked / "gone.jpg")
     source = open_source(str(linked))
-    assert "eel/1.jpg" in {file.as_posix() for file in source.files}
+    assert "eel/1.jpg" in source.files
 
 
 def test_a_link_in_a_circle_is_refused(linked: Path):
@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_read_is_refused(linked: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(OSError, match=r"cat/b.*cannot be read .Permission denied"):
         files_below(linked / "cat", linked)
-    assert listing.files_below(linked / "eel", linked)[0] == [linked / "eel" / "0.png"]
+    assert listing.files_below(linked / "eel", linked)[0] == ["eel/0.png"]
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
@@ -121,5 +121,5 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
     picture(tmp_path / "cat" / "1.png")
     os.mkfifo(tmp_path / "cat" / "2.png")
     images, others = files_below(tmp_path, tmp_path)
-    assert [path.name for path in images] == ["1.png"]
-    assert others == [str(tmp_path / "cat" / "2.png")]
+    assert images == ["cat/1.png"]
+    assert others == ["cat/2.png"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -128,6 +129,24 @@ def test_a_folder_goes_on_where_it_stopped(generator, tmp_path, monkeypatch):
     other = run(None, out=out, protected=halves(), seeds=(0,))  # another copy joins the same report
     assert {r.copy for r in other.records} == {"clean", "sem", "protected"}
     assert set(other.noise) == {"sem", "protected"}
+
+
+def test_what_was_removed_while_it_ran_is_missed(tmp_path, monkeypatch):
+    """The folder removed between two runs, the report was of the second seed alone, and the exit code 0."""
+    import semtransforms.evaluation.protocol as protocol
+
+    real = protocol.train_victim
+
+    def removing(*arguments, **options):
+        result = real(*arguments, **options)
+        if arguments[2].seed == 1:
+            shutil.rmtree(tmp_path / "report")
+            (tmp_path / "report" / "runs").mkdir(parents=True)
+        return result
+
+    monkeypatch.setattr(protocol, "train_victim", removing)
+    with pytest.raises(OSError, match=r"out .*'evaluation\.json' was written and is gone.*another folder"):
+        run(None, protected=halves(), out=tmp_path / "report", seeds=(0, 1))
 
 
 def test_a_report_that_was_damaged_is_drawn_anew(tmp_path):

@@ -13,6 +13,7 @@ from killing import run_killed
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.data import TensorDataset
+from torchvision.datasets import ImageFolder
 
 from semtransforms.core.config import Transformation
 from semtransforms.core.keys import batch_rows, fold_in, index_keys
@@ -20,7 +21,7 @@ from semtransforms.generators.fitting import fit_generator, load_labelled, train
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.generators.weights import round_to_half
 from semtransforms.noise.engine import build_surrogate
-from semtransforms.noise.methods import EM, NTGA, REM, REM_DELTA_U, REM_THETA, SEM, SEM_CLASSWISE
+from semtransforms.noise.methods import AR_LINF, EM, NTGA, REM, REM_DELTA_U, REM_THETA, SC_LINF, SEM, SEM_CLASSWISE
 from semtransforms.views.eot import build_eot
 from semtransforms.views.resize import centre_square
 
@@ -532,6 +533,16 @@ def test_bad_data_is_refused_before_fitting(data, error, words):
     """An hour of fitting must not end in what the first second could have found."""
     with pytest.raises(error, match=words):
         fit(data=data)
+
+
+@pytest.mark.parametrize("config", [SEM, SC_LINF, AR_LINF])
+def test_one_class_is_refused_by_every_method(config, tmp_path):
+    """A folder of one class went through where noise is a closed form, and all its images got one and the same."""
+    for index in range(2):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (index, 0, 0)).save(tmp_path / "cat" / f"{index}.png")
+    with pytest.raises(ValueError, match="two classes, got only 'cat'"):
+        fit_generator(ImageFolder(tmp_path), config, device="cpu", progress=False)
 
 
 def test_image_size_resizes_and_crops():

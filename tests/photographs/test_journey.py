@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from semtransforms import NoiseGenerator, protect_photographs
 from semtransforms.core.config import PretrainedSurrogate
+from semtransforms.photographs import journey
 from semtransforms.photographs.journey import plan_photographs
 
 SEED = 8_314_159_265
@@ -248,6 +249,20 @@ def test_a_damaged_photograph_is_named_and_the_others_finished(photos: Path, tmp
     assert f"Skipped: {damaged}" in capsys.readouterr().out
 
 
+def test_copies_that_vanish_while_they_are_checked_are_missed(photos: Path, tmp_path: Path, monkeypatch):
+    """The folder removed during the check, the command ended with a verdict on it and exit code 0."""
+    real = journey.check_copy
+
+    def removing(*arguments, **options):
+        checked = real(*arguments, **options)
+        (tmp_path / "out" / "cat" / "0.png").unlink()
+        return checked
+
+    monkeypatch.setattr(journey, "check_copy", removing)
+    with pytest.raises(OSError, match=r"'cat/0\.png' was written and is gone.*same command makes again"):
+        protect(photos, tmp_path)
+
+
 def test_the_limit_of_megapixels_holds_from_the_look_to_the_check(photos: Path, tmp_path: Path, monkeypatch):
     """A panorama for which the owner lifted the limit was published, but not learned from; a lower one, not heeded."""
     Image.effect_noise((120, 90), 50).convert("RGB").save(photos / "cat" / "large.png")
@@ -272,7 +287,7 @@ def test_a_photograph_too_small_to_learn_from_is_protected_and_said_to_be(photos
     done = protect(photos, tmp_path, progress=True)
     assert done.outcome.written == 17
     assert (tmp_path / "out" / "cat" / "line.png").is_file()
-    assert "40x1 px, too small to learn from; it is protected all the same" in capsys.readouterr().out
+    assert "40x1 px, too small to learn from, not to protect" in capsys.readouterr().out
 
 
 def test_mistakes_are_found_before_the_fit(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """Reading sources and writing protected copies: what is published, what is not, and what a kill costs."""
 
+import errno
 import hashlib
 import json
 import os
@@ -220,6 +221,21 @@ def test_what_the_user_put_beside_the_single_files_of_a_table_stays(photos: Path
     assert {path.relative_to(files).as_posix() for path in files.rglob("*")} == {
         ".unfinished-1-2", "cat", "cat/mine.txt"
     }  # fmt: skip
+
+
+def test_a_disk_that_is_full_when_a_table_is_packed_is_said(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`datasets` has an error of its own for it, which was no OSError: the command ended in a stack of calls."""
+    import datasets
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(datasets.arrow_writer.ArrowWriter, "write", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match=r"OUT .*out\.parquet' cannot be written \(No space left on device\)"):
+        run(photos, tmp_path / "out.parquet", format="parquet")
+    monkeypatch.undo()
+    run(photos, tmp_path / "out.parquet", format="parquet")
+    assert len(datasets.Dataset.from_parquet(str(tmp_path / "out.parquet"))) == len(open_source(str(photos)))
 
 
 def test_what_a_kill_left_is_swept_where_it_is_ours(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -447,7 +463,7 @@ def test_colour_modes_become_rgb(mode: str, tmp_path: Path):
 def test_same_stems_do_not_overwrite_each_other(photos: Path, tmp_path: Path):
     """a.jpg and a.png both become a.png unless someone takes care; one image would vanish without a word."""
     names = ["cat/a.jpg", "cat/a.png", "cat/A.bmp", "cat/a.png.png", "dog/a.png"]
-    unique = unique_names(map(Path, names))
+    unique = unique_names(names)
     assert unique[0] == "cat/a"
     assert unique[4] == "dog/a"
     assert len({name.lower() for name in unique}) == 5

@@ -94,7 +94,7 @@ class Ended(NamedTuple):
     def errors(self) -> list[str]:
         """The lines of stderr that are neither bars nor warnings."""
         lines = [line.rpartition("\r")[2].strip() for line in self.stderr.split("\n")]
-        return [line for line in lines if line and not re.search(r"^warning: |it/s|image/s|s/it|\d%\|", line)]
+        return [line for line in lines if line and not re.search(r"^warning: |(it|image|examples)/s|s/it|\d%\|", line)]
 
     @property
     def is_refusal(self) -> bool:

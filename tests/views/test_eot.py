@@ -152,3 +152,19 @@ def test_unknown_and_unfit_transformations_are_refused():
     images, keys = images_and_keys()
     with pytest.raises(ValueError, match="image size"):
         Kornia(K.RandomCrop((4, 4)))(images, Kornia(K.RandomCrop((4, 4))).draw(keys, images.shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "side"),
+    [
+        ("RandomJigsaw", {"grid": (5, 5)}, 40),
+        ("RandomJigsaw", {"grid": (7, 3)}, 84),
+        ("RandomRain", {"drop_height": (100, 200)}, 224),
+    ],
+)
+def test_what_fits_the_images_and_not_the_trial_is_taken(name, arguments, side):
+    """A jigsaw of 5 x 5 pieces was refused, since the image that it was tried on has 64 pixels a side."""
+    images = torch.rand(2, 3, side, side)
+    changed = build_eot([Transformation(name, {**arguments, "p": 1.0})])(images, index_keys(torch.arange(2), seed=0))
+    assert changed.shape == images.shape
+    assert not torch.equal(changed, images)

@@ -69,7 +69,7 @@ def _parse_one(name: str) -> Countermeasure:
         except ValueError as error:
             reason = str(error).rstrip(".")
             raise ValueError(f"countermeasure {name!r}: {reason}. Write, say, {kind}-{example}.") from None
-    raise ValueError(unknown("countermeasure", name, KNOWN))
+    raise ValueError(unknown("countermeasure", name, KNOWN, all_in=f"{__name__}.KNOWN"))
 
 
 _PLAIN: dict[str, Callable[[], Countermeasure]] = {

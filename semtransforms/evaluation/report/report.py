@@ -87,6 +87,15 @@ class EvaluationReport:
         files = {title: _file_of(k, title) for k, title in enumerate(self.pictures)}
         return render_markdown(self.records, self.verdict(), self.noise, files)
 
+    def files(self) -> list[str]:
+        """What :meth:`save` writes, relative to the folder."""
+        return [
+            "report.json",
+            "report.md",
+            "report.html",
+            *(_file_of(k, title) for k, title in enumerate(self.pictures)),
+        ]
+
     def save(self, folder: str | Path) -> None:
         """Write ``report.json``, ``report.md``, ``report.html`` and ``pictures/``, each file whole or not at all.
 
