@@ -24,6 +24,7 @@ from semtransforms.cli.options import (
 
 if TYPE_CHECKING:
     from semtransforms.core.config import GeneratorConfig
+    from semtransforms.generators.generator import NoiseGenerator
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the generator.", show_default=False)]
 Method = Annotated[str, typer.Option(help="Row of the table of methods: sem-plus, sem, rem, em, ...")]
@@ -67,7 +68,8 @@ def fit_command(
 ) -> None:
     """Fit a noise generator on your own images; what is not given is the method's.
 
-    Of images of mixed sizes the fit sees the middle, a square of 64 px, unless --size says otherwise.
+    Of images of mixed sizes the fit sees the middle, a square of 64 px, unless --size says otherwise. On several
+    devices: torchrun --nproc-per-node 2 -m semtransforms fit ...; the generator is the same.
     """
     effort = {"rho_u": rho_u, "rho_a": rho_a, "steps_u": steps_u, "steps_a": steps_a, "train_steps": train_steps}
     others: dict[str, Any] = {
@@ -80,17 +82,28 @@ def fit_command(
         config = _config(method, effort, others, size)
         if resume and checkpoint_dir is None:
             raise ValueError("--resume needs --checkpoint-dir, the folder the interrupted fit wrote to.")
-        out = _new_or_empty(out, resume)
 
         from semtransforms.core.files import alone_in, explained, making_folder, sweep
+        from semtransforms.core.sharing import started
         from semtransforms.data.sources import open_source
         from semtransforms.generators.fitting import fit_generator
 
+        share = started()
+
+        def fitted() -> NoiseGenerator:
+            images = open_source(source, split=split, image_column=image_column, label_column=label_column)
+            return fit_generator(
+                images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device, distributed=share.world > 1
+            )
+
+        if not share.writes:  # it helps; the first process has the folder and the words
+            fitted()
+            return
+        out = _new_or_empty(out, resume)
         with making_folder(out, "OUT", mode=0o700), alone_in(out, "OUT") as alone:
             if alone:
                 sweep(out)
-            images = open_source(source, split=split, image_column=image_column, label_column=label_column)
-            generator = fit_generator(images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device)
+            generator = fitted()
             with explained("OUT", out):
                 folder = generator.save_pretrained(out)
         height, width = generator.config.image_size or (0, 0)

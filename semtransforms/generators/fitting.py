@@ -21,6 +21,7 @@ from semtransforms.core.files import explained, swept
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.core.keys import batch_rows, fold_in, keyed_uniform
+from semtransforms.core.sharing import ALONE, Share, own_device, shared
 from semtransforms.core.steps import seeded_steps, step_decay
 from semtransforms.data.loading import Labelled, load_labelled, resized
 from semtransforms.generators.generator import NoiseGenerator
@@ -55,6 +56,7 @@ def fit_generator(
     resume: bool = False,
     checkpoint_every: int = 250,
     device: str | torch.device | None = None,
+    distributed: bool = False,
     progress: bool = True,
 ) -> NoiseGenerator:
     """Fit a noise generator on clean data (Algorithm 1; the config chooses the method).
@@ -70,7 +72,9 @@ def fit_generator(
         checkpoint_dir: where to keep ``checkpoint.safetensors``; ``None`` keeps none, and SC and AR have none.
         resume: continue from the checkpoint there, if there is one.
         checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
-        device: where to fit; default: CUDA if present.
+        device: where to fit; default: CUDA if present, one for each process.
+        distributed: share the rows of each batch with all processes that torchrun has started; each of them must call
+            this with the same arguments, and gets the same generator. It does not change the result.
         progress: show step, loss, surrogate accuracy on protected data, images/s and remaining time.
 
     Returns:
@@ -79,11 +83,14 @@ def fit_generator(
     Raises:
         ValueError: empty data, bad labels, mixed sizes for a method whose noise is for exactly these images, a
             surrogate that is not of the method's kind, a checkpoint that belongs to another fit, a surrogate that
-            learned nothing from clean data where the method needs one that did.
+            learned nothing from clean data where the method needs one that did; ``distributed`` without torchrun, for
+            a method that one process fits, with more processes than rows, or with arguments that differ.
         FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
         FloatingPointError: the surrogate diverged.
     """
     target = pick_device(device)
+    if distributed:
+        target = own_device(target)
     keep_freed_memory()
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
@@ -92,6 +99,8 @@ def fit_generator(
     check_surrogate(config)
     engine = engine_of(config)
     engine.check(config)
+    if distributed and FITTED_BY[engine] is not _train:
+        raise ValueError(f"distributed: {config.method!r} is fitted by one process. Leave it out, and torchrun.")
     checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
     if checkpoint is not None:
         _check_writable(checkpoint.parent)
@@ -102,7 +111,9 @@ def fit_generator(
             )
     data, config = _load(dataset, config, engine)
     fitted_on = replace(data, images=resized(data.images, config.image_size))
-    surrogate = FITTED_BY[engine](fitted_on, config, _Run(target, checkpoint, checkpoint_every, progress))
+    share = shared(target) if distributed else ALONE
+    run = _Run(target, checkpoint, checkpoint_every, progress and share.writes, share)
+    surrogate = FITTED_BY[engine](fitted_on, config, run)
     if isinstance(surrogate, Classwise) and surrogate.guides:
         _fit_heads(surrogate.guides, data, progress)
     return NoiseGenerator(surrogate, _without_paths(config), classes=data.classes)
@@ -129,11 +140,12 @@ class _Run:
     checkpoint: Path | None
     checkpoint_every: int
     progress: bool
+    share: Share
 
     @contextmanager
     def folder(self) -> Iterator[None]:
         """The checkpoint's folder, where there is to be one, without what a kill has left in it."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or not self.share.writes:
             yield
             return
         with explained("checkpoint_dir", self.checkpoint.parent):
@@ -155,7 +167,11 @@ def _record(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
 
 def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     """Algorithm 1, or a training on clean data: a network."""
-    target, checkpoint = run.device, run.checkpoint
+    target, checkpoint, share = run.device, run.checkpoint, run.share
+    if share.world > config.batch_size:
+        raise ValueError(
+            f"distributed: {share.world} processes share batches of {config.batch_size} rows. Start fewer."
+        )
     eot = build_eot(config.eot)
     surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -166,10 +182,13 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     )
     described = json.dumps(_without_paths(config).to_dict(), sort_keys=True)
     description = {"config": described, "data": data.sha256()}
+    share.check_agreed("config", described, "Give all of them the same.")
+    share.check_agreed("data set", description["data"], "Give all of them the same.")
     first = _resume(checkpoint, surrogate, optimizer, config, description)
+    share.check_agreed("checkpoint", first, "Its folder must lie where all of them can read it.")
 
     def save(done: int) -> None:
-        if checkpoint is not None and (done % run.checkpoint_every == 0 or done == config.train_steps):
+        if checkpoint is not None and share.writes and (done % run.checkpoint_every == 0 or done == config.train_steps):
             extra = {"noise_momentum": surrogate.momentum} if isinstance(surrogate, Classwise) else None
             save_checkpoint(checkpoint, surrogate, optimizer, done, description, extra)
 
@@ -196,7 +215,9 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
             if isinstance(surrogate, Classwise):
                 surrogate.held = step.number < config.hold_steps
             views, named = to_float(images[step.rows(images.device)].to(target)), labels[step.rows(target)]
-            loss, accuracy = train_step(surrogate, optimizer, views, named, keys=step.keys, config=config, eot=eot)
+            loss, accuracy = train_step(
+                surrogate, optimizer, views, named, keys=step.keys, config=config, eot=eot, share=share
+            )
             done = step.number + 1
             # reading a loss waits for the device: not at every step
             if done % 10 == 0 or done == config.train_steps:
@@ -245,6 +266,7 @@ def train_step(
     keys: Tensor,
     config: GeneratorConfig,
     eot: EOT,
+    share: Share = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """One pass through the body of Algorithm 1.
 
@@ -255,29 +277,29 @@ def train_step(
         labels: int64 (B,).
         keys: int64 (B,), this step's randomness.
         config, eot: the method and T.
+        share: which of the rows this process makes noise and adversaries for; the update sees all.
 
     Returns:
         The loss and the accuracy of the surrogate on what it was updated with, 0-d tensors on the device.
     """
     dtype = autocast_dtype(config.precision, images.device)
-    seen = images
+    seen = share.own(images)
     if config.fitted_on == "shuffled":
         assert config.num_classes is not None  # the fit has set it
         labels = (keyed_uniform(fold_in(keys, _LABEL), ()) * config.num_classes).long()
     if config.fitted_on != "clean":
         # lines 2-9: descend on the noise
-        delta = _defend(surrogate, images, labels, fold_in(keys, _DEFENSE), config, eot, dtype)
+        delta = _defend(surrogate, images, labels, fold_in(keys, _DEFENSE), config, eot, dtype, share)
         # rounded as it will be stored, before the surrogate sees it
-        seen = images + quantize(delta, config.rho_u).to(images.dtype) / 255
+        seen = seen + quantize(delta, config.rho_u).to(images.dtype) / 255
     # line 10: a fresh transformation
     with torch.no_grad():
-        view = eot(seen, fold_in(keys, _VIEW))
+        view = eot(seen, share.own(fold_in(keys, _VIEW)))
     # line 11: the adversary of Eq. 5
-    view = perturb_view(
-        surrogate, view, labels, config.perturbation(config.surrogate_sees), fold_in(keys, _ATTACK), dtype
-    )
+    attacked = share.own(fold_in(keys, _ATTACK))
+    view = perturb_view(surrogate, view, share.own(labels), config.perturbation(config.surrogate_sees), attacked, dtype)
     # line 12: update theta, batch statistics in train mode
-    return update_weights(surrogate, optimizer, view, labels, dtype)
+    return update_weights(surrogate, optimizer, share.join(view, len(labels)), labels, dtype)
 
 
 def _defend(
@@ -288,11 +310,13 @@ def _defend(
     config: GeneratorConfig,
     eot: EOT,
     dtype: torch.dtype | None,
+    share: Share,
 ) -> Tensor:
-    """The noise of a batch, float (B, 3, H, W); class-wise noise moves along."""
+    """The noise of a batch's own rows, float (b, 3, H, W); class-wise noise moves along, by all rows."""
     if isinstance(surrogate, Classwise):
-        return learn_noises(surrogate, images, labels, config.defense, keys=keys, eot=eot, dtype=dtype)
-    return pgd(surrogate, images, labels, config.defense, keys=keys, eot=eot, dtype=dtype)
+        return learn_noises(surrogate, images, labels, config.defense, keys=keys, eot=eot, dtype=dtype, share=share)
+    own = share.own
+    return pgd(surrogate, own(images), own(labels), config.defense, keys=own(keys), eot=eot, dtype=dtype)
 
 
 def _check_finite(loss: Tensor, done: int, config: GeneratorConfig) -> None:

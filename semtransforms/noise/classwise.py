@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from semtransforms.core.config import PGDConfig
 from semtransforms.core.keys import fold_in, index_keys, keyed_uniform
+from semtransforms.core.sharing import ALONE, Share
 from semtransforms.noise.fuse import fuse_batch_norm
 from semtransforms.noise.pgd import frozen, largest_batches, mean_gradient
 from semtransforms.noise.textures import class_textures
@@ -199,6 +200,7 @@ def learn_noises(
     keys: Tensor,
     eot: EOT | None,
     dtype: torch.dtype | None,
+    share: Share = ALONE,
 ) -> Tensor:
     """K steps of the noises of these images' classes (Eq. 10, where the images of a class share a delta).
 
@@ -209,11 +211,13 @@ def learn_noises(
         loop: radius, step, K, J and the inner perturbation.
         eot: T.
         dtype: as for :func:`~semtransforms.noise.pgd.pgd`.
+        share: for which of the images this process computes gradients; the noises move by those of all.
 
     Returns:
-        float32 (N, 3, H, W): the images' noise after the last step, ``images + noise`` in [0, 1].
+        float32 (n, 3, H, W): the noise of the process's own images after the last step, ``images + noise`` in [0, 1].
     """
-    chosen, places = surrogate.place(labels, keys, *images.shape[2:])
+    everywhere = surrogate.place(labels, keys, *images.shape[2:])
+    images, labels, keys, chosen, places = map(share.own, (images, labels, keys, *everywhere))
     if surrogate.held:
         return surrogate.seen(chosen, places, images)
     known = largest_batches(surrogate.network)
@@ -222,5 +226,5 @@ def learn_noises(
         for k in range(loop.steps):
             seen = images + surrogate.seen(chosen, places, images)
             gradients = mean_gradient(fused, seen, labels, loop, fold_in(keys, _STEPS + k), eot, dtype, known)
-            surrogate.descend(gradients, chosen, places, loop.alpha, loop.rho)
+            surrogate.descend(share.join(gradients, len(everywhere[0])), *everywhere, loop.alpha, loop.rho)
     return surrogate.seen(chosen, places, images)
