@@ -181,7 +181,8 @@ def today(root: Path) -> str:
     seconds: dict[tuple[str, ...], list[float]] = {}
     for row in read_json(file)["rows"] if file.exists() else ():
         place = f"{row['rows']:,}" + (f", at {row['trained_at']} px" if row["trained_at"] else "")
-        trainer = row["victim"], row["countermeasure"], row["network"], place
+        network = f"`{row['network']}`" + (f", rate {row['learning_rate']:g}" if "learning_rate" in row else "")
+        trainer = row["victim"], row["countermeasure"], network, place
         for copy, figure in ((row["copy"], row["accuracy"]), (f"{row['copy']} at best", row["peak"])):
             found.setdefault(trainer, {}).setdefault(copy, []).append(100 * figure)
         seconds.setdefault(trainer, []).append(row["seconds"])
@@ -190,13 +191,15 @@ def today(root: Path) -> str:
         found.items(), key=lambda item: (item[0][2:], [name not in DOING_NOTHING for name in item[0]])
     ):
         victim, countermeasure, network, place = trainer
-        # who does something to what was published does nothing to clean images
+        # what the share is of, as in a verdict
         clean = found.get((victim, "none", network, place), {}).get("clean", [])
         name = "+".join(each for each in (victim, countermeasure) if each not in DOING_NOTHING) or "standard"
         learned = of.get("protected", [])
-        cells = (spread(clean), spread(learned), spread(of.get("protected at best", [])), share(learned, clean, 10))
-        lines.append([f"`{name}`", f"`{network}`", place, *cells, f"{median(seconds[trainer]):.0f}"])
-    head = ("trainer", "network", "rows", "clean, doing nothing", "protected", "at best", "share", "seconds")
+        figures = (clean, of.get("clean", []), learned, of.get("protected at best", []))
+        cells = (*map(spread, figures), share(learned, clean, 10))
+        lines.append([f"`{name}`", network, place, *cells, f"{median(seconds[trainer]):.0f}"])
+    head = ("trainer", "network", "rows", "clean, doing nothing", "clean, doing the same", "protected", "at best",
+            "share", "seconds")  # fmt: skip
     return table(head, lines)
 
 

@@ -207,6 +207,73 @@ def _vit(num_classes: int, image_size: int) -> nn.Module:
     )
 
 
+class InSequence(nn.Module):
+    """A map as a sequence: (N, C, h, w) to (N, h w, C)."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return patches.flatten(2).transpose(1, 2)
+
+
+class MixerLayer(nn.Module):
+    """A layer of an MLP-Mixer: two perceptrons, one over the places and one over the channels, each added to its input.
+
+    Args:
+        places: length of the sequence.
+        channels: of each token.
+    """
+
+    def __init__(self, places: int, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.over_places = _perceptron(places, channels // 2)
+        self.over_channels = _perceptron(channels, 4 * channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.over_places(self.norm1(tokens).transpose(1, 2)).transpose(1, 2)
+        mixed: Tensor = tokens + self.over_channels(self.norm2(tokens))
+        return mixed
+
+
+def _perceptron(width: int, hidden: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+def _mixer(num_classes: int, image_size: int) -> nn.Module:
+    """A small MLP-Mixer (Tolstikhin et al. 2021): patches of 4 px (ImageNet form: 16), 8 layers of width 128.
+
+    The perceptrons over places know how many there are; so the patches of an image of any size are brought to 8 x 8
+    places by their means, which those of 32 x 32 px are (ImageNet form: of 128 x 128 px).
+    """
+    width, side, patch = 128, 8, 4 if image_size < IMAGENET_FROM else 16
+    return nn.Sequential(
+        OrderedDict(
+            patches=nn.Conv2d(3, width, patch, patch),
+            places=nn.AdaptiveAvgPool2d(side),
+            sequence=InSequence(),
+            layers=nn.Sequential(*(MixerLayer(side**2, width) for _ in range(8))),
+            norm=nn.LayerNorm(width),
+            pool=MeanToken(),
+            classifier=nn.Linear(width, num_classes),
+        )
+    )
+
+
+def _mobilenet_v2(num_classes: int, image_size: int) -> nn.Module:
+    """MobileNet V2 (Sandler et al. 2018); its CIFAR form halves three times and not five, to 4 x 4 of 32 x 32."""
+    import torchvision.models
+
+    if image_size >= IMAGENET_FROM:
+        large: nn.Module = torchvision.models.mobilenet_v2(num_classes=num_classes)
+        return large
+    # the paper's Table 2 (expansion, channels, blocks, stride of the first), but for the stride of the second row
+    rows = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
+    small: nn.Module = torchvision.models.mobilenet_v2(num_classes=num_classes, inverted_residual_setting=rows)
+    stem = small.get_submodule("features.0.0")
+    assert isinstance(stem, nn.Conv2d)
+    stem.stride = (1, 1)
+    return small
+
+
 class Architecture(NamedTuple):
     """A row of `MODELS`."""
 
@@ -223,6 +290,8 @@ MODELS: Mapping[str, Architecture] = {
     "densenet121": Architecture(_densenet121, smallest=8),
     "wrn34_10": Architecture(_wrn34_10, smallest=8),
     "vit": Architecture(_vit, smallest=8),
+    "mixer": Architecture(_mixer, smallest=8),
+    "mobilenet_v2": Architecture(_mobilenet_v2, smallest=8),
 }
 
 

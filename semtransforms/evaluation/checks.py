@@ -123,14 +123,13 @@ def check_starts(
         countermeasures: name -> parts, in order.
 
     Raises:
-        ValueError: weights of another architecture, a pickle, ...; a train_size that a network does not take; a probe
-            with what acts on batches.
+        ValueError: weights of another architecture, a pickle, ...; a train_size that a network does not take; a probe,
+            or who learns without labels, with what acts on batches.
         OSError: weights cannot be fetched.
     """
     for config in configs.values():
-        if config.is_probe:
-            for parts in countermeasures.values():
-                refuse_batches(parts)
+        for parts in countermeasures.values():
+            refuse_batches(config, parts)
     starts = dict.fromkeys(
         (config.network, config.pretrained, config.transfer, config.train_size)
         for config in configs.values()

@@ -45,6 +45,11 @@ TRAINERS: Mapping[str, Known] = {
     "probe+jpeg-75": Known("both of the above", "as probe"),
     "adversarial-2/255": Known(f"{_SEM}, Table 2", "11: PGD of 10 steps"),
     "adversarial-4/255": Known(f"{_SEM}, Table 2", "11"),
+    "adversarial-6/255": Known("the same, beyond the radii of the paper", "11"),
+    "adversarial-8/255": Known("the same, at the usual radius of the noise", "11"),
+    "longer-10": Known("the standard trainer, who goes on", "10"),
+    "sam": Known("Foret et al., ICLR 2021 (SAM)", "2"),
+    "simclr": Known("Chen et al., ICML 2020 (SimCLR), in small, and a probe", "10 to 15: 100 epochs of two views"),
     "early-stopping": Known(f"{_SEM}, Table 5", "1, less what is stopped"),
     "jpeg-10": Known(_ISS, "1"),
     "bit-depth-3": Known(_ISS, "1"),
@@ -53,10 +58,14 @@ TRAINERS: Mapping[str, Known] = {
     "gaussian": Known(f"{_SEM}, Table 4", "1"),
     "bilateral": Known("Tomasi and Manduchi, ICCV 1998", "1"),
     "denoise": Known("Rudin, Osher and Fatemi 1992", "1"),
+    "blind-denoise": Known("Yu and Sapiro, IPOL 2011; Donoho and Johnstone 1994", "1"),
     "low-pass": Known("-", "1"),
     "band-pass": Known("-", "1"),
     "channel-norm": Known("-", "1"),
+    "yuv-norm": Known("-", "1"),
+    "lab-norm": Known("-", "1"),
     "equalise": Known("-", "1"),
+    "jpeg-75+greyscale": Known(f"{_ISS}, both", "1"),
     "channel-shuffle": Known(_UERASER, "1"),
     "warp": Known("Wang et al. 2023 (COIN), smooth here", "1"),
     "cutout": Known("DeVries and Taylor 2017", "1"),
@@ -90,7 +99,7 @@ def split_name(trainer: str) -> tuple[str, str]:
         trainer: such as ``"standard"``, ``"jpeg-75"``, ``"probe+jpeg-75+greyscale"``.
     """
     first, _, rest = trainer.partition("+")
-    if first in (STANDARD, *PRETRAINED) or re.match("adversarial-|early-stopping", first):
+    if first in (STANDARD, *PRETRAINED, "sam", "simclr") or re.match("adversarial-|early-stopping|longer-", first):
         return first, rest or NONE
     return STANDARD, trainer
 

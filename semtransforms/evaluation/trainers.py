@@ -21,7 +21,10 @@ from semtransforms.evaluation.victims import CUTS, FINE_TUNING, PROBE, VictimCon
 from semtransforms.protect.transform import SEMProtect
 
 PROTOCOLS = ("quick", "paper")
-VICTIMS = ("standard", "adversarial-2/255", "adversarial-l2-0.5", "early-stopping")  # one of each kind
+# one of each kind
+VICTIMS = ("standard", "adversarial-2/255", "adversarial-l2-0.5", "early-stopping", "longer-10", "sam", "simclr")
+SHARPNESS = 0.05  # SAM's radius for CIFAR-10 (Foret et al., ICLR 2021, section 3.1)
+LONGER_WITHOUT_LABELS = 5  # times as many updates as others: from views alone a network learns slowly
 
 
 def victims_by_name(
@@ -135,6 +138,8 @@ def _victims_as_they_are(
             config = make(network=network, width=width, **some)
             if each.startswith("early-stopping"):  # looks forty times, gives up after four looks without a better one
                 config = replace(config, patience=max(1, config.train_steps // 10))
+            if times := _times_as_long(each):
+                config = replace(config, train_steps=times * config.train_steps, decay_every=times * config.decay_every)
             configs[f"{protocol} {each} {which}"] = config
         return configs
 
@@ -146,13 +151,22 @@ def parse_victim(text: str) -> dict[str, Any]:
 
     Args:
         text: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, ``"early-stopping-30"`` (with 30 %
-            of the validation images clean; none without a number); or, from pretrained weights, ``"fine-tune"``,
-            ``"last-block"`` or ``"probe"``.
+            of the validation images clean; none without a number), ``"longer-10"`` (ten times the updates), ``"sam"``
+            (sharpness-aware), ``"simclr"`` (without labels, then a linear layer); or, from pretrained weights,
+            ``"fine-tune"``, ``"last-block"`` or ``"probe"``.
 
     Raises:
         ValueError: unknown, with the nearest.
     """
     if text == "standard":
+        return {}
+    if text == "sam":
+        return {"sharpness": SHARPNESS}
+    if text == "simclr":
+        return {"contrastive": True}
+    if matched := re.fullmatch(r"longer-(\d+)", text):
+        if int(matched[1]) < 2:
+            raise ValueError(f"victim {text!r} must train at least twice as long. Write longer-10, say.")
         return {}
     if text in TRANSFERS:
         return {"transfer": text, **(PROBE if text == "probe" else FINE_TUNING)}
@@ -167,6 +181,13 @@ def parse_victim(text: str) -> dict[str, Any]:
             return {"rho_a": radius, "norm": "l2"}
         return {"rho_a": parse_radius(matched[2])}
     raise ValueError(unknown("victim", text, [*VICTIMS, *TRANSFERS]))
+
+
+def _times_as_long(victim: str) -> int:
+    """How many times the updates of the protocol a named victim makes; 0 for all others."""
+    if victim == "simclr":
+        return LONGER_WITHOUT_LABELS
+    return int(victim.removeprefix("longer-")) if victim.startswith("longer-") else 0
 
 
 def countermeasures_by_name(chosen: Any, generator: Any, seed: int) -> dict[str, tuple[Countermeasure, ...]]:

@@ -210,12 +210,20 @@ def update_weights(
     Returns:
         The loss and the share of images named rightly before the update, 0-d tensors on the device.
     """
+    found = weight_gradient(network, optimizer, views, targets, dtype)
+    optimizer.step()
+    return found
+
+
+def weight_gradient(
+    network: nn.Module, optimizer: torch.optim.Optimizer, views: Tensor, targets: Tensor, dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    """The gradient of :func:`update_weights`, left in the weights; arguments and returns are its."""
     network.train()
     logits = forward(network, views.to(memory_format=torch.channels_last), dtype)
     loss = F.cross_entropy(logits, targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
     named = targets if targets.ndim == 1 else targets.argmax(1)
     return loss.detach(), (logits.argmax(1) == named).float().mean()
 

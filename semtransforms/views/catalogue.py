@@ -68,6 +68,21 @@ def channel_norm(images: Tensor) -> Tensor:
     return ((images - images.mean((2, 3), keepdim=True)) / (4 * spread) + 0.5).clamp(0, 1)
 
 
+def yuv_norm(images: Tensor) -> Tensor:
+    """Luminance and two differences of colour (YUV), whitened as :func:`channel_norm` does; they are the channels."""
+    import kornia.color
+
+    return channel_norm(kornia.color.rgb_to_yuv(images))
+
+
+def lab_norm(images: Tensor) -> Tensor:
+    """Lightness and two opponent colours (CIE L*a*b*), whitened likewise."""
+    import kornia.color
+
+    # about the range of a channel of RGB each, for what counts as flat
+    return channel_norm(kornia.color.rgb_to_lab(images) / 100)
+
+
 def low_pass(images: Tensor) -> Tensor:
     """The spatial frequencies up to half of the highest (Fourier, the image taken as periodic)."""
     return _frequencies(images, 0, 1 / 2)
@@ -110,6 +125,33 @@ def denoise(images: Tensor) -> Tensor:
     return average.clamp(0, 1)
 
 
+def blind_denoise(images: Tensor) -> Tensor:
+    """Denoising that finds out how strong the noise is: small coefficients of cosines are set to 0 (Yu, Sapiro 2011).
+
+    Of each window of 8 x 8 px, after an orthonormal change of colours, and the mean of all windows that a pixel is in.
+    Small is what is under three times the standard deviation of the noise of that image and colour, which the median of
+    the finest diagonal differences tells (Donoho and Johnstone 1994). Images under 8 px stay as they are.
+    """
+    side = 8
+    if min(images.shape[2:]) < side:
+        return images
+    places = torch.arange(side, device=images.device, dtype=images.dtype)
+    cosines = torch.cos(torch.pi / side * (places + 0.5) * places[:, None]) * (2 / side) ** 0.5
+    cosines[0] /= 2**0.5
+    waves = (cosines[:, None, :, None] * cosines[None, :, None, :]).reshape(-1, 1, side, side)
+    of_colours = images.new_tensor([[2, 2, 2], [6**0.5, 0, -(6**0.5)], [2**0.5, -(8**0.5), 2**0.5]]) / 12**0.5
+    planes = torch.einsum("dc,nchw->ndhw", of_colours, images).flatten(0, 1)[:, None]
+    even = planes[:, :, : images.shape[2] // 2 * 2, : images.shape[3] // 2 * 2]
+    diagonal = (even[..., ::2, ::2] - even[..., ::2, 1::2] - even[..., 1::2, ::2] + even[..., 1::2, 1::2]) / 2
+    spread = diagonal.abs().flatten(1).median(1).values / 0.6745
+    found = F.conv2d(planes, waves)
+    kept = found.abs() >= 3 * spread[:, None, None, None]
+    kept[:, 0] = True  # the mean of a window is no noise
+    windows = F.conv_transpose2d(torch.ones_like(found[:1, :1]), torch.ones_like(waves[:1]))  # that a pixel is in
+    cleaned = (F.conv_transpose2d(found * kept, waves) / windows).view(images.shape)
+    return torch.einsum("dc,ndhw->nchw", of_colours, cleaned).clamp(0, 1)
+
+
 def truncate(images: Tensor, bits: int | Tensor) -> Tensor:
     """The upper bits of each byte, as image shortcut squeezing reduces them (Liu et al. 2023): cut off, not rounded.
 
@@ -133,7 +175,10 @@ CHANGES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "bilateral": bilateral,
     "shrink": shrink,
     "channel-norm": channel_norm,
+    "yuv-norm": yuv_norm,
+    "lab-norm": lab_norm,
     "low-pass": low_pass,
     "band-pass": band_pass,
     "denoise": denoise,
+    "blind-denoise": blind_denoise,
 }

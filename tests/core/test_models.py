@@ -100,6 +100,39 @@ def test_the_small_transformer_sees_where_a_patch_is():
     torch.testing.assert_close(network(swapped), network(images), atol=1e-4, rtol=1e-4)
 
 
+def mixer_by_hand() -> int:
+    """Tolstikhin et al. 2021, eq. 1: of each of 8 layers two norms, an MLP over 64 places and one over 128 channels."""
+    width, places = 128, 64
+    layer = 2 * 2 * width + sum(
+        2 * inside * hidden + hidden + inside for inside, hidden in ((places, 64), (width, 512))
+    )
+    return 3 * 4 * 4 * width + width + 8 * layer + 2 * width + width * 10 + 10
+
+
+def test_the_small_mixer_mixes_places_and_channels():
+    """Without the first perceptron it would be a bag of patches; with attention, another network."""
+    assert count(on_meta("mixer")) == mixer_by_hand()
+    torch.manual_seed(0)
+    network = build_model("mixer", num_classes=3, image_size=32).eval()
+    layer = network.get_submodule("network.layers.0")
+    tokens = torch.randn(2, 64, 128)
+    gelu = torch.nn.functional.gelu
+
+    def perceptron(x: torch.Tensor, part: nn.Module) -> torch.Tensor:
+        first, second = (part.get_submodule(name) for name in ("0", "2"))
+        return gelu(x @ first.weight.T + first.bias) @ second.weight.T + second.bias
+
+    def norm(x: torch.Tensor) -> torch.Tensor:  # fresh: scale 1, shift 0
+        return (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+
+    across = tokens + perceptron(norm(tokens).mT, layer.over_places).mT
+    torch.testing.assert_close(layer(tokens), across + perceptron(norm(across), layer.over_channels))
+    images = torch.rand(2, 3, 32, 40)
+    swapped = torch.cat([images[:, :, 4:8], images[:, :, :4], images[:, :, 8:]], 2)
+    assert network(images).shape == (2, 3)
+    assert not torch.allclose(network(swapped), network(images), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "published", "by_hand"),
     [
@@ -149,10 +182,20 @@ def test_resnet18_layer_shapes(image_size, expected):
     assert shapes == expected
 
 
-@pytest.mark.parametrize(("name", "last_map"), [("densenet121", 4), ("wrn34_10", 8), ("vgg16_bn", 1)])
+def test_mobilenets_cifar_form_has_the_published_weights():
+    """Strides alone differ from the network of the paper."""
+    large = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.meta["num_params"]
+    assert count(on_meta("mobilenet_v2", image_size=96, num_classes=1000)) == large
+    assert count(on_meta("mobilenet_v2")) == large - 1281 * 990  # heads of 1,000 and of 10 classes
+
+
+@pytest.mark.parametrize(
+    ("name", "last_map"), [("densenet121", 4), ("wrn34_10", 8), ("vgg16_bn", 1), ("mobilenet_v2", 4)]
+)
 def test_last_map_of_the_other_cifar_forms(name, last_map):
     """Stems without parameters (pooling, stride) escape the count: the last feature map at 32 px shows them."""
-    inside = {"densenet121": "network.features", "wrn34_10": "network.group3", "vgg16_bn": "network.features"}[name]
+    inside = {"densenet121": "network.features", "wrn34_10": "network.group3", "vgg16_bn": "network.features",
+              "mobilenet_v2": "network.features"}[name]  # fmt: skip
     network = on_meta(name)
     shapes = []
     network.get_submodule(inside).register_forward_hook(lambda _layer, _inputs, output: shapes.append(output.shape))

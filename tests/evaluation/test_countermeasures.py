@@ -9,6 +9,7 @@ import scipy.fft
 import scipy.linalg
 import scipy.ndimage
 import scipy.stats
+import skimage.color
 import torch
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
@@ -37,7 +38,7 @@ from semtransforms.views.eot import EOT
 from semtransforms.views.resize import NoiseScale
 
 FIXED = ["mean", "median", "gaussian", "bilateral", "greyscale", "shrink", "denoise", "jpeg-10", "bit-depth-4",
-         "channel-norm", "low-pass", "band-pass", "equalise"]  # fmt: skip
+         "channel-norm", "yuv-norm", "lab-norm", "low-pass", "band-pass", "blind-denoise", "equalise"]  # fmt: skip
 PER_IMAGE = ["cutout", "randaugment", "colour-jitter", "gaussian-noise", "ueraser", "random-resized", "warp",
              "channel-shuffle", "augmix"]  # fmt: skip
 MIXTURES = ["mixup", "cutmix"]
@@ -266,6 +267,57 @@ def test_channel_norm_agrees_with_numpy():
     assert same_up_to_ties(one("channel-norm").at_test(images).numpy(), expected)
     flat = torch.full((1, 3, 8, 8), 200, dtype=torch.uint8)
     assert len(one("channel-norm").at_test(flat).unique()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "convert", "unit"), [("yuv-norm", skimage.color.rgb2yuv, 1), ("lab-norm", skimage.color.rgb2lab, 100)]
+)
+def test_whitened_colours_agree_with_scikit_image(name, convert, unit):
+    """Colours of another standard, or channels left as wide as they were, are another trainer."""
+    images = photographs()
+    given = convert(images.permute(0, 2, 3, 1).numpy()) / unit
+    mean, spread = (statistic(given, axis=(1, 2), keepdims=True) for statistic in (np.mean, np.std))
+    spread = np.maximum(spread, 1 / 255)  # the sky has hardly a colour of its own
+    expected = np.clip(127.5 + 255 / 4 * (given - mean) / spread, 0, 255)
+    got = one(name).at_test(images).permute(0, 2, 3, 1).numpy().astype(float)
+    assert np.abs(got - expected).max() < 1  # rounding, and factors of three digits and more
+    assert np.abs(got - expected).mean() < 0.35  # rounding makes 0.25
+    grey = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(1, 3, 8, 8).contiguous()
+    assert (one(name).at_test(grey)[:, 1:].int() - 127).abs().max() <= 8  # no colour is made of rounding errors
+
+
+def test_blind_denoise_agrees_with_cosines_of_scipy():
+    """A threshold in other units takes nothing off, or the image."""
+    side, images = 8, photographs(4, 24)[:, :, :20]
+    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    planes = np.einsum("dc,nchw->ndhw", colours, images.double().numpy() / 255)
+    summed, windows = np.zeros_like(planes), np.zeros(planes.shape[2:])
+    for image in np.ndindex(planes.shape[:2]):
+        plane = planes[image]
+        diagonal = (plane[::2, ::2] - plane[::2, 1::2] - plane[1::2, ::2] + plane[1::2, 1::2]) / 2
+        size = np.sort(np.abs(diagonal).ravel())
+        threshold = 3 * size[(len(size) - 1) // 2] / 0.6745
+        for place in np.ndindex(20 - side + 1, 24 - side + 1):
+            window = tuple(slice(start, start + side) for start in place)
+            found = scipy.fft.dctn(plane[window], norm="ortho")
+            kept = np.where(np.abs(found) >= threshold, found, 0)
+            kept[0, 0] = found[0, 0]
+            summed[image][window] += scipy.fft.idctn(kept, norm="ortho")
+            windows[window] += image == (0, 0)
+    expected = np.rint(255 * np.clip(np.einsum("dc,ndhw->nchw", colours, summed / windows), 0, 1))
+    assert same_up_to_ties(one("blind-denoise").at_test(images).numpy(), expected)
+    tiny = images[:, :, :7]
+    assert torch.equal(one("blind-denoise").at_test(tiny), tiny)
+
+
+@pytest.mark.parametrize("strength", [8, 16])
+def test_blind_denoise_finds_out_how_strong_the_noise_is(strength):
+    """A denoiser made for one strength leaves the other, or blurs."""
+    clean = photographs(8, 64).float()
+    noise = strength * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (clean + noise).round().clamp(0, 255)
+    after = one("blind-denoise").at_test(noisy.to(torch.uint8))
+    assert (after - clean).square().mean() < 0.6 * (noisy - clean).square().mean()
 
 
 @pytest.mark.parametrize(("name", "low"), [("low-pass", 0), ("band-pass", 1 / 8)])

@@ -9,8 +9,10 @@ from test_transfer import SMALL, saved
 
 from semtransforms.evaluation.countermeasures import parse_countermeasure
 from semtransforms.evaluation.protocol import evaluate
+from semtransforms.evaluation.report.summary import summarise
+from semtransforms.evaluation.report.verdict import deeds
 from semtransforms.evaluation.sets import SETS, TRAINERS, not_played, split_name
-from semtransforms.evaluation.trainers import PROTOCOLS, VICTIMS, parse_victim
+from semtransforms.evaluation.trainers import PROTOCOLS, VICTIMS, parse_victim, victims_by_name
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +66,9 @@ def test_no_name_means_two_things():
         ("probe+jpeg-75", ("probe", "jpeg-75")),
         ("adversarial-2/255+cutout+mixup", ("adversarial-2/255", "cutout+mixup")),
         ("early-stopping-30", ("early-stopping-30", "none")),
+        ("longer-10+greyscale", ("longer-10", "greyscale")),
+        ("sam", ("sam", "none")),
+        ("simclr+jpeg-75", ("simclr", "jpeg-75")),
     ],
 )
 def test_a_name_is_how_they_train_and_what_they_do(name, parts):
@@ -114,6 +119,28 @@ def test_a_row_that_was_not_measured_counts_as_not_played():
     assert "Not played, of the trainers that an owner must know: standard, jpeg-75, shrink" in verdict
 
 
+def test_who_trains_longer_or_otherwise_is_named_and_is_not_the_standard_trainer(monkeypatch):
+    """An owner must read who it was that learned most; another's figure in the standard trainer's place misleads."""
+    report = play(("longer-3", "sam", "simclr+greyscale"))
+    standard = 4  # updates of the protocol here; five times more without labels
+    steps = {r.victim.split(" ")[1]: r.train_steps / standard for r in report.records}
+    assert steps == {"longer-3": 3, "sam": 1, "simclr": 5}
+    (verdict,) = report.verdict()
+    assert "Not played, of the trainers that an owner must know: standard, greyscale, jpeg-75" in verdict
+    said = {row.trainer.victim.split(" ")[1]: deeds(row) for row in summarise(report.records).rows if deeds(row)}
+    assert said["longer-3"] == ["trains 3 times as long"]
+    assert said["sam"] == ["trains sharpness-aware"]
+    assert said["simclr"][0] == "learns without labels and fits a linear layer on that"
+
+
+def test_longer_training_decays_as_late():
+    """Ten times the updates with the paper's decay at 16,000 would crawl for nine tenths of them."""
+    (config,) = victims_by_name(("longer-10",), "paper", "convnet", 4)(100).values()
+    assert (config.train_steps, config.decay_every) == (400_000, 160_000)
+    with pytest.raises(ValueError, match=r"'longer-1'.*at least twice.*longer-10"):
+        parse_victim("longer-1")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -122,6 +149,8 @@ def test_a_row_that_was_not_measured_counts_as_not_played():
         ({"trainers": ("jpeg-75", "jpeg-75")}, "none twice"),
         ({"trainers": ("owner", "pairs-20")}, "'owner' is a set of trainers, and a set goes alone"),
         ({"trainers": ("gpeg-75",)}, "unknown countermeasure 'gpeg-75'"),
+        ({"trainers": ("simclr+cutout",)}, "'cutout' acts on each batch"),
+        ({"trainers": ("longer-ten",)}, "unknown victim 'longer-ten'"),
         ({"trainers": ("probe",)}, "starts from pretrained weights"),
         ({"trainers": "owner", "victims": ("adversarial-2/255",)}, "leave victims and countermeasures out"),
         ({"trainers": "owner", "countermeasures": ("greyscale",)}, "leave victims and countermeasures out"),
@@ -142,7 +171,9 @@ def test_full_leaves_out_what_it_cannot_play():
     setup = Setup("quick", "convnet", 4, None, None, (), ("resize",), None, 0)
     plays, left_out = plays_of("full", ("standard",), ("none",), halves(400).tensors, setup)
     names = {victim.split(" ")[1] for each in plays for victim in each.victims_for(400)}
-    assert names == {"standard", "adversarial-2/255", "adversarial-4/255", "early-stopping"}
+    assert names == {"standard", "early-stopping", "longer-10", "sam", "simclr"} | {
+        f"adversarial-{radius}/255" for radius in (2, 4, 6, 8)
+    }
     assert set(left_out) == {
         "probe", "probe+jpeg-75", "fine-tune", "last-block", "informed-same-seed", "informed-other-seed", "pairs-500",
         "pairs-500-labels",

@@ -40,7 +40,7 @@ def test_rows_are_of_the_trainers_that_were_played(tmp_path: Path, monkeypatch: 
     file = tmp_path / "examples" / "reproduce" / "results" / "today-sem-plus-cifar10-small.json"
     rows = json.loads(file.read_text())["rows"]
     assert [(row["countermeasure"], row["copy"], row["seed"]) for row in rows] == [
-        ("low-pass", "protected", 0), ("low-pass", "protected", 1),
+        ("low-pass", "clean", 0), ("low-pass", "clean", 1), ("low-pass", "protected", 0), ("low-pass", "protected", 1),
         ("none", "clean", 0), ("none", "clean", 1), ("none", "protected", 0), ("none", "protected", 1),
     ]  # fmt: skip
     played = len(trained)
@@ -49,11 +49,46 @@ def test_rows_are_of_the_trainers_that_were_played(tmp_path: Path, monkeypatch: 
 
     for row in rows:
         row["accuracy"], row["peak"] = {"clean": (0.7, 0.72), "protected": (0.2, 0.3)}[row["copy"]]
-    rows[0]["accuracy"] = 0.4  # low-pass, seed 0; with seed 1 it is 30 on average
+    rows[2]["accuracy"] = 0.4  # low-pass, seed 0; with seed 1 it is 30 on average
+    rows[0]["accuracy"] = 0.5  # on the clean copy, where it is 60 on average
     file.write_text(json.dumps({"rows": rows}))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.today(tmp_path).splitlines()[2:]]
     assert [line[:3] for line in lines] == [["`standard`", "`convnet`", "40"], ["`low-pass`", "`convnet`", "40"]]
     assert [line[-2] for line in lines] == ["17 %", "33 %"]  # (20 - 10) / (70 - 10), (30 - 10) / (70 - 10)
+    assert [line[4].split(" ")[0] for line in lines] == ["70.0", "60.0"]  # clean, doing the same
+
+
+def test_who_holds_pairs_is_not_played_on_clean_images_and_rates_are_rows_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs of twice the same image would be a row; a transformer at another rate would take the first one's place."""
+    monkeypatch.setattr(today, "read_data", lambda *arguments, **options: (images(40, 1), images(20, 2)))
+    played: list[tuple[object, dict[str, object]]] = []
+
+    def evaluated(data: object, maker: object, **options: object) -> SimpleNamespace:
+        played.append((maker, options))
+        return SimpleNamespace(records=[])
+
+    monkeypatch.setattr(today, "evaluate", evaluated)
+    words = [GENERATOR, f"--data={tmp_path}", f"--work={tmp_path}", f"--results={tmp_path}", "--rows=40"]
+    today.main([*words, "--trainers", "pairs-20", "equalise"])
+    assert [(maker is None, options["trainers"]) for maker, options in played] == [
+        (False, ("pairs-20",)), (False, ("equalise",)), (True, ("equalise",))
+    ]  # fmt: skip
+    played.clear()
+    today.main([*words, "--trainers", "equalise", "--network", "mixer", "--learning-rate", "0.02"])
+    victims, (name,) = played[0][1]["victims"], played[0][1]["countermeasures"]
+    assert isinstance(victims, dict)
+    ((victim, config),) = victims.items()
+    assert (victim.split()[1], config.network, config.learning_rate, name) == ("standard", "mixer", 0.02, "equalise")
+    with pytest.raises(SystemExit):
+        today.main([*words, "--trainers", "sam", "--learning-rate", "0.02"])
+    slower = {"network": "mixer", "rows": 40, "victim": "standard", "countermeasure": "none", "copy": "clean",
+              "seed": 0, "trained_at": None, "learning_rate": 0.02}  # fmt: skip
+    usual = {name: value for name, value in slower.items() if name != "learning_rate"}
+    for row in (slower, usual, slower):
+        today.keep(tmp_path / "today-y.json", SimpleNamespace(fingerprint="same"), [row])  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "today-y.json").read_text())["rows"] == [slower, usual]
 
 
 def test_rows_of_another_generator_are_not_mixed_in(tmp_path: Path) -> None:

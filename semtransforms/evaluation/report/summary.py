@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ SMALLEST_GAIN = 0.05  # below 5 points over guessing, a share of the clean copy'
 
 
 class Trainer(NamedTuple):
-    """Who trains, apart from the countermeasure; runs of different trainers are never averaged."""
+    """Who trains, apart from the countermeasure; runs of different trainers are never averaged.
+
+    ``way`` is ``"sam"`` or ``"simclr"`` for who trains sharpness-aware, or without labels.
+    """
 
     victim: str
     network: str
@@ -28,6 +33,13 @@ class Trainer(NamedTuple):
     crop: str | None = None
     pretrained: str | None = None
     transfer: str | None = None
+    way: str | None = None
+
+    @property
+    def longer(self) -> int:
+        """How many times the updates of the protocol they make, as the name of a trainer says; 1 for all others."""
+        named = re.search(r"\blonger-(\d+)\b", self.victim)
+        return int(named[1]) if named else 1
 
     @property
     def training(self) -> str:
@@ -112,9 +124,9 @@ class Summary:
         guess: accuracy of guessing the most frequent label.
         test_images: how many accuracies are measured on.
         copies: the clean one first, then in the order of the records.
-        rows: the standard trainer first, then by the radius of adversarial training, then who stops early; of each
-            those from scratch first, and by the size they train at; of each the one without a countermeasure first,
-            then in the order of the records.
+        rows: the standard trainer first, then other ways to train, then by the radius of adversarial training, then who
+            stops early; of each those from scratch first, and by the size they train at; of each the one without a
+            countermeasure first, then in the order of the records.
         cells: what was measured.
     """
 
@@ -194,7 +206,14 @@ def summarise(records: Sequence[Record]) -> Summary:
     copies = sorted(dict.fromkeys(copy for copy, _ in groups), key=lambda copy: copy != CLEAN)
     trainers = sorted(
         dict.fromkeys(row.trainer for _, row in groups),
-        key=lambda t: (t.stops_early, t.norm != "linf", t.rho_a, t.transfer is not None, t.train_size or 0),
+        key=lambda t: (
+            t.stops_early,
+            t.norm != "linf",
+            t.rho_a,
+            t.way is not None or t.longer > 1,
+            t.transfer is not None,
+            t.train_size or 0,
+        ),
     )
     countermeasures = list(dict.fromkeys([NONE, *(row.countermeasure for _, row in groups)]))
     rows = sorted(
@@ -211,9 +230,14 @@ def row_of(record: Record) -> Row:
     r = record
     trainer = Trainer(
         r.victim, r.network, r.train_steps, r.rho_a, r.norm, r.stopped_step is not None, r.train_size, r.crop,
-        r.pretrained, r.transfer,
+        r.pretrained, r.transfer, _way_of(r),
     )  # fmt: skip
     return Row(trainer, r.countermeasure)
+
+
+def _way_of(record: Record) -> str | None:
+    settings = json.loads(record.settings)
+    return "sam" if settings.get("sharpness") else "simclr" if settings.get("contrastive") else None
 
 
 def by_trainer(rows: Iterable[Row]) -> dict[Trainer, list[Row]]:

@@ -180,7 +180,7 @@ def names_of(row: Row) -> list[str]:
         row: trainer and countermeasure.
     """
     trainer, way = row.trainer, row.trainer.transfer or STANDARD
-    if trainer.rho_a or trainer.stops_early:
+    if trainer.rho_a or trainer.stops_early or trainer.way or trainer.longer > 1:
         return []
     if row.countermeasure != NONE:
         return [row.countermeasure] if way == STANDARD else []
@@ -214,6 +214,10 @@ def deeds(row: Row) -> list[str]:
     trainer, deeds = row.trainer, []
     if trainer.transfer:
         deeds.append(f"{_TRANSFERS[trainer.transfer]} {trainer.network} ({trainer.pretrained})")
+    if trainer.way:
+        deeds.append(_WAYS[trainer.way])
+    if trainer.longer > 1:
+        deeds.append(f"trains {trainer.longer} times as long")
     if trainer.rho_a:
         deeds.append(f"trains adversarially at {radius_text(trainer.rho_a, trainer.norm)}")
     if trainer.stops_early:
@@ -228,6 +232,10 @@ _TRANSFERS = {
     "fine-tune": "fine-tunes the pretrained",
     "last-block": "trains the last block of the pretrained",
     "probe": "fits a linear layer on the features of the pretrained",
+}
+_WAYS = {
+    "sam": "trains sharpness-aware",
+    "simclr": "learns without labels and fits a linear layer on that",
 }
 _DEEDS = {
     "greyscale": "converts to greyscale",

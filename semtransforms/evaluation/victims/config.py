@@ -66,6 +66,9 @@ class VictimConfig:
         transfer: what is trained of a pretrained network: ``"fine-tune"``, the whole; ``"last-block"``, its last block
             and head; ``"probe"``, a linear layer on its features, which are taken once from the images as they are,
             in eval mode (``train_steps`` are then iterations of L-BFGS at most, ``weight_decay`` is the layer's).
+        sharpness: radius of sharpness-aware training (SAM, Foret et al. 2021), of all weights together; 0 without.
+        contrastive: learn without the labels, from pairs of views of each image (SimCLR, Chen et al. 2020), and name
+            classes by a linear layer fitted on the features as a probe's. ``augmentation`` is then not used.
 
     Raises:
         ValueError: a count is not positive, a radius or share lies outside 0..1, ...
@@ -96,6 +99,8 @@ class VictimConfig:
     seed: int = 0
     pretrained: str | os.PathLike[str] | None = None
     transfer: Transfer = "fine-tune"
+    sharpness: float = 0.0
+    contrastive: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train_steps", "batch_size", "decay_every", "steps_a", "evaluations"):
@@ -108,7 +113,7 @@ class VictimConfig:
         check_number("rho_a", self.rho_a, high=1e6 if self.norm == "l2" else 1, advice="Write 4/255, not 4.")
         for name in ("validation", "validation_clean"):
             check_number(name, getattr(self, name), high=1)
-        for name in ("learning_rate", "momentum", "weight_decay", "decay_factor"):
+        for name in ("learning_rate", "momentum", "weight_decay", "decay_factor", "sharpness"):
             check_number(name, getattr(self, name))
         check_choice("crop", self.crop, CUTS)
         if self.train_size is not None:
@@ -122,6 +127,13 @@ class VictimConfig:
         if self.nesterov and not self.momentum:
             raise ValueError("momentum must be above 0 with nesterov=True, got 0. Pass nesterov=False.")
         self._check_start()
+        if self.contrastive and (self.rho_a or self.sharpness or self.patience is not None or self.pretrained):
+            raise ValueError(
+                "contrastive=True goes without rho_a, sharpness, patience and pretrained: it has no labels that they "
+                "could act on, and starts from scratch. Leave them out."
+            )
+        if self.is_probe and self.sharpness:
+            raise ValueError("transfer='probe' has no updates of SGD: leave sharpness out.")
 
     def _check_start(self) -> None:
         check_choice("transfer", self.transfer, TRANSFERS)
@@ -152,6 +164,11 @@ class VictimConfig:
         return self.pretrained is not None and self.transfer == "probe"
 
     @property
+    def passes(self) -> int:
+        """How often an update sends an image forward and backward."""
+        return (2 if self.contrastive or self.sharpness else 1) + (self.steps_a if self.rho_a else 0)
+
+    @property
     def marks(self) -> frozenset[int]:
         """The updates behind which accuracy is measured."""
         return frozenset(round(self.train_steps * (k + 1) / self.evaluations) for k in range(self.evaluations))
@@ -167,8 +184,8 @@ class VictimConfig:
         """Every field as JSON values; a module, pipeline or function by its name and a digest of what it does.
 
         Without a ``train_size`` it and ``crop`` are left out, as in the configs of runs that were kept before there
-        were any; so are ``pretrained`` and ``transfer`` without weights to start from. These are told by their name
-        and digest.
+        were any; so are ``pretrained`` and ``transfer`` without weights to start from (these are told by their name
+        and digest), and ``sharpness`` and ``contrastive`` without such a training.
 
         Raises:
             ValueError: a function or pipeline holds what has no digest, such as an open file; there are no such
@@ -177,6 +194,9 @@ class VictimConfig:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         if self.train_size is None:
             del values["train_size"], values["crop"]
+        for name in ("sharpness", "contrastive"):
+            if not values[name]:
+                del values[name]
         if self.pretrained is None:
             del values["pretrained"], values["transfer"]
         else:

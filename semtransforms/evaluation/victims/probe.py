@@ -59,18 +59,24 @@ def fit_probe(
     return nn.Sequential(network, layer.float().to(next(network.parameters()).device)), state
 
 
-def refuse_batches(countermeasures: Sequence[Countermeasure]) -> None:
-    """See that a probe can do what a trainer does about the noise.
+def refuse_batches(config: VictimConfig, countermeasures: Sequence[Countermeasure]) -> None:
+    """See that a trainer who has no batches of images with targets can do what they do about the noise.
+
+    Args:
+        config: of a probe, or of who learns without labels; all others may do anything.
+        countermeasures: theirs, in order.
 
     Raises:
-        ValueError: something acts on the batches of a training, which a probe does not have.
+        ValueError: something acts on the batches of a training.
     """
+    if not config.is_probe and not config.contrastive:
+        return
     for each in countermeasures:
         if each.acts_on == "batch":
-            raise ValueError(
-                f"countermeasure {each.name!r} acts on each batch of a training, and a probe takes its features once. "
-                "Leave one of the two out, or use last-block."
-            )
+            why = "a probe takes its features once. Leave one of the two out, or use last-block."
+            if config.contrastive:
+                why = "contrastive training draws its own views of each image. Leave one of the two out."
+            raise ValueError(f"countermeasure {each.name!r} acts on each batch of a training, and {why}")
 
 
 def _share_right(logits: Tensor, labels: Tensor) -> float:

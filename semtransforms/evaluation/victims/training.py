@@ -26,9 +26,11 @@ from semtransforms.data.loading import Labelled
 from semtransforms.evaluation.countermeasures import Countermeasure, apply_at_test
 from semtransforms.evaluation.victims.accuracy import accuracy, robust_accuracy
 from semtransforms.evaluation.victims.config import VictimConfig
+from semtransforms.evaluation.victims.contrastive import contrastive_update, put_projector, with_layer
 from semtransforms.evaluation.victims.probe import fit_probe, refuse_batches
 from semtransforms.evaluation.victims.progress import Progress
 from semtransforms.evaluation.victims.seen import TrainingSet, training_set
+from semtransforms.evaluation.victims.sharpness import update_sharpness_aware
 from semtransforms.noise.pgd import perturb_view, update_weights
 from semtransforms.views.eot import build_eot
 from semtransforms.views.windows import centre_squares
@@ -125,12 +127,17 @@ def train_victim(
     test_labels = _checked("test_images", test_images, test_labels, side)
     tests = Labelled(torch.as_tensor(test_images) if side is None else centre_squares(test_images, side), test_labels)
     num_classes = int(max(labels.max(), test_labels.max())) + 1
-    network = _build(config, num_classes, min(tests.images.shape[2:])).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _build(config, num_classes, min(tests.images.shape[2:]))
+    if config.contrastive:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            put_projector(network)
+    network = network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seen = training_set(images, labels, clean, config, countermeasures, device=target, progress=progress)
     dtype = autocast_dtype(config.precision, target)
     exams = _tests_as_tried(tests, seen.countermeasures)
+    refuse_batches(config, countermeasures)
     if config.is_probe:
-        refuse_batches(countermeasures)
         network, state = fit_probe(network, seen.data, exams, num_classes, config, dtype)
         return replace(_judge(network, state, exams, config, dtype), passes=len(seen.data.labels))
     optimizer = torch.optim.SGD(
@@ -141,6 +148,10 @@ def train_victim(
         nesterov=config.nesterov,
     )
     update = _update_of(network, optimizer, seen, num_classes, config, countermeasures, dtype)
+
+    def as_classifier() -> nn.Module:
+        return with_layer(network, seen.data, num_classes, dtype) if config.contrastive else network
+
     state = Progress.none(config.train_steps, target)
     path = None if checkpoint is None else Path(checkpoint).expanduser()
     save = _keep_in(path, state, network, optimizer, config, settings, countermeasures, seen.data)
@@ -161,13 +172,14 @@ def train_victim(
                 break
             state.record_update(*update(step))
             if state.done in config.marks:
-                tested = max(accuracy(network, each, dtype) for each in exams.values())
+                trained = as_classifier()
+                tested = max(accuracy(trained, each, dtype) for each in exams.values())
                 validated = None if seen.validation is None else accuracy(network, seen.validation, dtype)
                 state.record_accuracy(network, tested, validated)
                 bar.set_postfix_str(f"loss {state.curve[-1][1]:.3f}, test accuracy {tested:.1%}")
                 if state.diverged:
                     break  # nothing more comes of it
-    result = _judge(network, state, exams, config, dtype)
+    result = _judge(as_classifier(), state, exams, config, dtype)
     if path is not None:
         path.unlink(missing_ok=True)
     return result
@@ -241,6 +253,9 @@ def _update_of(
         with torch.no_grad():
             parts = torch.split(rows, [places.stop - places.start for _, places in epochs])
             images = torch.cat([at_epoch(epoch)[some] for (epoch, _), some in zip(epochs, parts, strict=True)])
+        if config.contrastive:
+            return contrastive_update(network, optimizer, to_float(images), fold_in(keys, _AUGMENT), dtype)
+        with torch.no_grad():
             view, targets = augment(images, fold_in(keys, _AUGMENT)), labels[rows]
         if on_batch:
             targets = F.one_hot(targets, num_classes).float()
@@ -248,6 +263,8 @@ def _update_of(
                 drawn = fold_in(fold_in(keys, _COUNTERMEASURE), number)
                 view, targets = each.on_batch(view, targets, keys=drawn, network=network)
         view = perturb_view(network, view, targets, attack, fold_in(keys, _ATTACK), dtype)
+        if config.sharpness:
+            return update_sharpness_aware(network, optimizer, view, targets, dtype, config.sharpness)
         return update_weights(network, optimizer, view, targets, dtype)
 
     return update
@@ -329,5 +346,5 @@ def _judge(
         stopped_step=state.best_step if state.best else None,
         curve=tuple(state.curve),
         seconds=state.seconds,
-        passes=state.done * config.batch_size * (1 + (config.steps_a if attack else 0)),
+        passes=state.done * config.batch_size * config.passes,
     )
