@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 OUT_HELP = "Folder for the report; new, empty or one to go on with."
 VICTIMS_HELP = (
-    "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping; with --pretrained: probe, "
-    "fine-tune, last-block."
+    "Comma-separated: standard, adversarial-2/255, adversarial-l2-0.5, early-stopping, longer-10, sam, simclr; with "
+    "--pretrained: probe, fine-tune, last-block."
 )
-NETWORK_HELP = "The trainer's network; convnet suits a CPU. resnet18, vit, ...; timm/NAME and torchvision/NAME."
+NETWORK_HELP = "The trainer's network; convnet suits a CPU. resnet18, vit, mixer, ...; timm/NAME and torchvision/NAME."
 PRETRAINED_HELP = (
     "Weights that a network of timm or torchvision starts from: a file, a folder as on the Hub, the name of published "
     "weights, or default."

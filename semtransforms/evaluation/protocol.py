@@ -82,8 +82,8 @@ def evaluate(
         test: clean test data of the same classes, map-style.
         protected: a copy that is protected already, instead of ``generator``: same images, labels and order.
         victims: ``"standard"``, ``"adversarial-2/255"``, ``"adversarial-l2-0.5"``, ``"early-stopping-30"`` (30 % of
-            the validation images clean); with ``pretrained`` also ``"probe"``, ``"fine-tune"``, ``"last-block"``; or
-            names and their configs.
+            the validation images clean), ``"longer-10"``, ``"sam"``, ``"simclr"``; with ``pretrained`` also
+            ``"probe"``, ``"fine-tune"``, ``"last-block"``; or names and their configs.
         countermeasures: names such as ``"none"``, ``"greyscale"``, ``"jpeg-10+cutout"``, ``"informed-same-seed"``,
             ``"informed-other-seed"``, ``"informed-by=FOLDER"`` (who holds another generator); or countermeasures,
             such as a :class:`~semtransforms.Purifier`, single or in sequences.

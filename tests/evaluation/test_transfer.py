@@ -341,7 +341,7 @@ def test_unknown_networks_get_the_nearest_of_all():
     """A trainer who misspells a name must not search two libraries for it."""
     for given, nearest in (
         ("timm/eficientnet_lite0", "'timm/efficientnet_lite0'"),
-        ("efficientnet_b9", "'torchvision/efficientnet_b0'"),
+        ("mnasnet0_5", "'torchvision/mnasnet0_5'"),
         ("convnett", "'convnet'"),
         ("resnet18.a1_in1k", "network='timm/resnet18', pretrained='a1_in1k'"),  # as timm and the Hub name it
         ("timm/resnet18.a1_in1k", "--network timm/resnet18 --pretrained a1_in1k"),
