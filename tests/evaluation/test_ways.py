@@ -128,6 +128,7 @@ def test_sharpness_aware_training_learns():
         ({"contrastive": True, "rho_a": 2 / 255}, "contrastive.*rho_a"),
         ({"contrastive": True, "sharpness": 0.05}, "contrastive.*sharpness"),
         ({"contrastive": True, "patience": 9}, "contrastive.*patience"),
+        ({"contrastive": True, "augmentation": lambda image: image}, "contrastive.*augmentation"),
         ({"sharpness": -0.1}, "sharpness"),
     ],
 )

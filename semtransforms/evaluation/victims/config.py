@@ -68,7 +68,7 @@ class VictimConfig:
             in eval mode (``train_steps`` are then iterations of L-BFGS at most, ``weight_decay`` is the layer's).
         sharpness: radius of sharpness-aware training (SAM, Foret et al. 2021), of all weights together; 0 without.
         contrastive: learn without the labels, from pairs of views of each image (SimCLR, Chen et al. 2020), and name
-            classes by a linear layer fitted on the features as a probe's. ``augmentation`` is then not used.
+            classes by a linear layer fitted on the features as a probe's.
 
     Raises:
         ValueError: a count is not positive, a radius or share lies outside 0..1, ...
@@ -127,13 +127,10 @@ class VictimConfig:
         if self.nesterov and not self.momentum:
             raise ValueError("momentum must be above 0 with nesterov=True, got 0. Pass nesterov=False.")
         self._check_start()
-        if self.contrastive and (self.rho_a or self.sharpness or self.patience is not None or self.pretrained):
-            raise ValueError(
-                "contrastive=True goes without rho_a, sharpness, patience and pretrained: it has no labels that they "
-                "could act on, and starts from scratch. Leave them out."
-            )
         if self.is_probe and self.sharpness:
             raise ValueError("transfer='probe' has no updates of SGD: leave sharpness out.")
+        if self.contrastive:
+            self._check_contrastive()
 
     def _check_start(self) -> None:
         check_choice("transfer", self.transfer, TRANSFERS)
@@ -157,6 +154,16 @@ class VictimConfig:
             if self.augmentation not in (CROP_AND_FLIP, CROP_AND_FLIP[1:], ()):
                 raise ValueError("transfer='probe' does not augment: leave augmentation out.")
             object.__setattr__(self, "augmentation", ())
+
+    def _check_contrastive(self) -> None:
+        if self.rho_a or self.sharpness or self.patience is not None or self.pretrained:
+            raise ValueError(
+                "contrastive=True goes without rho_a, sharpness, patience and pretrained: it has no labels that they "
+                "could act on, and starts from scratch. Leave them out."
+            )
+        if self.augmentation not in (CROP_AND_FLIP, CROP_AND_FLIP[1:], ()):
+            raise ValueError("contrastive=True draws views of its own: leave augmentation out.")
+        object.__setattr__(self, "augmentation", ())
 
     @property
     def is_probe(self) -> bool:
