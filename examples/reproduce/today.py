@@ -68,8 +68,8 @@ def main(words: Sequence[str] | None = None) -> None:
                 train_sizes=[arguments.size] if arguments.size else (), copy_name=maker and name,
                 out=arguments.work / f"{name}-{arguments.rows}", cache_dir=arguments.work / "noise",
             )  # fmt: skip
-        records = report.records
-        keep(arguments.results / f"today-{name}.json", generator, [row_of(record) for record in records])
+            records = report.records
+            keep(arguments.results / f"today-{name}.json", generator, [row_of(record) for record in records])
     for record in records:
         print(row_of(record))
 

@@ -119,7 +119,7 @@ def test_sharpness_aware_training_learns():
     """A step in the wrong direction would look like protection."""
     result = train(replace(NO_FLIP, sharpness=0.05))
     assert result.test_accuracy > 0.95
-    assert result.passes == 30 * 32 * 2
+    assert result.passes == 60 * 32 * 2
 
 
 @pytest.mark.parametrize(
