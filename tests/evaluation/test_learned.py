@@ -84,6 +84,20 @@ def test_the_label_tells_noise_that_no_image_shows():
     assert error(guessed[others], data.clean[others]) > 40
 
 
+@pytest.mark.parametrize("countermeasure", [HoldsPairs(20, steps=2), DVAE(steps=2)])
+def test_a_kept_evaluation_plays_who_learns(countermeasure, tmp_path):
+    """Its checkpoint names the images by their digest, wherever a network has put the channels in memory."""
+    data, tests = made(striped), slopes(20, seed=1)
+    report = evaluate(
+        (data.clean, data.labels), protected=(data.images, data.labels), test=(tests, torch.arange(20) % 2),
+        victims={"tiny": VictimConfig("convnet", width=4, train_steps=2, batch_size=16, augmentation=())},
+        countermeasures=(countermeasure,), seeds=(0,), out=tmp_path / "report", device="cpu", progress=False,
+    )  # fmt: skip
+    assert [each.countermeasure for each in report.records] == ["none", countermeasure.name]
+    last = data.images.to(memory_format=torch.channels_last)
+    assert replace(data, images=last).sha256() == data.sha256()
+
+
 def test_a_run_again_gives_the_same_images():
     """A victim that goes on from its checkpoint would go on with other images."""
     data, pairs = made(striped, 20), HoldsPairs(10, steps=3)
