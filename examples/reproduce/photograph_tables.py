@@ -16,7 +16,10 @@ from semtransforms.evaluation.records import NONE
 PHOTOGRAPHS = {
     "clothing10": "`clothing10`, all 1,817",
     "clothing10-fit2": "the same, a second fit",
+    "clothing10-tf_efficientnet_lite0-tf_efficientnet_lite1": "the same, driven against Lite0, Lite1",
+    "clothing10-60-each": "60 a class, textures all the same",
     "clothing10-20-each": "20 a class, textures all the same",
+    "tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000",
     "random-start-clothing10": "`clothing10`, random start",
     "random-start-clothing10-fit2": "the same, a second fit",
     "random-start-clothing10-fit3": "the same, a third fit",
@@ -33,10 +36,9 @@ CROPS = {"random-resized": "random resized", "resize": "resize"}
 
 def photographs(root: Path) -> str:
     """What trainers of several sizes and crops learn from photographs with class-wise noise, and from JPEG files."""
-    lines = []
+    lines, clean_elsewhere = [], _clean_trainings(root)
     for name, words in PHOTOGRAPHS.items():
-        file = root / RESULTS / f"photographs-{name}.json"
-        record = read_json(file) if file.exists() else {"rows": []}
+        record = _record(root, name)
         found: dict[tuple[str, int, str], dict[str, list[float]]] = {}
         for row in record["rows"]:
             of = found.setdefault((_trainer(row), row["trained_at"], row["crop"]), {})
@@ -44,12 +46,32 @@ def photographs(root: Path) -> str:
                 of.setdefault(copy, []).append(100 * figure)
         for (trainer, side, crop), of in sorted(found.items()):
             # who does something to what was published does nothing to clean photographs
-            clean = of.get("clean", found.get((trainer.partition(", ")[0], side, crop), {}).get("clean"))
+            plain = trainer.partition(", ")[0], side, crop
+            clean = of.get("clean") or found.get(plain, {}).get("clean")
+            clean = clean or clean_elsewhere.get((record["photographs"], record["guess"], *plain))
             guess, copies = 100 * record["guess"], ("protected", "protected at best", "jpeg-90", "jpeg-75")
             cells = (_learned(of.get(copy), clean, guess) for copy in copies)
             lines.append([words, trainer, f"{side} px", CROPS[crop], cell(clean), *cells])
     head = ("photographs", "trainer", "trained at", "crop", "clean", "protected", "at best", "JPEG 90", "JPEG 75")
     return table(head, lines)
+
+
+def _record(root: Path, name: str) -> Mapping[str, Any]:
+    file = root / RESULTS / f"photographs-{name}.json"
+    return read_json(file) if file.exists() else {"rows": []}
+
+
+def _clean_trainings(root: Path) -> Mapping[tuple[Any, ...], list[float]]:
+    """What clean photographs taught, for records of other noise on the same ones: the first record that has it."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for record in (_record(root, name) for name in PHOTOGRAPHS):
+        here: dict[tuple[Any, ...], list[float]] = {}
+        for row in record["rows"]:
+            if row["copy"] == "clean":
+                key = record["photographs"], record["guess"], _trainer(row), row["trained_at"], row["crop"]
+                here.setdefault(key, []).append(100 * row["accuracy"])
+        found = {**here, **found}
+    return found
 
 
 def _trainer(row: Mapping[str, Any]) -> str:

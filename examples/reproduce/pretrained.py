@@ -64,8 +64,10 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _noise(generator: NoiseGenerator) -> str:
     """What the table calls its noise."""
-    against = " and ".join(each.network.rpartition("/")[2] for each in generator.config.pretrained)
-    return generator.config.method + (f", driven against {against}" if against else "")
+    config = generator.config
+    start = ", random start" if config.classwise and not config.hold_steps else ""
+    against = " and ".join(each.network.rpartition("/")[2] for each in config.pretrained)
+    return config.method + start + (f", driven against {against}" if against else "")
 
 
 def _victims(photographs: int, arguments: Any) -> dict[str, VictimConfig]:
