@@ -82,33 +82,36 @@ def fit_command(
         config = _config(method, effort, others, size)
         if resume and checkpoint_dir is None:
             raise ValueError("--resume needs --checkpoint-dir, the folder the interrupted fit wrote to.")
+        columns = {"split": split, "image_column": image_column, "label_column": label_column}
+        how = {"checkpoint_dir": checkpoint_dir, "resume": resume, "device": device}
+        _fit(source, columns, config, how, out)
 
-        from semtransforms.core.files import alone_in, explained, making_folder, sweep
-        from semtransforms.core.sharing import started
-        from semtransforms.data.sources import open_source
-        from semtransforms.generators.fitting import fit_generator
 
-        share = started()
+def _fit(source: str, columns: dict[str, Any], config: GeneratorConfig, how: dict[str, Any], out: Path) -> None:
+    """Fit and save; where torchrun has started several processes, the first has the folder and the words."""
+    from semtransforms.core.files import alone_in, explained, making_folder, sweep
+    from semtransforms.core.sharing import started
+    from semtransforms.data.sources import open_source
+    from semtransforms.generators.fitting import fit_generator
 
-        def fitted() -> NoiseGenerator:
-            images = open_source(source, split=split, image_column=image_column, label_column=label_column)
-            return fit_generator(
-                images, config, checkpoint_dir=checkpoint_dir, resume=resume, device=device, distributed=share.world > 1
-            )
+    share = started()
 
-        if not share.writes:  # it helps; the first process has the folder and the words
-            fitted()
-            return
-        out = _new_or_empty(out, resume)
-        with making_folder(out, "OUT", mode=0o700), alone_in(out, "OUT") as alone:
-            if alone:
-                sweep(out)
-            generator = fitted()
-            with explained("OUT", out):
-                folder = generator.save_pretrained(out)
-        height, width = generator.config.image_size or (0, 0)
-        typer.echo(f"Fitted on images of {width}x{height} px.")
-        typer.echo(f"Generator written to {folder}. Next: semtransforms protect SOURCE OUT --generator {folder}")
+    def fitted() -> NoiseGenerator:
+        return fit_generator(open_source(source, **columns), config, distributed=share.world > 1, **how)
+
+    if not share.writes:
+        fitted()
+        return
+    out = _new_or_empty(out, how["resume"])
+    with making_folder(out, "OUT", mode=0o700), alone_in(out, "OUT") as alone:
+        if alone:
+            sweep(out)
+        generator = fitted()
+        with explained("OUT", out):
+            folder = generator.save_pretrained(out)
+    height, width = generator.config.image_size or (0, 0)
+    typer.echo(f"Fitted on images of {width}x{height} px.")
+    typer.echo(f"Generator written to {folder}. Next: semtransforms protect SOURCE OUT --generator {folder}")
 
 
 def _config(method: str, effort: dict[str, Any], others: dict[str, Any], size: int | None) -> GeneratorConfig:

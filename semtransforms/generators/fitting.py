@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semtransforms.core.checkpoint import check_same_fit, load_checkpoint, save_checkpoint
+from semtransforms.core.checkpoint import check_same_fit, load_checkpoint
 from semtransforms.core.config import GeneratorConfig
-from semtransforms.core.files import explained, swept
 from semtransforms.core.grid import quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
 from semtransforms.core.keys import batch_rows, fold_in, keyed_uniform
@@ -25,6 +22,7 @@ from semtransforms.core.sharing import ALONE, Share, own_device, shared
 from semtransforms.core.steps import seeded_steps, step_decay
 from semtransforms.data.loading import Labelled, load_labelled, resized
 from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.generators.running import Run, checkpoint_file
 from semtransforms.generators.weights import round_to_half
 from semtransforms.noise.classwise import Classwise, learn_noises
 from semtransforms.noise.engine import (
@@ -88,9 +86,7 @@ def fit_generator(
         FileExistsError: ``checkpoint_dir`` holds a checkpoint and ``resume`` is false.
         FloatingPointError: the surrogate diverged.
     """
-    target = pick_device(device)
-    if distributed:
-        target = own_device(target)
+    target = own_device(pick_device(device)) if distributed else pick_device(device)
     keep_freed_memory()
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be >= 1 updates, got {checkpoint_every}")
@@ -99,24 +95,29 @@ def fit_generator(
     check_surrogate(config)
     engine = engine_of(config)
     engine.check(config)
-    if distributed and FITTED_BY[engine] is not _train:
-        raise ValueError(f"distributed: {config.method!r} is fitted by one process. Leave it out, and torchrun.")
-    checkpoint = None if checkpoint_dir is None else Path(checkpoint_dir).expanduser() / "checkpoint.safetensors"
-    if checkpoint is not None:
-        _check_writable(checkpoint.parent)
-        if checkpoint.exists() and not resume:
-            raise FileExistsError(
-                f"checkpoint_dir already holds {checkpoint}. Pass resume=True (--resume on the command line) to go "
-                "on with it, or another folder."
-            )
+    share = _share(config, engine, target) if distributed else ALONE
+    checkpoint = checkpoint_file(checkpoint_dir, resume)
     data, config = _load(dataset, config, engine)
     fitted_on = replace(data, images=resized(data.images, config.image_size))
-    share = shared(target) if distributed else ALONE
-    run = _Run(target, checkpoint, checkpoint_every, progress and share.writes, share)
+    run = Run(target, checkpoint, checkpoint_every, progress and share.writes, share)
     surrogate = FITTED_BY[engine](fitted_on, config, run)
     if isinstance(surrogate, Classwise) and surrogate.guides:
         _fit_heads(surrogate.guides, data, progress)
     return NoiseGenerator(surrogate, _without_paths(config), classes=data.classes)
+
+
+def _share(config: GeneratorConfig, engine: type[Engine], device: torch.device) -> Share:
+    """What of each batch is this process's, where several fit together.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if FITTED_BY[engine] is not _train:
+        raise ValueError(f"distributed: {config.method!r} is fitted by one process. Leave it out, and torchrun.")
+    share = shared(device)
+    if share.world > config.batch_size:
+        raise ValueError(f"distributed: {share.world} processes for batches of {config.batch_size} rows. Start fewer.")
+    return share
 
 
 def _load(dataset: Any, config: GeneratorConfig, engine: type[Engine]) -> tuple[Labelled, GeneratorConfig]:
@@ -132,40 +133,18 @@ def _load(dataset: Any, config: GeneratorConfig, engine: type[Engine]) -> tuple[
     return data, replace(config, num_classes=num_classes, image_size=(height, width))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Where and how a fit runs; nothing of it changes what comes out."""
-
-    device: torch.device
-    checkpoint: Path | None
-    checkpoint_every: int
-    progress: bool
-    share: Share
-
-    @contextmanager
-    def folder(self) -> Iterator[None]:
-        """The checkpoint's folder, where there is to be one, without what a kill has left in it."""
-        if self.checkpoint is None or not self.share.writes:
-            yield
-            return
-        with explained("checkpoint_dir", self.checkpoint.parent):
-            self.checkpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with swept(self.checkpoint.parent):
-            yield
-
-
-def _paint(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
+def _paint(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
     """SC and AR: there is nothing to fit."""
     return build_surrogate(config)
 
 
-def _record(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
+def _record(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
     """NTGA: the noise of these images."""
     with run.folder():
         return record_noise(data, config, checkpoint=run.checkpoint, device=run.device, progress=run.progress)
 
 
-def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
+def _train(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
     """Algorithm 1, or a training on clean data: a network."""
     target, checkpoint, share = run.device, run.checkpoint, run.share
     if share.world > config.batch_size:
@@ -182,15 +161,9 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
     )
     described = json.dumps(_without_paths(config).to_dict(), sort_keys=True)
     description = {"config": described, "data": data.sha256()}
-    share.check_agreed("config", described, "Give all of them the same.")
-    share.check_agreed("data set", description["data"], "Give all of them the same.")
+    share.check_agreed("config or data set", description, "Give all of them the same.")
     first = _resume(checkpoint, surrogate, optimizer, config, description)
     share.check_agreed("checkpoint", first, "Its folder must lie where all of them can read it.")
-
-    def save(done: int) -> None:
-        if checkpoint is not None and share.writes and (done % run.checkpoint_every == 0 or done == config.train_steps):
-            extra = {"noise_momentum": surrogate.momentum} if isinstance(surrogate, Classwise) else None
-            save_checkpoint(checkpoint, surrogate, optimizer, done, description, extra)
 
     images, labels = data.images, data.labels.to(target)
     if images.nbytes < free_memory(target) // 4:
@@ -207,7 +180,7 @@ def _train(data: Labelled, config: GeneratorConfig, run: _Run) -> nn.Module:
             first=first,
             device=target,
             title=f"fit {config.method}",
-            save=save,
+            save=run.saver(surrogate, optimizer, description, last=config.train_steps),
             progress=run.progress,
         ) as (steps, bar),
     ):
@@ -249,7 +222,7 @@ def _without_paths(config: GeneratorConfig) -> GeneratorConfig:
 
 
 # how the surrogate of each kind of engine comes to be
-FITTED_BY: Mapping[type[Engine], Callable[[Labelled, GeneratorConfig, _Run], nn.Module]] = {
+FITTED_BY: Mapping[type[Engine], Callable[[Labelled, GeneratorConfig, Run], nn.Module]] = {
     NetworkEngine: _train,
     ClasswiseEngine: _train,
     PaintedEngine: _paint,
@@ -356,13 +329,6 @@ def _check_learned(surrogate: nn.Module, images: Tensor, labels: Tensor, config:
             f"gives {guess:.0%}): noise made with it protects nothing. Raise train_steps={config.train_steps}, or "
             f"change learning_rate={config.learning_rate}."
         )
-
-
-def _check_writable(folder: Path) -> None:
-    """Whether a folder is there or can be made, without making it."""
-    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise OSError(f"checkpoint_dir: cannot write {folder} ({place} is no folder you may write to). Use another.")
 
 
 def _resume(

@@ -83,7 +83,7 @@ for name in METHODS:
     process = run(words, tmp_path, processes)
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 0, told
-    assert told.count(f"process 1 of {processes} has another data set than process 0") == processes
+    assert told.count(f"process 1 of {processes} has another config or data set than process 0") == processes
     for name, expected in alone.items():
         found = weights(tmp_path / name)
         assert found.keys() == expected.keys()
