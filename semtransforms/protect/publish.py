@@ -29,6 +29,7 @@ from semtransforms.data.metadata import METADATA, PROTECTION, record_above
 from semtransforms.data.opening import MOST_PIXELS
 from semtransforms.data.sources import Source
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
+from semtransforms.protect.checksums import write_checksums
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.grouping import Groups
 from semtransforms.protect.journal import Journal
@@ -177,7 +178,7 @@ def _protect(
                     journal.remove_copies()
                 elif kind.published:
                     names = (source.names[i] + kind.suffix for i in finished)
-                    manifest["files"] = {name: journal.sha256(name) for name in names}
+                    manifest |= write_checksums(files, ((name, journal.sha256(name)) for name in names))
                     if empty := write_labels(source, finished, kind.suffix, files):
                         outcome.empty, manifest["labels"] = empty, METADATA
                     write_atomically(files / MANIFEST, to_json(manifest))
