@@ -6,11 +6,11 @@ bytes back; the driver writes them as it does without a cluster. So nothing that
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ def protect_with_ray(
         generator: makes the noise; fitted for the source's classes.
         cluster: ``HOST:PORT``, or ``"auto"`` for the cluster that this machine belongs to; where it belongs to none,
             one is started here for the time being.
-        workers: actors that share the images, each with a GPU where the noise is made on CUDA, else with a CPU; 0 for
-            as many as the cluster has of them.
+        workers: actors that share the images, each with a GPU where the noise is made on CUDA, else with a CPU; 0, or
+            more than the cluster has of them, for all.
         private: folder for what must not be published, on a disk that stays; the default is that of the command.
         options: ``format``, ``quality``, ``seed``, ``noise_size``, ``visibility``, ``device`` and ``max_megapixels`` of
             :func:`semtransforms.protect.publish.protect_source`.
@@ -97,21 +97,22 @@ def make_with_ray(
     ray = import_ray()
     with _connected(cluster, workers):
         kind = "GPU" if _computes_on_cuda(maker) else "CPU"
-        count = workers or int(ray.cluster_resources().get(kind, 0))
-        if not count:
+        there = int(ray.cluster_resources().get(kind, 0))
+        if not there:
             raise ValueError(f"--cluster {cluster}: it has no {kind}. Give --device, or another cluster.")
+        count = min(workers or there, there)
         stage = partial(_handed_back, maker, groups, folder, count, kind)
         done: set[int] = set()
         left = ATTEMPTS
         while True:
             before = len(done)
             try:
-                for part in stage(frozenset(done)):
-                    if isinstance(part.content, Exception):
-                        raise part.content
-                    if part.number not in done:
-                        done.add(part.number)
-                        yield part.content
+                for number, made in stage(frozenset(done)):
+                    if isinstance(made, Exception):
+                        raise made
+                    if number not in done:
+                        done.add(number)
+                        yield made
                 return
             except ray.exceptions.RayError as error:
                 left = ATTEMPTS if len(done) > before else left - 1
@@ -122,15 +123,11 @@ def make_with_ray(
                     ) from error
 
 
-@dataclass(frozen=True, repr=False)
-class _Part:
-    """A numbered group on its way through Ray, or what was made of it; its ``repr``, for logs, tells nothing.
+class _Sealed:
+    """What passes through Ray and is shown by it nowhere: no dataclass, of which its dashboard gets all fields."""
 
-    ``content`` is a list of tasks, of what was made, or the error that ended it.
-    """
-
-    number: int
-    content: Any
+    def __init__(self, content: Any) -> None:
+        self.content = content
 
 
 class Protect:
@@ -139,18 +136,19 @@ class Protect:
     An error of ours is handed back as a value: what Ray itself raises is then the cluster's, and tried again.
     """
 
-    def __init__(self, maker: Maker, versions: Versions, folder: Path | None) -> None:
+    def __init__(self, maker: _Sealed, versions: Versions, folder: Path | None) -> None:
         torch.set_num_threads(1)
-        self._maker, self._versions, self._folder = maker, versions, folder
+        self._maker: Maker = maker.content
+        self._versions, self._folder = versions, folder
 
-    def __call__(self, batch: dict[str, Sequence[_Part]]) -> dict[str, list[_Part]]:
-        """Make the files of the one group in a batch."""
-        (part,) = batch["part"]
+    def __call__(self, batch: dict[str, Sequence[_Sealed]]) -> dict[str, list[_Sealed]]:
+        """Make the files of the one group in a batch, a number and its tasks."""
+        number, tasks = batch["group"][0].content
         try:
             check_machine(self._versions, self._folder)
-            return {"part": [_Part(part.number, self._maker[part.content])]}
+            return {"group": [_Sealed((number, self._maker[tasks]))]}
         except Exception as error:  # whatever it is: raised again by the driver
-            return {"part": [_Part(part.number, error)]}
+            return {"group": [_Sealed((number, error))]}
 
 
 def _handed_back(
@@ -160,17 +158,17 @@ def _handed_back(
     count: int,
     kind: str,
     done: frozenset[int],
-) -> Iterator[_Part]:
-    """Let Ray Data make the groups that are not done."""
+) -> Iterator[tuple[int, list[Made | Failed] | Exception]]:
+    """Let Ray Data make the groups that are not done; numbers, and what became of each."""
     import ray.data
 
     place = Path.cwd()
 
-    def list_groups(batch: dict[str, Any]) -> Iterator[dict[str, list[_Part]]]:
+    def list_groups(batch: dict[str, Any]) -> Iterator[dict[str, list[_Sealed]]]:
         os.chdir(place)  # what the user named by a relative path lies below it
         for number, group in enumerate(groups):
             if number not in done:
-                yield {"part": [_Part(number, [_anywhere(task) for task in group])]}
+                yield {"group": [_Sealed((number, [_anywhere(task) for task in group]))]}
 
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1  # a group is a block: handed on when it is made, lost alone when an actor dies
@@ -186,12 +184,12 @@ def _handed_back(
         made = listed.map_batches(
             Protect,
             batch_size=1,
-            fn_constructor_args=(maker, _versions(), folder),
+            fn_constructor_args=(_Sealed(maker), _versions(), folder),
             compute=ray.data.ActorPoolStrategy(size=count),
             **share,
         )
         for row in made.iter_rows():
-            yield row["part"]
+            yield row["group"].content
 
 
 def _anywhere(task: Task | Failed) -> Task | Failed:
@@ -287,10 +285,14 @@ def _connected(cluster: str, workers: int) -> Iterator[None]:
             ray.init(cluster, **options)
         except ConnectionError as error:
             if cluster != "auto":
-                raise ValueError(f"--cluster {cluster}: {_last_line(error)}") from error
+                raise ValueError(
+                    f"--cluster {cluster}: {_last_line(error)}. If it asks for a token, as of Ray 2.60 it does: set "
+                    "RAY_AUTH_MODE=token, and have its ~/.ray/auth_token here."
+                ) from error
             ray.init("local", num_cpus=workers or None, include_dashboard=False, **options)
     except RuntimeError as error:  # among others the versions of Ray and Python, which Ray compares
         raise ValueError(f"--cluster {cluster}: {' '.join(str(error).split())}") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it tells of each execution, and that it has no bars
     try:
         yield
     finally:

@@ -194,14 +194,24 @@ protect_with_ray(str(root / "photos"), root / "out", small_generator(), private=
 
 
 @pytest.mark.processes
-def test_the_seed_stands_in_nothing_that_ray_writes_or_shows(cluster: Path, photos: Path, tmp_path: Path):
+def test_the_seed_stands_in_nothing_that_ray_writes_or_shows(
+    cluster: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Whoever reads a cluster's logs or its dashboard would compute the noise and subtract it."""
     import ray
+    from ray.data._internal.stats import _StatsManager
 
+    told, register = [], _StatsManager.register_dataset_to_stats_actor
+
+    def telling(*arguments):
+        told.append(str(arguments))  # what the dashboard gets to know of the actors' arguments
+        register(*arguments)
+
+    monkeypatch.setattr(_StatsManager, "register_dataset_to_stats_actor", staticmethod(telling))
     source, private = open_source(str(photos)), tmp_path / "private"
     protect_with_ray(source, tmp_path / "out", small_generator(), workers=1, seed=SEED, private=private)
-    shown = f"{ray._private.state.actors()} {ray.timeline()}"
-    assert "Protect" in shown  # it does tell of the work
+    shown = f"{told} {ray._private.state.actors()} {ray.timeline()}"
+    assert "fn_constructor_args" in shown  # it does tell of them
     written = [path.read_bytes() for path in (cluster / "logs").rglob("*") if path.is_file()]
     assert any(b"Protect" in data for data in written)
     for seed in (str(SEED).encode(), f"{SEED:_}".encode(), f"{SEED:x}".encode()):
@@ -217,11 +227,10 @@ def test_a_cluster_that_fails_again_and_again_is_told(
     import ray
 
     source, calls = open_source(str(photos)), []
-    parts = [adapter._Part(number, []) for number in range(9)]
 
     def failing(maker, groups, folder, count, kind, done):
         calls.append(done)
-        yield from (each for each in parts[: max(0, len(calls) - 2)] if each.number not in done)
+        yield from ((number, []) for number in range(min(9, len(calls) - 2)) if number not in done)
         raise ray.exceptions.WorkerCrashedError
 
     monkeypatch.setattr(adapter, "_handed_back", failing)
@@ -234,11 +243,10 @@ def test_a_cluster_that_fails_again_and_again_is_told(
 
 def test_what_a_worker_raises_is_told_and_not_tried_again(photos: Path):
     """A mistake in the package, or a full GPU, would be taken for a machine that went down, and made five times."""
-    stage = adapter.Protect(publish.Maker(small_generator()), adapter._versions(), photos)
-    (part,) = stage({"part": [adapter._Part(3, [None])]})["part"]
-    assert part.number == 3
-    assert isinstance(part.content, Exception)
-    assert str(SEED) not in repr(adapter._Part(0, publish.Maker(small_generator(), seed=SEED)))
+    stage = adapter.Protect(adapter._Sealed(publish.Maker(small_generator())), adapter._versions(), photos)
+    (part,) = stage({"group": [adapter._Sealed((3, [None]))]})["group"]
+    assert part.content[0] == 3
+    assert isinstance(part.content[1], Exception)
 
 
 def test_machines_that_differ_are_refused(tmp_path: Path):
