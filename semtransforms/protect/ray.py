@@ -174,13 +174,11 @@ def _handed_back(
     context.target_max_block_size = 1  # a group is a block: handed on when it is made, lost alone when an actor dies
     context.enable_progress_bars = False  # ours has the images
     context.print_on_execution_start = False
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     share = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
     with ray.data.DataContext.current(context):
         # the list is made where the driver is, as the work goes on: tables then need not lie where the workers are
-        listed = ray.data.from_items([0]).map_batches(list_groups, num_cpus=0, scheduling_strategy=here)
+        listed = ray.data.from_items([0]).map_batches(list_groups, num_cpus=0, label_selector=here)
         made = listed.map_batches(
             Protect,
             batch_size=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -122,10 +123,7 @@ def test_a_table_need_not_be_seen_by_the_workers(
 
 
 def kill_all(how: str) -> int:
-    """Kill all actors of this process's job; how many."""
-    import gc
-
-    import psutil
+    """Kill all actors of this process's job that are alive; how many."""
     import ray
 
     if how == "ray.kill":
@@ -134,9 +132,11 @@ def kill_all(how: str) -> int:
         for handle in workers:
             ray.kill(handle)
         return len(workers)
-    workers = [each for each in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(each.cmdline())]
-    for each in workers:
-        os.kill(each.pid, signal.SIGKILL)
+    job = ray.get_runtime_context().get_job_id()
+    actors = [each for each in ray._private.state.actors().values() if each["JobID"] == job]
+    workers = [each["Pid"] for each in actors if each["State"] == "ALIVE" and "MapWorker" in each["ActorClassName"]]
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
     return len(workers)
 
 
@@ -145,11 +145,12 @@ def test_killed_workers_cost_nothing_but_time(
     cluster: Path, photos: Path, tmp_path: Path, wanted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ):
     """A machine that goes down in a night's work would cost the night, or images that nobody misses at once."""
-    killed, write = [], publish._write
+    killed, written, write = [], [], publish._write
 
     def writing(made, *rest):
-        if len(killed) < 2:
-            killed.append(kill_all(("SIGKILL", "ray.kill")[len(killed)]))
+        written.append(made)
+        if len(written) in (1, 9):
+            killed.append(kill_all("ray.kill" if killed else "SIGKILL"))
         return write(made, *rest)
 
     monkeypatch.setattr(publish, "_write", writing)
@@ -161,6 +162,7 @@ def test_killed_workers_cost_nothing_but_time(
         seed=SEED,
         private=tmp_path / "private",
     )
+    assert len(killed) == 2
     assert all(killed), killed
     assert (outcome.written, outcome.found) == (20, 0)
     assert tree(tmp_path / "out") == wanted
