@@ -290,7 +290,7 @@ def _connected(cluster: str, workers: int) -> Iterator[None]:
             ray.init("local", num_cpus=workers or None, include_dashboard=False, **options)
     except RuntimeError as error:  # among others the versions of Ray and Python, which Ray compares
         raise ValueError(f"--cluster {cluster}: {' '.join(str(error).split())}") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it tells of each execution, and that it has no bars
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it gives up is tried again here, and told at last
     try:
         yield
     finally:
