@@ -50,7 +50,6 @@ from semtransforms.views.resize import NOISE_SIZE, NoiseScale
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
 
 CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
-
 NAME_LENGTH = 50  # characters; four bytes each at most
 
 Columns = Mapping[str, str | None]
