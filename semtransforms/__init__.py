@@ -29,6 +29,7 @@ __all__ = [
     "evaluate",
     "fit_generator",
     "protect_photographs",
+    "protect_with_ray",
     "train_victim",
     "with_effort",
 ]
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         with_effort,
     )
     from semtransforms.photographs.journey import protect_photographs
+    from semtransforms.protect.ray import protect_with_ray
     from semtransforms.protect.transform import SEMProtect
     from semtransforms.protect.wrapper import ProtectedDataset
 else:  # hidden from type checkers, for which it would turn every misspelt import into an object
@@ -78,6 +80,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "evaluate": "evaluation.protocol",
         "fit_generator": "generators.fitting",
         "protect_photographs": "photographs.journey",
+        "protect_with_ray": "protect.ray",
         "train_victim": "evaluation.victims",
         "with_effort": "noise.methods",
     }

@@ -52,6 +52,7 @@ PUBLIC = {
     "train_victim": "evaluation.victims",
     "evaluate": "evaluation.protocol",
     "protect_photographs": "photographs.journey",
+    "protect_with_ray": "protect.ray",
     "Purifier": "evaluation.countermeasures.stored",
     "EvaluationReport": "evaluation.report",
 }

@@ -35,6 +35,10 @@ FORMAT_HELP = (
 )
 QUALITY_HELP = "Of JPEG, 75 to 100. Default: 90."
 WORKERS_HELP = "Processes that share the images; 0: this one alone. The files are the same."
+CLUSTER_HELP = (
+    "Share the images with the machines of a Ray cluster, which must see SOURCE too: HOST:PORT; auto: the one of this "
+    "machine, or one that is started here meanwhile. --workers is how many take part; 0: all."
+)
 MEGAPIXELS_HELP = "Larger images are refused before they are decoded."
 
 NOISE_SIZE_HELP = (
@@ -51,6 +55,7 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or 
 Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
 Quality = Annotated[int | None, typer.Option(help=QUALITY_HELP)]
 Workers = Annotated[int, typer.Option(help=WORKERS_HELP)]
+Cluster = Annotated[str | None, typer.Option(metavar="auto|HOST:PORT", help=CLUSTER_HELP)]
 MaxMegapixels = Annotated[float, typer.Option(help=MEGAPIXELS_HELP)]
 SEED_HELP = "Default: fresh and secret, as a real protection needs it. Others can see it here: give --seed-file, or -."
 Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help=SEED_HELP)]
@@ -85,6 +90,7 @@ def protect_command(
     visibility: Visibility = 1.0,
     device: Device = None,
     workers: Workers = 0,
+    cluster: Cluster = None,
     max_megapixels: MaxMegapixels = 178.9,
 ) -> None:
     """Write a protected copy of a labelled image collection, ready to be published.
@@ -110,13 +116,13 @@ def protect_command(
                         f"{option} is for a fit, and --generator is fitted already. Leave one of them out."
                     )
             common["noise_size"] = parse_noise_size(noise_size)
-            outcome, images, known = _protect_with(generator, source, out, label, cache_dir, columns, common)
+            outcome, images, known = _protect_with(generator, source, out, label, cache_dir, columns, cluster, common)
             _tell(outcome, out, format, images)
             _tell_classes(images.classes, known)
             if label is not None:
                 typer.echo(ONE_LABEL)
         else:
-            for option, value in (("--noise-size", noise_size), ("--label", label)):
+            for option, value in (("--noise-size", noise_size), ("--label", label), ("--cluster", cluster)):
                 if value is not None:
                     raise ValueError(
                         f"{option} {value!r} needs a generator that is there. Give --generator, or leave it out."
@@ -148,6 +154,7 @@ def _protect_with(
     label: str | None,
     cache_dir: Path | None,
     columns: Mapping[str, Any],
+    cluster: str | None,
     common: Mapping[str, Any],
 ) -> tuple[Outcome, LabelledSource, tuple[str, ...] | None]:
     """Protect with a generator that is there; returns its class names too."""
@@ -169,8 +176,14 @@ def _protect_with(
             all_in = f"semtransforms.NoiseGenerator.from_pretrained({generator!r}).classes"
             raise ValueError(f"--label: {unknown('class of the generator', label, names, all_in=all_in)}")
         images = open_with_one_label(Path(source).expanduser(), names.index(label), maker.classes)
-    private = (cache_dir or default_cache_dir()) / "protections"
-    return protect_source(images, out, maker, private=private, **common), images, maker.classes
+    private = cache_dir and cache_dir / "protections"
+    if cluster is not None:
+        from semtransforms.protect.ray import protect_with_ray
+
+        outcome = protect_with_ray(images, out, maker, cluster=cluster, private=private, **common)
+    else:
+        outcome = protect_source(images, out, maker, private=private or default_cache_dir() / "protections", **common)
+    return outcome, images, maker.classes
 
 
 def _tell_classes(classes: tuple[str, ...] | None, known: tuple[str, ...] | None) -> None:

@@ -34,6 +34,7 @@ from semtransforms.noise.guided import check_pretrained, named
 from semtransforms.photographs.check import TRAINER, Checked, check_copy, seconds_of_check
 from semtransforms.photographs.look import Found, Say, check_enough, look, read_squares
 from semtransforms.photographs.plan import Plan, in_words, make_plan, measure_files, measure_noise, measure_passes
+from semtransforms.protect.checksums import read_checksums
 from semtransforms.protect.formats import FORMATS, pick_quality
 from semtransforms.protect.publish import (
     MANIFEST,
@@ -49,7 +50,6 @@ from semtransforms.views.resize import NOISE_SIZE, NoiseScale
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
 
 CHECKED_FORMATS = ("png", "jpeg")  # one file for each photograph
-
 NAME_LENGTH = 50  # characters; four bytes each at most
 
 Columns = Mapping[str, str | None]
@@ -328,7 +328,7 @@ class _Maker:
         files = {row: out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows}
         copies = {row: file for row, file in files.items() if file.is_file()}
         # another copy gets another report: the runs of an earlier one are not of this copy
-        published = read_json(out / MANIFEST)["files"]
+        published = read_checksums(out, read_json(out / MANIFEST))
         folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), published])}"
         checked = check_copy(found, copies, config, folder, device=self.device, progress=self.progress)
         check_all_there(out, out, [MANIFEST, *published])  # it took minutes

@@ -6,7 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -133,6 +133,10 @@ class Maker(Dataset[Any]):
         difference = published_difference(clean, published)
         lost = alpha is not None and not self.kind.lossless
         return Made(read.task.row, read.stamp, data, difference, read.with_metadata, read.profile, lost)
+
+
+Engine = Callable[[Maker, Iterable[Sequence[Task | Failed]], int], Iterator[list[Made | Failed]]]
+"""What turns groups into files: :func:`make`, or the adapter of a cluster."""
 
 
 def make(maker: Maker, groups: Iterable[Sequence[Task | Failed]], workers: int) -> Iterator[list[Made | Failed]]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,13 +26,15 @@ from semtransforms.core.hardware import describe_arithmetic
 from semtransforms.core.private import making_private, refuse_link
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.metadata import METADATA, PROTECTION, record_above
-from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
-from semtransforms.data.sources import Source, reason
+from semtransforms.data.opening import MOST_PIXELS
+from semtransforms.data.sources import Source
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
+from semtransforms.protect.checksums import write_checksums
 from semtransforms.protect.formats import Difference, Format, pick_quality
+from semtransforms.protect.grouping import Groups
 from semtransforms.protect.journal import Journal
 from semtransforms.protect.labelling import write_labels
-from semtransforms.protect.making import Failed, Made, Maker, Task, make, stamp
+from semtransforms.protect.making import Engine, Failed, Made, Maker, make, stamp
 from semtransforms.protect.packing import is_there, pack, remove_half_built
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def protect_source(
     device: str | None = None,
     workers: int = 0,
     max_megapixels: float = MOST_PIXELS / 1e6,
+    engine: Engine = make,
 ) -> Outcome:
     """Write a protected copy of every image of a source; called again after an interruption, go on.
 
@@ -111,6 +113,7 @@ def protect_source(
         device: where to compute the noise.
         workers: processes that share the images; 0 works in this one. The files are the same.
         max_megapixels: larger images are refused before they are decoded.
+        engine: makes the files' bytes; in processes of this machine, or of a cluster.
 
     Returns:
         What was done, with the images that could not be.
@@ -130,11 +133,18 @@ def protect_source(
         generator, format, chosen, 0 if seed is None else seed, noise_size, visibility, device,
         round(max_megapixels * 1e6),
     )  # fmt: skip
-    return _protect(source, labels, out, maker, seed, private, workers)
+    return _protect(source, labels, out, maker, seed, private, workers, engine)
 
 
 def _protect(
-    source: Source, labels: Tensor, out: Path, maker: Maker, seed: int | None, private: Path, workers: int
+    source: Source,
+    labels: Tensor,
+    out: Path,
+    maker: Maker,
+    seed: int | None,
+    private: Path,
+    workers: int,
+    engine: Engine,
 ) -> Outcome:
     """What is left of ``protect_source`` when its arguments are known to be right."""
     kind, generator = maker.kind, maker.generator
@@ -158,7 +168,7 @@ def _protect(
                 files.chmod(0o700)
             outcome = Outcome(private=journal.folder)
             maker = replace(maker, seed=journal.seed)
-            finished = _finish(source, labels, maker, journal, files, outcome, workers)
+            finished = _finish(source, labels, maker, journal, files, outcome, workers, engine)
             outcome.difference = journal.difference()
             check_all_there(out, files, (source.names[i] + kind.suffix for i in finished))
             manifest = _manifest(source, maker, len(finished), outcome.difference)
@@ -168,7 +178,7 @@ def _protect(
                     journal.remove_copies()
                 elif kind.published:
                     names = (source.names[i] + kind.suffix for i in finished)
-                    manifest["files"] = {name: journal.sha256(name) for name in names}
+                    manifest |= write_checksums(files, ((name, journal.sha256(name)) for name in names))
                     if empty := write_labels(source, finished, kind.suffix, files):
                         outcome.empty, manifest["labels"] = empty, METADATA
                     write_atomically(files / MANIFEST, to_json(manifest))
@@ -176,7 +186,14 @@ def _protect(
 
 
 def _finish(
-    source: Source, labels: Tensor, maker: Maker, journal: Journal, files: Path, outcome: Outcome, workers: int
+    source: Source,
+    labels: Tensor,
+    maker: Maker,
+    journal: Journal,
+    files: Path,
+    outcome: Outcome,
+    workers: int,
+    engine: Engine,
 ) -> list[int]:
     """Make what is not finished, remove what is no longer wanted; returns the images whose copies are there."""
     kind = maker.kind
@@ -190,7 +207,7 @@ def _finish(
     check_room(source, files, len(todo), kind, maker.quality)
     written = []
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
-        for group in make(maker, _groups(source, labels, todo), workers):
+        for group in engine(maker, Groups(source, labels, todo, BATCH_IMAGES, BATCH_BYTES), workers):
             while group:  # emptied, so that a large file is not held while the next one is made
                 written += _write(group.pop(0), source, kind, journal, outcome)
                 bar.update()
@@ -240,37 +257,6 @@ def _stamp(source: Source, index: int) -> str | None:
         return stamp(int(source.labels[index]), source.read(index))
     except UNDECODABLE:
         return None
-
-
-def _groups(source: Source, labels: Tensor, indices: list[int]) -> Iterator[list[Task | Failed]]:
-    """Images that go through the network together, the same for every number of workers."""
-    group: list[Task | Failed] = []
-    size = 0
-    for index in indices:
-        more, task = 0, _task(source, labels, index)
-        if isinstance(task, Task):
-            more = 3 * _pixels(task.file)
-        if group and (len(group) == BATCH_IMAGES or size + more > BATCH_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(task)
-        size += more
-    if group:
-        yield group
-
-
-def _task(source: Source, labels: Tensor, index: int) -> Task | Failed:
-    try:
-        return Task(index, int(labels[index]), source.place(index), source.read(index))
-    except UNDECODABLE as error:
-        return Failed(f"{source.place(index)} ({reason(error)})")
-
-
-def _pixels(file: ImageFile) -> int:
-    """How many pixels an image has by its header; 0 where only the maker will say what is wrong with it."""
-    with suppress(*UNDECODABLE), open_image(file, sys.maxsize) as image:
-        return image.width * image.height
-    return 0
 
 
 def check_limits(workers: int, max_megapixels: float) -> None:

@@ -19,6 +19,7 @@ from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE, to_rgb
 from semtransforms.data.metadata import METADATA, PROTECTION
 from semtransforms.data.sources import Source, open_source
+from semtransforms.protect.checksums import read_checksums
 from semtransforms.protect.formats import FORMATS, Difference, published_difference
 
 # what Pillow itself says of a file's form; everything else in ``info`` came with the file
@@ -70,7 +71,8 @@ def verify(published: Path, source: Source | None = None) -> Iterator[Finding]:
     if FORMATS[record["format"]].packed:
         yield from _verify_table(published, source, record)
         return
-    yield _others(published, {*files, PROTECTION, *([METADATA] if "labels" in record else [])})
+    ours = {PROTECTION, *record.get("tables", ()), *([METADATA] if "labels" in record else [])}
+    yield _others(published, {*files, *ours})
     copies = {splitext(name)[0]: Copy(name, (published / name).read_bytes) for name in files}
     yield _metadata(copies.values())
     if source is not None:
@@ -128,6 +130,7 @@ def _record(published: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         packed = FORMATS[record["format"]].packed
         parse_radius(record["rho_u"])
+        record["files"] = read_checksums(published, record)
         if not all(isinstance(each, str) for pair in record["files"].items() for each in pair):
             raise TypeError("files")
         columns = record.get("columns", ["", ""])

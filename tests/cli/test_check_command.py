@@ -16,6 +16,8 @@ from PIL import Image
 from test_cli import fails, run, save_generator
 from typer.testing import Result
 
+from semtransforms.protect import checksums
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
@@ -115,6 +117,32 @@ def test_a_class_that_was_changed_in_the_record_is_found(photos: Path, published
     record["files"]["dog/9.png"] = record["files"].pop("cat/1.png")
     (published / "protection.json").write_text(json.dumps(record))
     assert failing(run("check", published, "--original", photos)) == {"completeness"}
+
+
+def test_checksums_of_very_many_files_lie_in_tables(
+    photos: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four million of them would lie in memory three times as one text; or in tables that nobody reads."""
+    record = json.loads((published / "protection.json").read_text())
+    files = record["files"]
+    monkeypatch.setattr(checksums, "MOST", 5)
+    (published / "protection-0009.jsonl").touch()  # not ours: no record names it
+    part = checksums.write_checksums(published, files.items())
+    assert sorted(part["tables"]) == [f"protection-{k:04d}.jsonl" for k in range(-(-len(files) // 5))]
+    for name, sha256 in part["tables"].items():
+        assert hashlib.sha256((published / name).read_bytes()).hexdigest() == sha256
+    lines = [json.loads(line) for name in part["tables"] for line in (published / name).read_text().splitlines()]
+    assert dict(lines) == files
+    record.pop("files")
+    (published / "protection.json").write_text(json.dumps(record | part))
+    assert failing(run("check", published, "--original", photos)) == {"nothing else"}  # that one
+    (published / "protection-0009.jsonl").unlink()
+    assert run("check", published, "--original", photos).exit_code == 0
+    assert checksums.write_checksums(published, list(files.items())[:5]) == {"files": dict(list(files.items())[:5])}
+    assert not list(published.glob("protection-*"))  # the tables of an earlier, longer record
+    checksums.write_checksums(published, files.items())
+    (published / "protection-0001.jsonl").write_text("")
+    fails(run("check", published), "damaged", "protection-0001.jsonl is not as it was written")
 
 
 def test_what_is_no_published_folder_is_said(photos: Path, published: Path) -> None:

@@ -386,18 +386,14 @@ def test_files_that_vanish_while_it_runs_are_missed(photos: Path, tmp_path: Path
     """Exit code 0, and protection.json names files that are not there."""
     import semtransforms.protect.publish as publish
 
-    make = publish.make
-
     def vanishing(*arguments: object):
-        for group in make(*arguments):
+        for group in publish.make(*arguments):
             yield group
             shutil.rmtree(tmp_path / "out" / "cat", ignore_errors=True)
 
     monkeypatch.setattr(publish, "BATCH_IMAGES", 6)  # the cats, then the dogs
-    with monkeypatch.context() as patch:
-        patch.setattr(publish, "make", vanishing)
-        with pytest.raises(OSError, match=r"OUT '.*out': 'cat/0\.png' was written and is gone.*same command"):
-            run(photos, tmp_path / "out")
+    with pytest.raises(OSError, match=r"OUT '.*out': 'cat/0\.png' was written and is gone.*same command"):
+        run(photos, tmp_path / "out", engine=vanishing)
     assert not (tmp_path / "out" / "protection.json").exists()
     assert run(photos, tmp_path / "out").written == 6
     assert len(list((tmp_path / "out").rglob("*.png"))) == 10

@@ -5,6 +5,7 @@ What a test names comes out of the scripts of this folder: ``pytest -m long`` ru
 
 import json
 import resource
+import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_a_full_disk_is_said_in_a_line_and_emptied_it_goes_on(job: str, pages: i
 def test_a_disk_that_is_full_at_any_write(job: str, given: Given, tmp_path: Path):
     """Only some of the writes of a job would be guarded."""
     assert disk.FAULTS["full"](disk.Bench(JOBS[job], given, tmp_path), 12).wrong == []
+
+
+@pytest.mark.processes
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_cluster_whose_workers_and_driver_are_killed_makes_the_same_files():
+    """A night's work on many machines would be lost, or published with holes, since some of them went down."""
+    pytest.importorskip("ray.data", reason="pip install 'semtransforms[ray]'")
+    command = [sys.executable, "-m", "tests.reliability.cluster", "--kills", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
