@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -277,7 +278,9 @@ def _connected(cluster: str, workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours tells nobody what it does
     options = {"log_to_driver": False, "logging_level": "ERROR"}
     if cluster != "auto":
-        _knock(cluster)
+        _knock(cluster, cluster, "`ray start --head` on one machine starts one; auto finds this machine's own")
+    elif ":" in (address := _remembered()):
+        _knock("auto", address, "Ray remembers it for this machine: `ray stop` forgets it")
     try:
         try:
             ray.init(cluster, **options)
@@ -297,16 +300,21 @@ def _connected(cluster: str, workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(cluster: str) -> None:
+def _remembered() -> str:
+    """Where Ray takes the cluster of this machine to be; empty where it knows of none."""
+    file = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    with suppress(OSError):
+        return os.environ.get("RAY_ADDRESS") or file.read_text(encoding="utf-8").strip()
+    return ""
+
+
+def _knock(cluster: str, address: str, remedy: str) -> None:
     """Find out in seconds that nobody is at an address: Ray itself tries for minutes."""
-    host, _, port = cluster.rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"--cluster {cluster}: no cluster is there ({error}). `ray start --head` on one machine starts one and "
-            "tells its address; auto finds the one that this machine belongs to."
-        ) from error
+    except (OSError, OverflowError, ValueError) as error:
+        raise ValueError(f"--cluster {cluster}: no cluster answers at {address} ({error}). {remedy}.") from error
 
 
 def _computes_on_cuda(maker: Maker) -> bool:

@@ -288,7 +288,13 @@ def test_a_cluster_that_cannot_be_worked_with(photos: Path, tmp_path: Path, monk
     out = tmp_path / "out"
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    refused(command(photos, out, "--cluster", address), address, "no cluster is there", "ray start --head")
+    refused(command(photos, out, "--cluster", address), address, "no cluster answers", "ray start --head")
+    # a cluster that was killed leaves its address behind, and Ray waits there for minutes
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+    refused(command(photos, out, "--cluster", "auto"), address, "no cluster answers", "ray stop")
+    shutil.rmtree(tmp_path / "ray")
     for wrong in ("ray://127.0.0.1:1", "nowhere", ":1", ""):
         refused(command(photos, out, "--cluster", wrong), "auto or HOST:PORT", repr(wrong), "ray job submit")
     refused(command(photos, out, "--cluster", "auto", "--workers", -1), "workers", "-1")
