@@ -6,7 +6,6 @@ import ctypes
 import platform
 import sys
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +82,27 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-@lru_cache(maxsize=1)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGE = 4 << 20  # bytes
+
+
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next step, for the rest of the process; elsewhere do nothing.
+    """Let glibc keep what a step frees for the next step, until it is to be given back; elsewhere do nothing.
 
     By default it hands tens of megabytes back to the system at every step and takes them again page by page: 17,000
     page faults and a fifth of the time of a step on two CPU cores.
     """
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    _call_glibc("mallopt", trim_threshold, 1 << 30)
-    _call_glibc("mallopt", mmap_threshold, 1 << 30)
+    _call_glibc("mallopt", _TRIM_THRESHOLD, 1 << 30)
+    _call_glibc("mallopt", _MMAP_THRESHOLD, 1 << 30)
 
 
 def give_back_freed_memory() -> None:
-    """Let glibc hand all that is free back to the system now; elsewhere do nothing."""
+    """Let glibc hand all that is free back to the system now, and what is large as soon as it is; elsewhere do nothing.
+
+    What is large gets pages of its own again: the parts of a photograph of 12 megapixels, 16 to 48 MB each, leave holes
+    in memory that is kept, and took 400 MB of it in the place of 180.
+    """
+    _call_glibc("mallopt", _MMAP_THRESHOLD, _LARGE)
     _call_glibc("malloc_trim", 0)
 
 

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from semtransforms.core.checkpoint import check_same_fit, load_checkpoint
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import quantize, to_float
-from semtransforms.core.hardware import autocast_dtype, free_memory, keep_freed_memory, pick_device
+from semtransforms.core.hardware import (
+    autocast_dtype,
+    free_memory,
+    give_back_freed_memory,
+    keep_freed_memory,
+    pick_device,
+)
 from semtransforms.core.keys import batch_rows, fold_in, keyed_uniform
 from semtransforms.core.sharing import ALONE, Share, own_device, shared
 from semtransforms.core.steps import seeded_steps, step_decay
@@ -101,6 +107,7 @@ def fit_generator(
     fitted_on = replace(data, images=resized(data.images, config.image_size))
     run = Run(target, checkpoint, checkpoint_every, progress and share.writes, share)
     surrogate = FITTED_BY[engine](fitted_on, config, run)
+    give_back_freed_memory()  # else what the steps have used lies beside the photographs that are decoded next
     if isinstance(surrogate, Classwise) and surrogate.guides:
         _fit_heads(surrogate.guides, data, progress)
     return NoiseGenerator(surrogate, _without_paths(config), classes=data.classes)

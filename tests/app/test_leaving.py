@@ -41,6 +41,7 @@ def test_closed_in_the_middle_of_a_fit(browser, served, tmp_path):
     protect(page, 20)
     page.wait_for_selector("text=/Fitting the noise: \\d+ of 60/")
     assert server.children()
+    wait_until(lambda: list(served.root.rglob("checkpoint.safetensors")))
     context = page.context
     page.close()
     wait_until(lambda: not brought(served.root))
