@@ -77,7 +77,8 @@ ALONE = Share()
 
 def started() -> Share:
     """What torchrun says this process is, by the variables that it sets; alone where it started none."""
-    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    return Share(int(os.environ.get("RANK", 0)), world) if world > 1 else ALONE  # other launchers set RANK alone
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -98,6 +99,8 @@ def shared(device: torch.device) -> Share:
     """
     if "WORLD_SIZE" not in os.environ:
         raise ValueError("distributed=True needs processes that torchrun started: torchrun --nproc-per-node 2 SCRIPT.")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # that of what is no tensor, which all would otherwise send from the first one
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(_leave)  # not before: processes that left do not find each other again for a second fit

@@ -95,16 +95,29 @@ def _visible(folder: str, place: str) -> list[tuple[str, list[str], list[str]]]:
         for entry in _entries(folder):
             if is_hidden(entry.name):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 if entry.is_symlink() and Path(folder).resolve().is_relative_to(Path(entry.path).resolve()):
                     raise ValueError(f"SOURCE: {entry.path!r} is a link to a folder that holds it. Remove it.")
                 todo.append((entry.path, f"{place}{entry.name}/"))
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES) and (entry.is_file() or not os.path.exists(entry.path)):
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES) and _is_file_or_lost(entry):
                 images.append(entry.name)
             else:
                 others.append(entry.name)
         found.append((place, images, others))
     return sorted(found, key=lambda each: each[0].removesuffix("/"))  # "a" comes before "a-b", and "a-b" before "a/b"
+
+
+# a link is asked by its path: its entry raises where it leads to itself, or behind a folder that cannot be read
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_file_or_lost(entry: os.DirEntry[str]) -> bool:
+    if entry.is_symlink():
+        return os.path.isfile(entry.path) or not os.path.exists(entry.path)
+    return entry.is_file()
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

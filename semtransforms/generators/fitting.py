@@ -154,10 +154,6 @@ def _record(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
 def _train(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
     """Algorithm 1, or a training on clean data: a network."""
     target, checkpoint, share = run.device, run.checkpoint, run.share
-    if share.world > config.batch_size:
-        raise ValueError(
-            f"distributed: {share.world} processes share batches of {config.batch_size} rows. Start fewer."
-        )
     eot = build_eot(config.eot)
     surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(

@@ -69,6 +69,6 @@ def _read_table(files: Path, name: str, sha256: str) -> Iterator[tuple[str, str]
 def _earlier_tables(files: Path) -> list[str]:
     """Those that an earlier record of this folder names; no others of such names are ours."""
     if not (files / PROTECTION).is_symlink():
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(FileNotFoundError, ValueError, AttributeError, TypeError):  # or it is no record
             return [name for name in read_json(files / PROTECTION).get("tables", ()) if _TABLE.fullmatch(name)]
     return []

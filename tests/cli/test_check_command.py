@@ -140,6 +140,10 @@ def test_checksums_of_very_many_files_lie_in_tables(
     assert run("check", published, "--original", photos).exit_code == 0
     assert checksums.write_checksums(published, list(files.items())[:5]) == {"files": dict(list(files.items())[:5])}
     assert not list(published.glob("protection-*"))  # the tables of an earlier, longer record
+    for damaged in ("[]", '{"tables": 5}', '{"tables": [1]}'):  # whoever protects again is not stopped by it
+        (published / "protection.json").write_text(damaged)
+        assert checksums.write_checksums(published, [("a.png", "0")]) == {"files": {"a.png": "0"}}
+    (published / "protection.json").write_text(json.dumps(record | part))
     checksums.write_checksums(published, files.items())
     (published / "protection-0001.jsonl").write_text("")
     fails(run("check", published), "damaged", "protection-0001.jsonl is not as it was written")

@@ -90,8 +90,11 @@ def test_linked_folders_are_followed_as_by_imagefolder(linked: Path):
 def test_a_link_that_leads_nowhere_is_named(linked: Path):
     """A photograph on a disk that is not mounted is left out without a word."""
     (linked / "eel" / "1.jpg").symlink_to(linked / "gone.jpg")
+    (linked / "eel" / "2.jpg").symlink_to("2.jpg")  # nor one that leads to itself, which no stat follows
+    (linked / "eel" / "self").symlink_to("self")
     source = open_source(str(linked))
-    assert "eel/1.jpg" in source.files
+    assert {"eel/1.jpg", "eel/2.jpg"} <= set(source.files)
+    assert source.other_files == (str(linked / "eel" / "self"),)
 
 
 def test_a_link_in_a_circle_is_refused(linked: Path):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from semtransforms import fit_generator
-from semtransforms.core.sharing import Share, own_device
+from semtransforms.core.sharing import ALONE, Share, own_device, shared, started
 from semtransforms.noise.methods import SEM, SEM_CLASSWISE, method, with_effort
 
 IMAGES = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -140,3 +140,24 @@ def test_what_cannot_be_shared_is_said_before_work(monkeypatch: pytest.MonkeyPat
     assert own_device(torch.device("cuda")) == torch.device("cuda:3")
     assert own_device(torch.device("cuda:1")) == torch.device("cuda:1")
     assert own_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_each_process_has_its_own_gpu_for_objects_too(monkeypatch: pytest.MonkeyPatch):
+    """NCCL sends what is no tensor from the current device: the first one of all processes, which it refuses."""
+    chosen = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    assert shared(torch.device("cuda:1")) == Share(1, 2)
+    assert chosen == [torch.device("cuda:1")]
+
+
+def test_who_is_alone_writes(monkeypatch: pytest.MonkeyPatch):
+    """A launcher that sets RANK alone: the fit runs to its end, exit 0, and its generator is nowhere."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    assert started() == ALONE
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert started() == Share(1, 2)
