@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Share:
     """The rows of each batch that are this process's own.
 
     Noise and adversaries cost most and come row by row, so they are shared. What they made is joined, and the update
-    of the weights, whose batch statistics need all rows, is made by every process alike: so all hold the same weights,
-    the same as one process alone, and no gradient travels.
+    of the weights, whose batch statistics need all rows, is made by every process: no gradient travels. Behind it all
+    take the first one's weights.
 
     Args:
         rank: of this process, in 0..world - 1.
@@ -52,6 +52,16 @@ class Share:
         parts = [torch.empty_like(mine) for _ in range(self.world)]
         distributed.all_gather(parts, mine)
         return torch.stack(parts, 1).flatten(0, 1)[:count]
+
+    def follow_first(self, network: nn.Module) -> None:
+        """Bring a network to the state that it has in the first process.
+
+        On CPUs it is the same everywhere. A GPU adds up in an order of its own each time, so that weights would drift
+        apart, and with them the noises, which move by signs.
+        """
+        if self.world > 1:
+            for tensor in network.state_dict().values():
+                distributed.broadcast(tensor, 0)
 
     def check_agreed(self, what: str, mine: object, advice: str) -> None:
         """See that all processes have the same of something, before they wait for each other.

@@ -78,7 +78,7 @@ def fit_generator(
         checkpoint_every: surrogate updates between checkpoints (NTGA has none, and saves about once a minute).
         device: where to fit; default: CUDA if present, one for each process.
         distributed: share the rows of each batch with all processes that torchrun has started; each of them must call
-            this with the same arguments, and gets the same generator. It does not change the result.
+            this with the same arguments, and gets the same generator: that of one process, but for the order of sums.
         progress: show step, loss, surrogate accuracy on protected data, images/s and remaining time.
 
     Returns:
@@ -194,6 +194,7 @@ def _train(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
             loss, accuracy = train_step(
                 surrogate, optimizer, views, named, keys=step.keys, config=config, eot=eot, share=share
             )
+            share.follow_first(surrogate)
             done = step.number + 1
             # reading a loss waits for the device: not at every step
             if done % 10 == 0 or done == config.train_steps:

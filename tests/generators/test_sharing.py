@@ -29,10 +29,11 @@ METHODS = {
 }
 SCRIPT = f"""
 import sys, time
+import torch
 from semtransforms import fit_generator
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_sharing import IMAGES, LABELS, METHODS
-from semtransforms.core.sharing import started
+from semtransforms.core.sharing import shared, started
 
 def fit(name, folder, images=IMAGES, every=20):
     fit_generator((images, LABELS), METHODS[name], checkpoint_dir=folder, checkpoint_every=every, resume=True,
@@ -79,6 +80,10 @@ except ValueError as error:
     print(error)
 for name in METHODS:
     fit(name, {str(tmp_path)!r} + "/" + name)
+layer = torch.nn.BatchNorm1d(3)
+layer.weight.data += started().rank  # as on GPUs, whose sums differ
+shared(torch.device("cpu")).follow_first(layer)
+assert layer.weight.eq(1).all()
 """
     process = run(words, tmp_path, processes)
     told, _ = process.communicate(timeout=300)
