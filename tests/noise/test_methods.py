@@ -91,7 +91,7 @@ def test_one_method_where_none_is_named():
 
 def test_a_methods_name_keeps_its_class_wise_noise():
     """A generator called SEM whose images share noises would be compared with the paper's."""
-    without = replace(METHODS["sem-classwise"], classwise=0, fitted_on="protected")
+    without = replace(METHODS["sem-classwise"], classwise=0, hold_steps=0, fitted_on="protected")
     for config in (replace(SEM, classwise=4), without):
         with pytest.raises(ValueError, match="classwise"):
             check_surrogate(config)

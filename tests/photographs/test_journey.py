@@ -200,9 +200,9 @@ def test_killed_anywhere_the_same_bytes_come_out(photos: Path, tmp_path: Path):
 
 def stop_in_the_fit(monkeypatch: pytest.MonkeyPatch, photos: Path, where: Path, **options):
     """Ctrl-C behind the third checkpoint."""
-    import semtransforms.generators.fitting as fitting
+    import semtransforms.generators.running as running
 
-    save, left = fitting.save_checkpoint, [3]
+    save, left = running.save_checkpoint, [3]
 
     def interrupted(*arguments):
         save(*arguments)
@@ -211,7 +211,7 @@ def stop_in_the_fit(monkeypatch: pytest.MonkeyPatch, photos: Path, where: Path, 
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "save_checkpoint", interrupted)
+        patch.setattr(running, "save_checkpoint", interrupted)
         with pytest.raises(KeyboardInterrupt):
             protect(photos, where, **options)
 
