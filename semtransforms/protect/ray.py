@@ -145,6 +145,8 @@ class Protect:
     def __call__(self, batch: dict[str, Sequence[_Sealed]]) -> dict[str, list[_Sealed]]:
         """Make the files of the one group in a batch, a number and its tasks."""
         number, tasks = batch["group"][0].content
+        if isinstance(tasks, Exception):  # of the list
+            return {"group": [_Sealed((number, tasks))]}
         try:
             check_machine(self._versions, self._folder)
             return {"group": [_Sealed((number, self._maker[tasks]))]}
@@ -167,9 +169,12 @@ def _handed_back(
 
     def list_groups(batch: dict[str, Any]) -> Iterator[dict[str, list[_Sealed]]]:
         os.chdir(place)  # what the user named by a relative path lies below it
-        for number, group in enumerate(groups):
-            if number not in done:
-                yield {"group": [_Sealed((number, [_anywhere(task) for task in group]))]}
+        try:
+            for number, group in enumerate(groups):
+                if number not in done:
+                    yield {"group": [_Sealed((number, [_anywhere(task) for task in group]))]}
+        except Exception as error:  # ours, as an actor's: Ray's own would be taken for the cluster's
+            yield {"group": [_Sealed((-1, error))]}
 
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = 1  # a group is a block: handed on when it is made, lost alone when an actor dies

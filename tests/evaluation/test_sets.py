@@ -9,7 +9,7 @@ from test_transfer import SMALL, saved
 
 from semtransforms.evaluation.countermeasures import parse_countermeasure
 from semtransforms.evaluation.protocol import evaluate
-from semtransforms.evaluation.report.summary import summarise
+from semtransforms.evaluation.report.summary import Trainer, summarise
 from semtransforms.evaluation.report.verdict import deeds
 from semtransforms.evaluation.sets import SETS, TRAINERS, not_played, split_name
 from semtransforms.evaluation.trainers import PROTOCOLS, VICTIMS, parse_victim, victims_by_name
@@ -191,3 +191,9 @@ def test_full_leaves_out_pairs_that_are_fewer_than_the_classes():
                     for n in (501, 500))  # fmt: skip
     assert many["pairs-500"] == many["pairs-500-labels"] == "more classes than pairs"
     assert "pairs-500" not in enough
+
+
+@pytest.mark.parametrize(("name", "times"), [("longer-10", 10), ("longer-3, 64 px", 3), ("no-longer-3 mine", 1)])
+def test_only_who_is_named_so_trains_longer(name, times):
+    """A trainer of the user's own would be told as one who trains three times as long, and leave the verdict's list."""
+    assert Trainer(name, "convnet", 10, 0.0, "linf", False).longer == times

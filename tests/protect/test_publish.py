@@ -38,17 +38,21 @@ def small_generator(classes: int = 2) -> NoiseGenerator:
     return NoiseGenerator(build_model("convnet", num_classes=classes, image_size=8, width=4), config, name="small")
 
 
+def write_pictures(root: Path, count: int, cats: int, sides: tuple[int, ...]) -> Path:
+    """PNG files of noise, 8 px wide: the first ``cats`` are of one class, the others of another."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        folder = root / ("cat" if i < cats else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (sides[i % len(sides)], 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:0{len(str(count - 1))}d}.png")
+    return root
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Ten PNG files of three sizes in two classes."""
-    rng = np.random.default_rng(0)
-    root = tmp_path / "photos"
-    for i in range(10):
-        folder = root / ("cat" if i < 6 else "dog")
-        folder.mkdir(parents=True, exist_ok=True)
-        side = (8, 12, 9)[i % 3]
-        Image.fromarray(rng.integers(0, 256, (side, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return root
+    return write_pictures(tmp_path / "photos", 10, 6, (8, 12, 9))
 
 
 def run(source: Path | str, out: Path, **options: object) -> Outcome:

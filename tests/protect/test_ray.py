@@ -12,12 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from killing import run_killed
-from PIL import Image
-from test_publish import small_generator, tree
+from test_publish import small_generator, tree, write_pictures
 from typer.testing import CliRunner, Result
 
 from semtransforms import protect_with_ray
@@ -26,6 +24,7 @@ from semtransforms.core.files import UNFINISHED, alone_in
 from semtransforms.data.sources import open_source
 from semtransforms.protect import publish
 from semtransforms.protect import ray as adapter
+from semtransforms.protect.making import Maker
 from semtransforms.protect.publish import protect_source
 
 SEED = 8_314_159_265
@@ -52,12 +51,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Twenty photographs of two sizes in two classes, and a file that is none."""
-    rng = np.random.default_rng(0)
-    root = tmp_path / "photos"
-    for k in range(20):
-        folder = root / ("cat" if k < 12 else "dog")
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (8 + 4 * (k % 2), 8, 3), dtype=np.uint8)).save(folder / f"{k:02d}.png")
+    root = write_pictures(tmp_path / "photos", 20, 12, (8, 12))
     (root / "dog" / "broken.jpg").write_text("<html>404</html>")
     return root
 
@@ -219,6 +213,19 @@ def test_the_seed_stands_in_nothing_that_ray_writes_or_shows(
     for seed in (str(SEED).encode(), f"{SEED:_}".encode(), f"{SEED:x}".encode()):
         assert all(seed not in data for data in (shown.encode(), *written))
     assert str(SEED) in next(private.glob("*/secret.json")).read_text()  # what would be found if it were there
+
+
+@pytest.mark.processes
+def test_what_fails_while_images_are_listed_is_not_the_clusters(cluster: Path, photos: Path, tmp_path: Path):
+    """It would be tried five times, and told as a cluster that fails."""
+
+    class Broken:
+        def __iter__(self):
+            raise LookupError("row 7 is gone")
+
+    maker = Maker(small_generator(), "png", None, 0, None, 1.0, None, 1_000_000)
+    with pytest.raises(LookupError, match="row 7 is gone"):
+        list(adapter.make_with_ray(maker, Broken(), 1, cluster="auto", folder=None))
 
 
 @pytest.mark.processes

@@ -38,7 +38,7 @@ class Trainer(NamedTuple):
     @property
     def longer(self) -> int:
         """How many times the updates of the protocol they make, as the name of a trainer says; 1 for all others."""
-        named = re.search(r"\blonger-(\d+)\b", self.victim)
+        named = re.search(r"(?<![\w-])longer-(\d+)(?![\w-])", self.victim)
         return int(named[1]) if named else 1
 
     @property

@@ -151,9 +151,7 @@ class VictimConfig:
                     "transfer='probe' takes features of the middle of each image once, and fits a layer on them: it "
                     "goes without rho_a, patience and crop. Use transfer='last-block'."
                 )
-            if self.augmentation not in (CROP_AND_FLIP, CROP_AND_FLIP[1:], ()):
-                raise ValueError("transfer='probe' does not augment: leave augmentation out.")
-            object.__setattr__(self, "augmentation", ())
+            self._drop_augmentation("transfer='probe' does not augment")
 
     def _check_contrastive(self) -> None:
         if self.rho_a or self.sharpness or self.patience is not None or self.pretrained:
@@ -161,8 +159,12 @@ class VictimConfig:
                 "contrastive=True goes without rho_a, sharpness, patience and pretrained: it has no labels that they "
                 "could act on, and starts from scratch. Leave them out."
             )
+        self._drop_augmentation("contrastive=True draws views of its own")
+
+    def _drop_augmentation(self, why: str) -> None:
+        """Leave out the augmentation that is there by default; one that was given is refused."""
         if self.augmentation not in (CROP_AND_FLIP, CROP_AND_FLIP[1:], ()):
-            raise ValueError("contrastive=True draws views of its own: leave augmentation out.")
+            raise ValueError(f"{why}: leave augmentation out.")
         object.__setattr__(self, "augmentation", ())
 
     @property
