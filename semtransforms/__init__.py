@@ -15,6 +15,7 @@ __all__ = [
     "REM_THETA",
     "SEM",
     "SEM_CLASSWISE",
+    "SEM_ONE_PASS",
     "SEM_PLUS",
     "TAP",
     "EvaluationReport",
@@ -28,6 +29,7 @@ __all__ = [
     "VictimConfig",
     "evaluate",
     "fit_generator",
+    "fit_one_pass",
     "protect_photographs",
     "protect_with_ray",
     "train_victim",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from semtransforms.evaluation.victims import VictimConfig, train_victim
     from semtransforms.generators.fitting import fit_generator
     from semtransforms.generators.generator import NoiseGenerator
+    from semtransforms.generators.one_pass import fit_one_pass
     from semtransforms.noise.methods import (
         EM,
         REM,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
         REM_THETA,
         SEM,
         SEM_CLASSWISE,
+        SEM_ONE_PASS,
         SEM_PLUS,
         TAP,
         with_effort,
@@ -66,6 +70,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "REM_THETA": "noise.methods",
         "SEM": "noise.methods",
         "SEM_CLASSWISE": "noise.methods",
+        "SEM_ONE_PASS": "noise.methods",
         "SEM_PLUS": "noise.methods",
         "TAP": "noise.methods",
         "EvaluationReport": "evaluation.report",
@@ -79,6 +84,7 @@ else:  # hidden from type checkers, for which it would turn every misspelt impor
         "VictimConfig": "evaluation.victims",
         "evaluate": "evaluation.protocol",
         "fit_generator": "generators.fitting",
+        "fit_one_pass": "generators.one_pass",
         "protect_photographs": "photographs.journey",
         "protect_with_ray": "protect.ray",
         "train_victim": "evaluation.victims",

@@ -152,7 +152,7 @@ def _option(name: str) -> str:
 
 
 def _radius(option: str, text: str) -> float:
-    from semtransforms.core.config import parse_radius
+    from semtransforms.core.checks import parse_radius
 
     try:
         return parse_radius(text)

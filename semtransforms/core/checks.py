@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from fractions import Fraction
 from typing import Any
 
 LONGEST = 200  # letters of a value in a message
@@ -97,3 +98,24 @@ def in_short(value: Any) -> str:
     """A value for a message: of what others wrote, such as a config, the beginning."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def parse_radius(text: str | float) -> float:
+    """Read a radius as people type it: ``"8/255"``, ``"0.03"`` or a number.
+
+    Args:
+        text: a fraction, a decimal or a float, in units of the pixel range.
+
+    Returns:
+        The radius as a fraction of the pixel range, in [0, 1].
+
+    Raises:
+        ValueError: if it is not a finite number in [0, 1].
+    """
+    try:
+        radius = float(Fraction(text)) if isinstance(text, str) else float(text)
+    except (ValueError, ZeroDivisionError, TypeError, OverflowError):
+        raise ValueError(f"a radius must be a number such as 8/255, got {text!r}") from None
+    if not (math.isfinite(radius) and 0 <= radius <= 1):
+        raise ValueError(f"a radius is a fraction of the pixel range in 0..1, got {text!r}. Write 8/255, not 8.")
+    return radius

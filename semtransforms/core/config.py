@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from semtransforms.core.checks import check_choice, check_integer, check_number, in_short
@@ -28,27 +26,6 @@ PATCHES, AUTOREGRESSIVE = "shortcut-patches", "autoregressive"
 KERNELS = ("ntk-cnn", "ntk-fnn")
 
 ONE_LEVEL = 1 / 255
-
-
-def parse_radius(text: str | float) -> float:
-    """Read a radius as people type it: ``"8/255"``, ``"0.03"`` or a number.
-
-    Args:
-        text: a fraction, a decimal or a float, in units of the pixel range.
-
-    Returns:
-        The radius as a fraction of the pixel range, in [0, 1].
-
-    Raises:
-        ValueError: if it is not a finite number in [0, 1].
-    """
-    try:
-        radius = float(Fraction(text)) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError, TypeError, OverflowError):
-        raise ValueError(f"a radius must be a number such as 8/255, got {text!r}") from None
-    if not (math.isfinite(radius) and 0 <= radius <= 1):
-        raise ValueError(f"a radius is a fraction of the pixel range in 0..1, got {text!r}. Write 8/255, not 8.")
-    return radius
 
 
 @dataclass(frozen=True)
@@ -187,6 +164,8 @@ class GeneratorConfig:
             it starts as random noise, and moves from the first update on.
         pretrained: networks with pretrained weights that an image's noise is driven against, on top of its class's
             (class-wise noise only); none by default.
+        one_pass: updates of a network that paints the noise in one pass, behind the surrogate's fit; 0 for none: the
+            noise is found by gradient steps.
         eot: T, a sequence of transformations applied in order.
         surrogate: name of the surrogate network, or of a closed form: ``"shortcut-patches"`` (SC),
             ``"autoregressive"`` (AR), ``"ntk-cnn"`` or ``"ntk-fnn"`` (NTGA).
@@ -222,6 +201,7 @@ class GeneratorConfig:
     root_mean_square: float | None = None
     classwise: int = 0
     hold_steps: int = 0
+    one_pass: int = 0
     pretrained: tuple[PretrainedSurrogate, ...] = ()
     eot: tuple[Transformation, ...] = (Transformation("crop", {"padding": 4}), Transformation("flip"))
     surrogate: str = "resnet18"
@@ -251,9 +231,8 @@ class GeneratorConfig:
                 check_integer(name, getattr(self, name))
         for name in ("steps_u", "num_samples", "train_steps", "batch_size", "decay_every"):
             check_integer(name, getattr(self, name), low=1)
-        check_integer("steps_a", self.steps_a, low=0)
-        check_integer("classwise", self.classwise, low=0)
-        check_integer("hold_steps", self.hold_steps, low=0)
+        for name in ("steps_a", "classwise", "hold_steps", "one_pass"):
+            check_integer(name, getattr(self, name), low=0)
         check_integer("seed", self.seed)
         given = {name: getattr(self, name) for name in MOST if getattr(self, name) is not None}
         check_amounts(given, self.image_size, self._check_names())
@@ -262,11 +241,15 @@ class GeneratorConfig:
         check_choice("aim", self.aim, ("own", "shifted", "away"))
         check_choice("fitted_on", self.fitted_on, ("protected", "shuffled", "clean"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        if self.classwise and (self.fitted_on == "clean" or self.surrogate in (PATCHES, AUTOREGRESSIVE, *KERNELS)):
-            raise ValueError(
-                f"classwise={self.classwise} needs a network that is fitted on protected images, got "
-                f"surrogate={self.surrogate!r} with fitted_on={self.fitted_on!r}. Leave classwise at 0."
-            )
+        for name in ("classwise", "one_pass"):
+            on_network = self.fitted_on != "clean" and self.surrogate not in (PATCHES, AUTOREGRESSIVE, *KERNELS)
+            if getattr(self, name) and not on_network:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} needs a network that is fitted on protected images, got "
+                    f"surrogate={self.surrogate!r} with fitted_on={self.fitted_on!r}. Leave {name} at 0."
+                )
+        if self.classwise and self.one_pass:
+            raise ValueError(f"one_pass={self.one_pass} and classwise={self.classwise}: noise is either. Set one to 0.")
         if self.fitted_on == "shuffled" and not self.classwise:
             raise ValueError(
                 "fitted_on='shuffled' needs classwise >= 1, got 0: noise that each image has of its own would be for a "
@@ -337,6 +320,11 @@ class GeneratorConfig:
         return max((side for each in self.pretrained for side in each.sides), default=0)
 
     @property
+    def noise_precision(self) -> Precision:
+        """The precision that the noise itself is computed in; one pass is in fp32 everywhere."""
+        return "fp32" if self.one_pass else self.precision
+
+    @property
     def random_radius(self) -> float:
         """rho_r, with the paper's default: equal to rho_a."""
         return self.rho_a if self.rho_r is None else self.rho_r
@@ -375,7 +363,7 @@ class GeneratorConfig:
         What is younger than the first generators is left out where nothing is set, so that their fingerprints stay.
         """
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name in ("classwise", "hold_steps", "pretrained"):
+        for name in ("classwise", "hold_steps", "one_pass", "pretrained"):
             if not values[name]:
                 del values[name]
         return values

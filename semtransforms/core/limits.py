@@ -18,6 +18,7 @@ MOST: Mapping[str, int] = {
     "steps_a": 10_000,
     "num_samples": 1_000,
     "classwise": 10_000,
+    "one_pass": 10**9,
     "train_steps": 10**9,
     "batch_size": 10**9,
     "decay_every": 10**9,

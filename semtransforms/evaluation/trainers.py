@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semtransforms.core.checks import check_choice
-from semtransforms.core.config import parse_radius
+from semtransforms.core.checks import check_choice, parse_radius
 from semtransforms.core.names import unknown
 from semtransforms.core.pretrained.libraries import smallest_side
 from semtransforms.core.pretrained.network import TRANSFERS

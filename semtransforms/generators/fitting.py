@@ -28,6 +28,7 @@ from semtransforms.core.sharing import ALONE, Share, own_device, shared
 from semtransforms.core.steps import seeded_steps, step_decay
 from semtransforms.data.loading import Labelled, load_labelled, resized
 from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.generators.one_pass import fit_painter
 from semtransforms.generators.running import Run, checkpoint_file
 from semtransforms.generators.weights import round_to_half
 from semtransforms.noise.classwise import Classwise, learn_noises
@@ -35,6 +36,7 @@ from semtransforms.noise.engine import (
     ClasswiseEngine,
     Engine,
     NetworkEngine,
+    OnePassEngine,
     PaintedEngine,
     RecordedEngine,
     build_surrogate,
@@ -155,7 +157,8 @@ def _train(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
     """Algorithm 1, or a training on clean data: a network."""
     target, checkpoint, share = run.device, run.checkpoint, run.share
     eot = build_eot(config.eot)
-    surrogate: nn.Module = build_surrogate(config).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    surrogate: nn.Module = build_surrogate(replace(config, one_pass=0))
+    surrogate = surrogate.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         [weight for weight in surrogate.parameters() if weight.requires_grad],
         lr=config.learning_rate,
@@ -208,6 +211,14 @@ def _train(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
     return surrogate
 
 
+def _train_painter(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
+    """Algorithm 1, and then a network that paints in one pass what lowers the loss of its surrogate.
+
+    The painter has no checkpoint: its updates have no inner loop, and a fit that was killed in them does them again.
+    """
+    return fit_painter(_train(data, config, run), data, config, progress=run.progress)
+
+
 def _fit_heads(guides: nn.ModuleList, data: Labelled, progress: bool) -> None:
     """The layers of the pretrained surrogates, on clean images; rounded as all that is fitted."""
     from semtransforms.noise.guided import fit_heads
@@ -229,6 +240,7 @@ def _without_paths(config: GeneratorConfig) -> GeneratorConfig:
 FITTED_BY: Mapping[type[Engine], Callable[[Labelled, GeneratorConfig, Run], nn.Module]] = {
     NetworkEngine: _train,
     ClasswiseEngine: _train,
+    OnePassEngine: _train_painter,
     PaintedEngine: _paint,
     RecordedEngine: _record,
 }
@@ -347,7 +359,7 @@ def _resume(
         return 0
     checkpoint = load_checkpoint(path)
     # a fit may be prolonged: everything but its length must agree
-    check_same_fit(path, checkpoint.metadata, description, may_change=["train_steps"])
+    check_same_fit(path, checkpoint.metadata, description, may_change=["train_steps", "one_pass"])
     if checkpoint.step > config.train_steps:
         raise ValueError(f"checkpoint {path} is at step {checkpoint.step}, beyond train_steps={config.train_steps}")
     checkpoint.restore(surrogate, optimizer)

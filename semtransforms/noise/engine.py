@@ -15,15 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from semtransforms.core.config import KERNELS, GeneratorConfig, PGDConfig
-from semtransforms.core.grid import quantize, to_float
+from semtransforms.core.grid import levels, quantize, to_float
 from semtransforms.core.hardware import autocast_dtype, keep_freed_memory
+from semtransforms.core.keys import fold_in
 from semtransforms.core.models import MODELS, build_model, look_up
 from semtransforms.core.names import unknown
 from semtransforms.noise.classwise import Classwise
 from semtransforms.noise.ntga import RecordedNoise
+from semtransforms.noise.one_pass import Painter, paint
 from semtransforms.noise.painted import PAINTERS, ClosedForm
 from semtransforms.noise.pgd import is_out_of_memory, pgd
 from semtransforms.views.eot import EOT
+
+KEYS_TRIED = 16  # by a trainer who holds a one-pass generator
 
 _OF_THE_FIT = frozenset({"learning_rate", "momentum", "weight_decay", "decay_every", "decay_factor"})
 
@@ -36,7 +40,9 @@ def engine_of(config: GeneratorConfig) -> type[Engine]:
     """
     if config.surrogate not in ENGINES:
         raise ValueError(unknown("surrogate", config.surrogate, ENGINES))
-    return ClasswiseEngine if config.classwise else ENGINES[config.surrogate]
+    if config.classwise:
+        return ClasswiseEngine
+    return OnePassEngine if config.one_pass else ENGINES[config.surrogate]
 
 
 def build_surrogate(config: GeneratorConfig, stored: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -276,6 +282,42 @@ class ClasswiseEngine(NetworkEngine):
         device = self.device
         found = self.classwise.found(to_float(images.to(device)), labels.to(device))
         return quantize(-found, self.config.rho_u).cpu()
+
+
+class OnePassEngine(NetworkEngine):
+    """A network that paints the noise in one pass, fitted against a surrogate, which is not kept."""
+
+    @classmethod
+    def build(cls, config: GeneratorConfig, stored: Mapping[str, Tensor]) -> nn.Module:
+        """The painter, initialised from the config's seed."""
+        assert config.num_classes is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return Painter(config.num_classes)
+
+    @property
+    def smallest(self) -> int:
+        """One pixel: it fills up what is missing to whole patches."""
+        return 1
+
+    def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+        """What the painter paints, in fp32 everywhere: the bytes are to be the same on every machine."""
+        device = self.device
+        reach = min(levels(self.config.rho_u), 127)
+        painted = paint(self.surrogate, images.to(device), labels.to(device), keys.to(device), reach)
+        return painted.to(torch.int8).cpu()
+
+    def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
+        """What the painter would paint on them, on the mean over keys of the trainer's own, taken off.
+
+        The owner's key is unknown, and the mean is what most of all noises have in common.
+
+        Args:
+            steps: how many keys.
+        """
+        draws = range(steps or KEYS_TRIED)
+        mean = sum(self.noise(images, labels, fold_in(keys, draw)).float() for draw in draws) / len(draws)
+        return quantize(-torch.as_tensor(mean) / 255, self.config.rho_u)
 
 
 class ClosedFormEngine(Engine):

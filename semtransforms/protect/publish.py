@@ -362,7 +362,9 @@ def _manifest(source: Source, maker: Maker, images: int, difference: Difference)
         },
         "rho_u": f"{levels(generator.config.rho_u)}/255",
         "visibility": maker.visibility,
-        "made_with": describe_arithmetic(generator.config.precision, torch.device(maker.device or generator.device)),
+        "made_with": describe_arithmetic(
+            generator.config.noise_precision, torch.device(maker.device or generator.device)
+        ),
         "bound_holds": exact,
         "format": maker.format,
         "quality": maker.quality,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm.auto import tqdm
 
-from semtransforms.core.config import parse_radius
+from semtransforms.core.checks import parse_radius
 from semtransforms.core.grid import levels
 from semtransforms.data.images import UNDECODABLE, to_rgb
 from semtransforms.data.metadata import METADATA, PROTECTION

@@ -177,7 +177,7 @@ class ProtectedDataset(Dataset[Any]):
         labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())
         config, name = generator.config, generator.name
         device = torch.device(getattr(generator, "device", "cpu") if how["device"] is None else how["device"])
-        made_with = describe_arithmetic(config.precision, device)
+        made_with = describe_arithmetic(config.noise_precision, device)
         description = {
             "data": found.digest,
             "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),

@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
 from semtransforms.cli.errors import one_line_errors
-from semtransforms.core.config import GeneratorConfig, parse_radius
+from semtransforms.core.checks import parse_radius
+from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.models import build_model
 from semtransforms.data.shards import DamagedStoreError
 from semtransforms.data.sources import open_source

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from semtransforms.core.config import GeneratorConfig, PGDConfig, Transformation, Uniform, parse_radius
+from semtransforms.core.checks import parse_radius
+from semtransforms.core.config import GeneratorConfig, PGDConfig, Transformation, Uniform
 from semtransforms.core.keys import index_keys
 from semtransforms.noise.methods import (
     EM,
