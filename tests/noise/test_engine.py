@@ -14,7 +14,7 @@ from semtransforms.generators.fitting import FITTED_BY, fit_generator
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.noise import engine as engines
 from semtransforms.noise.engine import ENGINES, Engine, NetworkEngine, build_surrogate, engine_of
-from semtransforms.noise.methods import METHODS, NTGA, SEM, SEM_CLASSWISE
+from semtransforms.noise.methods import METHODS, NTGA, SEM, SEM_CLASSWISE, SEM_ONE_PASS
 from semtransforms.noise.painted import PAINTERS
 
 
@@ -28,16 +28,17 @@ def stripes(count=12):
 def quick(preset):
     """The preset, small enough for a test."""
     sizes = {"train_steps": 2, "batch_size": 6, "steps_u": 2, "steps_a": 1, "num_samples": 1, "precision": "fp32"}
+    sizes["one_pass"] = min(preset.one_pass, 2)
     return replace(preset, **sizes, **({"surrogate": "convnet", "width": 4} if preset.surrogate in MODELS else {}))
 
 
 def test_every_surrogate_has_an_engine_and_every_engine_a_fit():
     """A name without a row is an error after the data are read; with a row in one table alone, after the checks."""
     assert set(ENGINES) == {*MODELS, *PAINTERS, *KERNELS}
-    assert set(FITTED_BY) == {*ENGINES.values(), engine_of(SEM_CLASSWISE)}
+    assert set(FITTED_BY) == {*ENGINES.values(), engine_of(SEM_CLASSWISE), engine_of(SEM_ONE_PASS)}
 
 
-@pytest.mark.parametrize("method", ["sem", "sem-classwise", "ntga", "sc-linf", "ar-linf"])
+@pytest.mark.parametrize("method", ["sem", "sem-one-pass", "sem-classwise", "ntga", "sc-linf", "ar-linf"])
 def test_all_kinds_keep_the_promise_of_the_face(method):
     """Whoever protects a batch adds what comes back to its bytes, and asks nobody which kind it came from."""
     images, labels = stripes()
@@ -98,10 +99,10 @@ def test_a_network_out_of_memory_halves_its_batch(error, monkeypatch):
         generator.noise(images, labels)
 
 
-class OnePass(Engine):
-    """A network that paints the noise in one pass: a kind that the package does not have."""
+class OneConvolution(Engine):
+    """A convolution in the place of a network: a kind that the package does not have."""
 
-    surrogates = "'one-pass'"
+    surrogates = "'one-convolution'"
     unused = frozenset({"alpha_u", "steps_u"})
     smallest = 5
 
@@ -129,17 +130,17 @@ def test_a_further_kind_joins_by_its_rows(tmp_path, monkeypatch):
             surrogate.bias.copy_(torch.tensor([2.0, -2.0, 0.5]))
         return surrogate
 
-    monkeypatch.setattr(engines, "ENGINES", MappingProxyType({**ENGINES, "one-pass": OnePass}))
-    monkeypatch.setattr(fitting, "FITTED_BY", {**FITTED_BY, OnePass: fit})
+    monkeypatch.setattr(engines, "ENGINES", MappingProxyType({**ENGINES, "one-convolution": OneConvolution}))
+    monkeypatch.setattr(fitting, "FITTED_BY", {**FITTED_BY, OneConvolution: fit})
     images, labels = stripes()
-    config = GeneratorConfig(method="one-pass", surrogate="one-pass", eot=())
+    config = GeneratorConfig(method="one-convolution", surrogate="one-convolution", eot=())
     generator = fit_generator((images, labels), config, progress=False, device="cpu")
     noise = generator.noise(images, labels)
     assert noise[:, 0].float().mean() > 4  # what the fit made of it
     loaded = NoiseGenerator.from_pretrained(generator.save_pretrained(tmp_path / "g"), device="cpu")
     assert torch.equal(loaded.noise(images, labels), noise)
     assert torch.equal(loaded.protect(images, labels), (images.int() + noise).to(torch.uint8))
-    with pytest.raises(ValueError, match="at least 5 x 5 for 'one-pass'"):
+    with pytest.raises(ValueError, match="at least 5 x 5 for 'one-convolution'"):
         loaded.noise(images[..., :4], labels)
 
 

@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 
 from semtransforms.cli import app
 from semtransforms.generators.fitting import fit_generator
-from semtransforms.noise.methods import EM, NTGA, SC_L2, SC_LINF, SEM, TAP
+from semtransforms.noise.methods import EM, NTGA, SC_L2, SC_LINF, SEM, SEM_ONE_PASS, TAP
 from semtransforms.protect.wrapper import ProtectedDataset
 
 COUNT = 37  # no multiple of the batch
 SMALL = {"surrogate": "convnet", "width": 4, "steps_u": 3, "steps_a": 1, "num_samples": 1, "train_steps": 20,
          "batch_size": 16, "precision": "fp32", "learning_rate": 0.05}  # fmt: skip
 METHODS = [
+    replace(SEM_ONE_PASS, **SMALL, one_pass=20),
     replace(SEM, **SMALL), replace(EM, **SMALL), replace(TAP, **(SMALL | {"train_steps": 100})),
     replace(NTGA, batch_size=16, steps_u=2), SC_LINF, SC_L2,
 ]  # fmt: skip
