@@ -55,6 +55,7 @@ CROP_HELP = "Comma-separated, with --train-size: resize, random-resized."
 TEST_SPLIT_HELP = (
     "Part of --test to read, where it has parts. Default: test where SOURCE and --test are one name, else train."
 )
+WORKERS_HELP = "Processes that share the runs, a CUDA device each where there are several; 0: in this process."
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help=OUT_HELP, show_default=False)]
 Test = Annotated[str, typer.Option(help="Clean test images of the same classes, as SOURCE is given.")]
@@ -74,6 +75,7 @@ ProtectionSeed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Of 
 ProtectionSeedFile = Annotated[Path | None, typer.Option("--protection-seed-file", metavar="FILE", help=SEED_FILE_HELP)]
 CopyName = Annotated[str | None, typer.Option(help="What the protected copy is called in the report.")]
 CacheDir = Annotated[Path | None, typer.Option(help="Private folder for the noise.")]
+Workers = Annotated[int, typer.Option(help=WORKERS_HELP)]
 TestSplit = Annotated[str | None, typer.Option(help=TEST_SPLIT_HELP)]
 
 
@@ -104,6 +106,7 @@ def evaluate_command(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     device: Device = None,
+    workers: Workers = 0,
 ) -> None:
     """Play the unauthorised trainer: what does a network still learn from the protected copy?
 
@@ -125,6 +128,7 @@ def evaluate_command(
             "protection_seed": read_seed(protection_seed, protection_seed_file, "--protection-seed") or 0,
             "image_size": None if size is None else (size, size), "name": Path(source).name or source,
             "copy_name": copy_name, "out": out, "cache_dir": cache_dir, "device": device,
+            "workers": workers,
         }  # fmt: skip
         read = partial(open_source, image_column=image_column, label_column=label_column)
         parts = (split, test_split or _test_part(source, test))

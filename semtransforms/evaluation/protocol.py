@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from semtransforms.core.checks import whole_seed
-from semtransforms.core.hardware import describe_machine, pick_device
+from semtransforms.core.checks import check_integer, whole_seed
 from semtransforms.data.loading import Labelled, load_labelled
 from semtransforms.data.photographs import Photographs, load_photographs
 from semtransforms.evaluation.checks import check_on_samples, check_starts, check_test
@@ -30,11 +30,13 @@ from semtransforms.evaluation.copies import (
 )
 from semtransforms.evaluation.countermeasures import Countermeasure, InformedTrainer, PublishedGenerator
 from semtransforms.evaluation.plays import DEFAULTS, Play, Setup, plays_of
-from semtransforms.evaluation.records import CLEAN, Record
+from semtransforms.evaluation.records import CLEAN
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.results import Results
 from semtransforms.evaluation.runs import Run, plan_runs
-from semtransforms.evaluation.victims import CUTS, VictimConfig, VictimResult, train_victim
+from semtransforms.evaluation.spreading import spread
+from semtransforms.evaluation.trial import Trial
+from semtransforms.evaluation.victims import CUTS, VictimConfig
 from semtransforms.protect.transform import SEMProtect
 from semtransforms.protect.wrapper import NoiseSource
 from semtransforms.views.windows import centre_squares
@@ -65,6 +67,7 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
+    workers: int = 0,
     progress: bool = True,
 ) -> EvaluationReport:
     """Measure what an unauthorised trainer still learns from a protected copy.
@@ -112,6 +115,8 @@ def evaluate(
         out: folder of the report.
         cache_dir: where noise is kept; default as for :class:`~semtransforms.ProtectedDataset`.
         device: where to train; default: CUDA if present.
+        workers: processes that share the runs, and the CUDA devices where there are several; 0 works in this one. Each
+            holds the images, and has its share of the threads.
         progress: show bars.
 
     Returns:
@@ -120,11 +125,12 @@ def evaluate(
     Raises:
         ValueError: copies of different length or labels, test images that are training images too, unknown or twice
             the same names, no seeds, a countermeasure that changes the image size, a folder with a report on other
-            data, or on another copy or victim of the same name.
+            data, or on another copy or victim of the same name; workers, and a run that cannot be pickled.
         TypeError: data that are not labelled uint8 images.
     """
     if generator is not None and protected is not None:
         raise ValueError("generator and protected were both given: pass the one that made the copy to be judged")
+    check_integer("workers", workers, low=0, advice="0 works in this process.")
     protection_seed = whole_seed("protection_seed", protection_seed)
     seeds, name = _seeds(seeds), name or type(dataset).__name__
     if image_size is not None and (isinstance(image_size, int) or len(image_size) != 2):
@@ -165,43 +171,31 @@ def evaluate(
     results.go_on(runs, pool)
     results.describe(*_as_shown(copies[1:], clean, configs), chosen)
     with results.among_others():
+        _play(runs, Trial(clean, tests, facts), results, workers, device, progress)
+        return results.finish(runs)
+
+
+def _play(runs: Sequence[Run], trial: Trial, results: Results, workers: int, device: Any, progress: bool) -> None:
+    """Do the runs that are missing, and keep each as it ends."""
+    missing = {run.file: run for run in runs if run.file not in results.records}
+    jobs = {file: partial(trial.record, run, results.checkpoint(run)) for file, run in missing.items()}
+
+    def still_missing() -> Iterator[str]:
         for number, run in enumerate(runs, 1):
-            if run.file not in results.records:
+            if run.file in missing and run.file not in results.records:  # another evaluation may have added it
                 if progress:
                     _say(run, number, len(runs))
-                result = _train(run, clean, tests, results.checkpoint(run), device, progress)
-                results.add(run, _record(run, result, facts, device))
-        return results.finish(runs)
+                yield run.file
+
+    with closing(spread(jobs, still_missing(), min(workers, len(jobs)), device, progress)) as done:
+        for file, record in done:
+            results.add(missing[file], record)
 
 
 def _say(run: Run, number: int, count: int) -> None:
     start = f", from {run.settings['pretrained']}" if "pretrained" in run.settings else ""
     names = f"{run.victim}{start} on {run.copy.name}, {run.countermeasure}, seed {run.config.seed}"
     tqdm.write(f"[{number}/{count}] {names}")
-
-
-def _train(
-    run: Run,
-    clean: Labelled | Photographs,
-    tests: Labelled | Photographs,
-    checkpoint: Path | None,
-    device: Any,
-    progress: bool,
-) -> VictimResult:
-    """Train one victim on one copy."""
-    return train_victim(
-        run.copy.images,
-        clean.labels,
-        run.config,
-        test_images=tests.images,
-        test_labels=tests.labels,
-        countermeasures=run.countermeasures,
-        clean=clean.images,
-        checkpoint=checkpoint,
-        settings=run.settings,
-        device=device,
-        progress=progress,
-    )
 
 
 def _all_victims(plays: Sequence[Play], images: int) -> dict[str, VictimConfig]:
@@ -296,29 +290,3 @@ def _facts(clean: Labelled | Photographs, tests: Labelled | Photographs, name: s
 def _left_out(*datasets: Any) -> int | None:
     """How many images the data sets are without since they do not decode; ``None`` for none, as records have it."""
     return sum(len(getattr(dataset, "left_out", ())) for dataset in datasets) or None
-
-
-def _record(run: Run, result: VictimResult, facts: dict[str, Any], device: Any) -> Record:
-    values = asdict(result)
-    del values["train_loss"]
-    config = run.config
-    return Record(
-        **facts,
-        **run.copy.origin,
-        **values,
-        copy=run.copy.name,
-        victim=run.victim,
-        network=run.settings["network"],
-        train_steps=config.train_steps,
-        rho_a=config.rho_a,
-        norm=config.norm,
-        train_size=config.train_size,
-        crop=None if config.train_size is None else config.crop,
-        pretrained=run.settings.get("pretrained"),
-        transfer=run.settings.get("transfer"),
-        settings=json.dumps(run.settings, sort_keys=True),
-        countermeasure=run.countermeasure,
-        seed=config.seed,
-        robust_rho=config.rho_a or None,
-        **describe_machine(pick_device(device)),
-    )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from semtransforms.core.hardware import give_back_freed_memory
+from semtransforms.core.processes import end_with_parent
 from semtransforms.data.colour import ProfileEffect, profile_effect
 from semtransforms.data.images import UNDECODABLE, RGBImage, to_rgb
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
@@ -161,7 +159,7 @@ def make(maker: Maker, groups: Iterable[Sequence[Task | Failed]], workers: int) 
         collate_fn=_as_it_is,
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # it would else draw from the user's
     )
     try:
@@ -177,18 +175,6 @@ def make(maker: Maker, groups: Iterable[Sequence[Task | Failed]], workers: int) 
 
 def _as_it_is(made: list[Made | Failed]) -> list[Made | Failed]:
     return made
-
-
-def _end_with_parent(number: int) -> None:
-    """Let a worker end at once when its parent is killed: one that waits to read or write would stay forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # it is a worker
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def stamp(label: int, file: ImageFile) -> str:

@@ -107,18 +107,18 @@ def test_a_protection_that_works_and_one_that_does_not_are_told_apart():
 
 def test_a_folder_goes_on_where_it_stopped(generator, tmp_path, monkeypatch):
     """90 runs of minutes: those that are done must not be done again, and the report must hold all."""
-    import semtransforms.evaluation.protocol as protocol
+    import semtransforms.evaluation.trial as trial
 
     out, cache = tmp_path / "report", tmp_path / "cache"
     run(generator, out=out, cache_dir=cache, seeds=(0,))
     trained = []
-    real = protocol.train_victim
+    real = trial.train_victim
 
     def counting(*arguments, **options):
         trained.append(arguments[2].seed)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(protocol, "train_victim", counting)
+    monkeypatch.setattr(trial, "train_victim", counting)
     report = run(generator, out=out, cache_dir=cache, seeds=(0, 1))
     assert trained == [1, 1]
     assert len(report.records) == 4
@@ -133,9 +133,9 @@ def test_a_folder_goes_on_where_it_stopped(generator, tmp_path, monkeypatch):
 
 def test_what_was_removed_while_it_ran_is_missed(tmp_path, monkeypatch):
     """The folder removed between two runs, the report was of the second seed alone, and the exit code 0."""
-    import semtransforms.evaluation.protocol as protocol
+    import semtransforms.evaluation.trial as trial
 
-    real = protocol.train_victim
+    real = trial.train_victim
 
     def removing(*arguments, **options):
         result = real(*arguments, **options)
@@ -144,7 +144,7 @@ def test_what_was_removed_while_it_ran_is_missed(tmp_path, monkeypatch):
             (tmp_path / "report" / "runs").mkdir(parents=True)
         return result
 
-    monkeypatch.setattr(protocol, "train_victim", removing)
+    monkeypatch.setattr(trial, "train_victim", removing)
     with pytest.raises(OSError, match=r"out .*'evaluation\.json' was written and is gone.*another folder"):
         run(None, protected=halves(), out=tmp_path / "report", seeds=(0, 1))
 
@@ -384,7 +384,7 @@ def never(*_, **__):
 )
 def test_bad_input_is_refused_before_any_training(options, words, monkeypatch, tmp_path):
     """An error after the first hour of training is an hour lost."""
-    monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", never)
+    monkeypatch.setattr("semtransforms.evaluation.trial.train_victim", never)
     with pytest.raises(ValueError, match=words):
         run(**options, out=tmp_path / "out")
     assert not (tmp_path / "out" / "runs").exists() or not list((tmp_path / "out" / "runs").iterdir())
@@ -392,7 +392,7 @@ def test_bad_input_is_refused_before_any_training(options, words, monkeypatch, t
 
 def test_a_countermeasure_that_changes_the_size_is_refused_before_any_training(monkeypatch):
     """Its victims would be tested on images of another size than they were trained on."""
-    monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", never)
+    monkeypatch.setattr("semtransforms.evaluation.trial.train_victim", never)
     smaller = Purifier(lambda images: images[..., :-1], name="smaller")
     with pytest.raises(ValueError, match="size"):
         run(None, protected=halves(), countermeasures=(smaller,))
@@ -428,7 +428,7 @@ def test_victims_by_name():
 
 def test_protocols_by_name(tmp_path, monkeypatch):
     """`paper` must be the paper's 40,000 updates, and early stopping must be able to stop: each by its name alone."""
-    import semtransforms.evaluation.protocol as protocol
+    import semtransforms.evaluation.trial as trial
 
     asked = []
 
@@ -436,7 +436,7 @@ def test_protocols_by_name(tmp_path, monkeypatch):
         asked.append(config)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(protocol, "train_victim", remember)
+    monkeypatch.setattr(trial, "train_victim", remember)
     for name, kind in (("standard", "paper"), ("adversarial-2/255", "quick"), ("early-stopping-30", "paper")):
         with pytest.raises(KeyboardInterrupt):
             run(None, victims=(name,), protocol=kind, network="convnet", width=4)

@@ -159,7 +159,7 @@ def test_longer_training_decays_as_late():
 )
 def test_what_does_not_go_together_is_refused(options, message, monkeypatch):
     """Before any training, with what to write instead."""
-    monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", None)
+    monkeypatch.setattr("semtransforms.evaluation.trial.train_victim", None)
     with pytest.raises(ValueError, match=message):
         play(**options)
 

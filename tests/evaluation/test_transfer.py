@@ -427,7 +427,7 @@ def test_the_report_names_network_weights_and_way_but_no_path(weights: Path, tmp
 
 def test_bad_weights_are_found_before_any_training(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Found after an hour of other trainers, a wrong file costs that hour."""
-    monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", lambda *_, **__: pytest.fail("a training"))
+    monkeypatch.setattr("semtransforms.evaluation.trial.train_victim", lambda *_, **__: pytest.fail("a training"))
     wrong = saved(tmp_path / "wrong.safetensors", "timm/test_vit")
     with pytest.raises(ValueError, match="another architecture"):
         judged(wrong, victims=("standard", "fine-tune"))
@@ -442,7 +442,7 @@ def test_a_size_that_a_network_does_not_take_is_found_before_any_training(
     network: str, train_sizes: tuple[int, ...], weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Found when its turn comes, it costs the hours of the trainers before it; images of their own are of 32 px."""
-    monkeypatch.setattr("semtransforms.evaluation.protocol.train_victim", lambda *_, **__: pytest.fail("a training"))
+    monkeypatch.setattr("semtransforms.evaluation.trial.train_victim", lambda *_, **__: pytest.fail("a training"))
     side, own = min(train_sizes, default=32), torchvision.models.get_model_weights(network.split("/")[1]).DEFAULT
     size = own.transforms().crop_size[0]
     with pytest.raises(ValueError, match=rf"'{network}'.* {side}x{side} px .*--train-size {size}\)"):

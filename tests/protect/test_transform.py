@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 import pickle
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -290,6 +292,44 @@ def test_real_generator_keeps_the_bound_and_survives_pickling(tmp_path):
         for same in (protect, pickle.loads(pickle.dumps(protect)), copy.deepcopy(protect)):
             assert torch.equal(same(images, labels)[0].int(), expected)
     assert len(pickle.dumps(by_name)) < 2500 < 15_000 < len(pickle.dumps(in_memory))
+
+
+class Protected(Dataset):
+    """As the guide writes it, and which worker it was."""
+
+    def __init__(self, photos: list[tuple[torch.Tensor, int]], protect: SEMProtect) -> None:
+        self.photos, self.protect = photos, protect
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int, str]:
+        return *self.protect(*self.photos[index]), get_worker_info().id, os.environ["OWN_DEVICE"]
+
+
+def own_device(number: int) -> None:
+    os.environ["OWN_DEVICE"] = f"cuda:{number}"
+
+
+@pytest.mark.processes
+def test_two_workers_of_a_loader_protect_in_passing(tmp_path):
+    """The guide's way to several GPUs: noise of another worker's image, or a device that is chosen after the noise."""
+    generator = saved_generator(tmp_path / "generator")
+    images, labels = pixels(4, 16, 16), [0, 3, 3, 9]
+    protect = SEMProtect.from_pretrained(tmp_path / "generator", seed=5, device="cpu")
+    loader = DataLoader(
+        Protected(list(zip(images, labels, strict=True)), protect),
+        batch_size=2,
+        num_workers=2,
+        multiprocessing_context="spawn",
+        worker_init_fn=own_device,
+    )
+    seen, given, workers, devices = zip(*loader, strict=True)
+    expected = images.int() + generator.noise(images, torch.tensor(labels), seed=5).int()
+    assert torch.equal(torch.cat(seen).int(), expected)
+    assert torch.cat(given).tolist() == labels
+    assert torch.cat(workers).tolist() == [0, 0, 1, 1]
+    assert [*devices[0], *devices[1]] == ["cuda:0"] * 2 + ["cuda:1"] * 2
 
 
 def test_pickled_after_its_folder_is_gone(tmp_path):

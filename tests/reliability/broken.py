@@ -33,7 +33,7 @@ from semtransforms.data.images import UNDECODABLE, size_in_header, to_rgb
 from semtransforms.data.opening import open_image
 from semtransforms.data.shards import DamagedStoreError
 from semtransforms.data.sources import open_source, reason
-from semtransforms.evaluation import protocol
+from semtransforms.evaluation import trial
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.results import Results
 from semtransforms.generators import fitting
@@ -255,7 +255,7 @@ def _begin_nothing_long() -> str:
         raise ValueError("it would begin now")
 
     quicken(setattr)
-    protocol.train_victim = refuse
+    trial.train_victim = refuse
     fitting.FITTED_BY.update(dict.fromkeys(fitting.FITTED_BY, refuse))  # type: ignore[attr-defined]
     return tempfile.mkdtemp()
 

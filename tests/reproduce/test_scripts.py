@@ -12,7 +12,7 @@ from PIL import Image
 
 from semtransforms import NoiseGenerator
 from semtransforms.data.loading import Labelled
-from semtransforms.evaluation import protocol
+from semtransforms.evaluation import trial
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/ is no part of the package
 
@@ -55,13 +55,13 @@ def small(monkeypatch, tmp_path):
         return fit(*arguments, **options)
 
     monkeypatch.setattr(fit_pretrained, "fit_generator", counted)
-    train, trained = protocol.train_victim, []
+    train, trained = trial.train_victim, []
 
     def watched(*arguments, **options):
         trained.append("victim")
         return train(*arguments, **options)
 
-    monkeypatch.setattr(protocol, "train_victim", watched)
+    monkeypatch.setattr(trial, "train_victim", watched)
     return trained
 
 

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2]))  # examples/ is no part of the p
 
 from examples.reproduce import tables, today
 from semtransforms.data.loading import Labelled
-from semtransforms.evaluation import protocol
+from semtransforms.evaluation import trial
 
 GENERATOR = str(Path(tables.ROOT, "pretrained", "sem-plus-cifar10-small"))
 
@@ -27,13 +27,13 @@ def images(count: int, seed: int) -> Labelled:
 def test_rows_are_of_the_trainers_that_were_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A figure of another trainer, copy or seed would stand in the table that says who learns most."""
     monkeypatch.setattr(today, "read_data", lambda *arguments, **options: (images(40, 1), images(20, 2)))
-    train, trained = protocol.train_victim, []
+    train, trained = trial.train_victim, []
 
     def quick(data: Labelled, exams: object, config: object, *rest: object, **options: object) -> object:
         trained.append(config.seed)
         return train(data, exams, replace(config, train_steps=2, batch_size=8), *rest, **options)
 
-    monkeypatch.setattr(protocol, "train_victim", quick)
+    monkeypatch.setattr(trial, "train_victim", quick)
     places = [f"--data={tmp_path}", f"--work={tmp_path}/work", f"--results={tmp_path}/examples/reproduce/results"]
     words = [GENERATOR, *places, "--seeds", "0", "1"]
     today.main([*words, "--trainers", "standard", "low-pass"])
