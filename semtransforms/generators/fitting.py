@@ -212,11 +212,8 @@ def _train(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
 
 
 def _train_painter(data: Labelled, config: GeneratorConfig, run: Run) -> nn.Module:
-    """Algorithm 1, and then a network that paints in one pass what lowers the loss of its surrogate.
-
-    The painter has no checkpoint: its updates have no inner loop, and a fit that was killed in them does them again.
-    """
-    return fit_painter(_train(data, config, run), data, config, progress=run.progress)
+    """Algorithm 1, and then a network that paints in one pass what lowers the loss of its surrogate."""
+    return fit_painter(_train(data, config, run), data, config, run, teacher="its own")
 
 
 def _fit_heads(guides: nn.ModuleList, data: Labelled, progress: bool) -> None:

@@ -60,11 +60,11 @@ class Run:
         return save
 
 
-def checkpoint_file(folder: str | Path | None, resume: bool) -> Path | None:
+def checkpoint_file(folder: str | Path | None, resume: bool, name: str = "checkpoint.safetensors") -> Path | None:
     """Where the checkpoint is to lie, in a folder that can be written and holds none that is not to be gone on with."""
     if folder is None:
         return None
-    checkpoint = Path(folder).expanduser() / "checkpoint.safetensors"
+    checkpoint = Path(folder).expanduser() / name
     _check_writable(checkpoint.parent)
     if checkpoint.exists() and not resume:
         raise FileExistsError(

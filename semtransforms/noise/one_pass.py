@@ -9,6 +9,7 @@ the painter would need no seed to take its noise off.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -30,9 +31,7 @@ FIELD = 8  # random numbers for each 4 x 4 pixels
 PATCH = 4  # pixels that one place of the coarsest map stands for
 
 LEARNING_RATE = 2e-3  # of Adam, falling along half a cosine
-SHRINK = (
-    0.005  # weight of the mean square of what comes before the tanh: where it saturates, nothing is learned any more
-)
+SHRINK = 0.005  # weight of the mean square of what comes before the tanh, which learns nothing where it saturates
 APART = 1.0  # weight of the penalty on noises of two keys that are alike, reached at half of the updates
 ALIKE = 0.7  # cosine between two noises of one image that goes free; those of SEM_PLUS have 0.73 (CIFAR-10)
 
@@ -124,6 +123,11 @@ def paint(painter: nn.Module, images: Tensor, labels: Tensor, keys: Tensor, reac
     return in_levels(painter(pixels, labels, random_field(keys, *images.shape[2:])), pixels, reach)
 
 
+def painters_optimizer(painter: nn.Module) -> torch.optim.Adam:
+    """What a painter is fitted with."""
+    return torch.optim.Adam(painter.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.99))
+
+
 def learn_to_paint(
     painter: nn.Module,
     surrogate: nn.Module,
@@ -132,6 +136,9 @@ def learn_to_paint(
     config: GeneratorConfig,
     eot: EOT,
     *,
+    optimizer: torch.optim.Optimizer,
+    first: int,
+    save: Callable[[int], None],
     progress: bool,
 ) -> None:
     """Fit a painter against a surrogate, which stays as it is.
@@ -144,10 +151,12 @@ def learn_to_paint(
         config: the number of updates is its ``one_pass``; radius, perturbation, batches and seed are those of the
             surrogate's fit.
         eot: T.
+        optimizer: of :func:`painters_optimizer`.
+        first: updates behind the painter and the optimizer.
+        save: is given the updates done, after each.
         progress: show a bar.
     """
     device = labels.device
-    optimizer = torch.optim.Adam(painter.parameters(), betas=(0.5, 0.99))
     schedule = replace(config, train_steps=config.one_pass, learning_rate=LEARNING_RATE)
     with (
         frozen(surrogate),
@@ -156,10 +165,10 @@ def learn_to_paint(
             len(labels),
             optimizer,
             rate_share=lambda step: half_cosine(step, config.one_pass),
-            first=0,
+            first=first,
             device=device,
             title=f"fit the painter of {config.method}",
-            save=lambda done: None,
+            save=save,
             progress=progress,
         ) as (steps, bar),
     ):

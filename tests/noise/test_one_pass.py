@@ -10,12 +10,14 @@ from torch.nn import functional as F
 from semtransforms import SEM_ONE_PASS, SEM_PLUS, NoiseGenerator, fit_generator, fit_one_pass, with_effort
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.grid import add_noise, to_float
+from semtransforms.noise import one_pass
 from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.methods import SC_LINF, check_surrogate
 from semtransforms.noise.one_pass import Painter, in_levels
 
 SMALL = {"surrogate": "convnet", "width": 8, "num_classes": 2, "image_size": (16, 16), "precision": "fp32", "eot": ()}
 ONE_PASS = replace(SEM_ONE_PASS, **SMALL)
+TEACHER = replace(SEM_PLUS, **SMALL, batch_size=8)
 
 
 def pictures(count=64, side=16):
@@ -110,6 +112,34 @@ def test_the_method_fits_both_and_goes_on_after_a_kill(tmp_path):
     ]
     assert again == [whole.fingerprint] * 2
     assert isinstance(whole.surrogate, Painter)
+
+
+def test_a_kill_within_the_painters_updates_costs_what_is_behind_its_checkpoint(tmp_path, monkeypatch):
+    """Its updates take a quarter of an hour; begun anew without Adam's moments they would make another painter."""
+    data, teacher = pictures(32), NoiseGenerator(build_surrogate(TEACHER), TEACHER)
+    whole = fit_one_pass(data, teacher, updates=5, device="cpu", progress=False)
+    done, real = [], one_pass.paint_step
+
+    def killed_at_the_fourth(*arguments, **named):
+        done.append(1)
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    def fit(resume=False, **named):
+        named = {"updates": 5, "checkpoint_dir": tmp_path, "checkpoint_every": 2, "progress": False, **named}
+        return fit_one_pass(data, teacher, resume=resume, device="cpu", **named)
+
+    monkeypatch.setattr(one_pass, "paint_step", killed_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    with pytest.raises(FileExistsError, match=r"painter\.safetensors"):
+        fit()
+    with pytest.raises(ValueError, match=r"another fit.*one_pass was 5, is 6"):
+        fit(resume=True, updates=6)
+    done[:] = [1] * 4
+    assert fit(resume=True).fingerprint == whole.fingerprint
+    assert len(done) == 4 + 3  # two of five were kept
 
 
 def test_undo_is_what_the_painter_would_add_taken_off():
