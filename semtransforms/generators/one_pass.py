@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -127,7 +128,13 @@ def _resume(path: Path | None, painter: nn.Module, optimizer: torch.optim.Adam, 
     if path is None or not path.exists():
         return 0
     checkpoint = load_checkpoint(path)
-    check_same_fit(path, checkpoint.metadata, description)
+    check_same_fit(path, checkpoint.metadata, description, may_change=["train_steps", "one_pass"])
+    if checkpoint.metadata["config"] != description["config"]:
+        warnings.warn(
+            f"checkpoint {path} is of a fit of another length, whose schedule was another: the painter begins anew.",
+            stacklevel=2,
+        )
+        return 0
     checkpoint.restore(painter)
     weights = dict(painter.named_parameters())
     for key, value in checkpoint.extra.items():
