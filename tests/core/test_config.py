@@ -174,7 +174,7 @@ def test_json_round_trip_keeps_every_field():
     )  # fmt: skip
     text = json.dumps(config.to_dict())
     assert GeneratorConfig.from_dict(json.loads(text)) == config
-    left_out = {"classwise", "hold_steps", "pretrained"}  # where they are not used
+    left_out = {"classwise", "hold_steps", "one_pass", "pretrained"}  # where they are not used
     assert {*config.to_dict()} | left_out == {f.name for f in fields(GeneratorConfig)}
 
 

@@ -623,7 +623,7 @@ def test_config_holds_every_field(tmp_path: Path):
     generator = make()
     generator.classes, generator.card = ("a", "b", "c"), {"data": "stripes"}
     record = json.loads((generator.save_pretrained(tmp_path) / "config.json").read_text())
-    left_out = {"classwise", "hold_steps", "pretrained"}  # where they are not used
+    left_out = {"classwise", "hold_steps", "one_pass", "pretrained"}  # where they are not used
     assert {*record["config"]} | left_out == set(GeneratorConfig.__dataclass_fields__)
     assert record["semtransforms"] == semtransforms.__version__
     assert (record["classes"], record["card"]) == (["a", "b", "c"], {"data": "stripes"})
