@@ -14,6 +14,8 @@ import torch
 
 from semtransforms import __version__
 
+ACCELERATORS = ("cuda", "mps", "xpu")  # the last two were not tried: there was no such machine
+
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The device asked for, or the best one here.
@@ -30,12 +32,16 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device must be like 'cpu', 'cuda' or 'cuda:1', got {device!r}") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', got {str(device)!r}: others are not supported.")
-    if chosen.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type not in ("cpu", *ACCELERATORS):
+        named = ", ".join(map(repr, ACCELERATORS))
+        raise ValueError(f"device must be 'cpu' or one of {named}, got {str(device)!r}: others are not supported.")
+    if chosen.type in ACCELERATORS:
+        count = getattr(torch, chosen.type).device_count()
         if (chosen.index or 0) >= count:
-            raise ValueError(f"device={device!r} was asked for, but this machine has {count} CUDA devices. Use 'cpu'.")
+            raise ValueError(
+                f"device={device!r} was asked for, but torch finds {count} of {chosen.type!r} on this machine. "
+                "Use 'cpu'."
+            )
     return chosen
 
 

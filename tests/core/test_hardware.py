@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semtransforms.core.hardware import autocast_dtype, free_memory, pick_device
+from semtransforms.core.hardware import autocast_dtype, describe_arithmetic, free_memory, pick_device
 
 
 def test_the_device_asked_for_or_a_clear_error():
@@ -13,10 +13,24 @@ def test_the_device_asked_for_or_a_clear_error():
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match="'tpu9'"):
         pick_device("tpu9")
-    with pytest.raises(ValueError, match="'mps'"):
-        pick_device("mps")
+    with pytest.raises(ValueError, match=r"'cpu' or one of 'cuda', 'mps', 'xpu', got 'meta'"):
+        pick_device("meta")
     with pytest.raises(ValueError, match=r"'cuda:99'.*Use 'cpu'"):
         pick_device("cuda:99")
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_other_accelerators_are_taken_where_torch_finds_them(kind, monkeypatch):
+    """The guide says that they are: refused, an owner of such a machine waits a hundred times as long for nothing."""
+    monkeypatch.setattr(getattr(torch, kind), "device_count", lambda: 0)
+    with pytest.raises(ValueError, match=rf"device='{kind}'.*finds 0 of '{kind}'.*Use 'cpu'"):
+        pick_device(kind)
+    monkeypatch.setattr(getattr(torch, kind), "device_count", lambda: 1)
+    assert pick_device(kind) == torch.device(kind)
+    with pytest.raises(ValueError, match=f"{kind}:1"):
+        pick_device(f"{kind}:1")
+    assert autocast_dtype("auto", torch.device(kind)) is None  # not known to gain by bf16
+    assert describe_arithmetic("auto", torch.device(kind))["device"] == kind
 
 
 @pytest.mark.parametrize("amx", [False, True])
