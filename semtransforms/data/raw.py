@@ -228,14 +228,19 @@ class _InTurn:
 
 
 def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
-    """Read one (image, label) from a map-style dataset, naming the sample that does not decode.
+    """The image and the label of :func:`read_whole`."""
+    return pair_of(read_whole(dataset, index))
+
+
+def read_whole(dataset: Any, index: int) -> Any:
+    """Read one sample from a map-style dataset, naming the one that does not decode.
 
     Args:
         dataset: gives ``(image, label)`` tuples, or rows ``{"image": ..., "label": ...}``.
         index: position in the dataset.
 
     Returns:
-        The image and the label as the dataset gives them.
+        The sample as the dataset gives it.
 
     Raises:
         ValueError: the image does not decode.
@@ -265,7 +270,12 @@ def read_sample(dataset: Any, index: int) -> tuple[Any, Any]:
             f"{_describe(sample)} at index {index}. For other columns use "
             "dataset.map(SEMProtect(...).map_fn(image_column, label_column), batched=True)."
         )
-    return pair
+    return sample
+
+
+def pair_of(sample: Any) -> tuple[Any, Any]:
+    """The image and the label of a sample that :func:`read_whole` has read."""
+    return (sample["image"], sample["label"]) if isinstance(sample, Mapping) else (sample[0], sample[1])
 
 
 def _is_pillows(error: BaseException) -> bool:

@@ -51,9 +51,18 @@ def read_clean(dataset: Any, index: int) -> tuple[torch.Tensor, int]:
         ValueError: it is known to be protected.
     """
     image, label = read_sample(dataset, index)
+    return clean_pixels(image, index), sample_label(label, index)
+
+
+def clean_pixels(image: Any, index: int) -> torch.Tensor:
+    """The pixels of an image that is to be protected, uint8 (3, H, W).
+
+    Raises:
+        ValueError: it is known to be protected.
+    """
     if is_marked(image):
         raise ValueError(f"dataset: the image at index {index} is protected already: {TWICE}. Protect the clean one.")
-    return sample_pixels(image, index), sample_label(label, index)
+    return sample_pixels(image, index)
 
 
 def saturated(pixels: NDArray[np.uint8], noise: NDArray[np.int8]) -> NDArray[np.uint8]:

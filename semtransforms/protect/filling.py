@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from semtransforms.core.hardware import describe_arithmetic
 from semtransforms.data.shards import checksum_of_image
-from semtransforms.data.store import NoiseStore, cut
-from semtransforms.data.survey import Read, check_same, file_shapes
+from semtransforms.data.store import NoiseStore, cut, store_key
+from semtransforms.data.survey import Read, check_same, file_shapes, survey
 from semtransforms.protect.adding import check_shape
-from semtransforms.protect.batch import ProtectedBatch, protect_batch
+from semtransforms.protect.batch import ProtectedBatch, generator_labels, protect_batch
 from semtransforms.views.resize import NoiseScale
 
 if TYPE_CHECKING:
@@ -128,3 +130,63 @@ class Filling:
             if self.made is not None:
                 self.made(rows, batch)
             yield batch.made
+
+
+def plan_filling(
+    dataset: Any,
+    rows: NDArray[np.int64],
+    read: Read,
+    generator: NoiseGenerator,
+    label_map: Mapping[int, int] | None,
+    cache: Path,
+    *,
+    seed: int,
+    noise_size: NoiseSize,
+    visibility: float,
+    batch_size: int | None,
+    device: str | torch.device | None,
+    progress: bool,
+) -> Filling:
+    """Find out which images these are, and so where their noise lies.
+
+    Args:
+        dataset: gives raw samples.
+        rows: int64 (N,), positions of the images to protect.
+        read: reads one of them.
+        generator: makes the noise.
+        label_map, seed, noise_size, visibility, batch_size, device, progress: as for ``ProtectedDataset``.
+        cache: folder of the stores.
+    """
+    found = survey(dataset, rows, read, progress)
+    labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())
+    config, scale = generator.config, generator.scale(noise_size, visibility)
+    where = torch.device(getattr(generator, "device", "cpu") if device is None else device)
+    made_with = describe_arithmetic(config.noise_precision, where)
+    description = {
+        "data": found.digest,
+        "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
+        "indices": "all" if len(rows) == len(dataset) else hashlib.sha256(rows.tobytes()).hexdigest(),
+        "generator": generator.fingerprint,
+        "config": config.to_dict(),
+        "precision": made_with["precision"],  # "auto" leaves it to the hardware, and the noise is another one
+        "seed": seed,
+        "noise_size": scale.side,
+        "visibility": scale.visibility,
+    }
+    return Filling(
+        folder=cache / f"noise-{store_key(description)}",
+        description=description | {"made_with": made_with},
+        dataset=dataset,
+        rows=rows,
+        read=read,
+        shapes=found.shapes,
+        checksums=found.checksums,
+        labels=labels,
+        generator=generator,
+        seed=seed,
+        noise_size=noise_size,
+        visibility=visibility,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )

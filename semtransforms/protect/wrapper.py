@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 import os
 import warnings
@@ -19,20 +18,22 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from semtransforms.core.checks import check_integer, whole_seed
 from semtransforms.core.grid import add_noise, levels
-from semtransforms.core.hardware import describe_arithmetic, pick_device
+from semtransforms.core.hardware import pick_device
 from semtransforms.data.raw import (
     current,
     datasets_inside,
     label_names,
+    pair_of,
     read_sample,
+    read_whole,
     replaced,
     sample_pixels,
     take_off_transforms,
     wrapped,
 )
 from semtransforms.data.shards import DamagedStoreError
-from semtransforms.data.store import NoiseStore, check_cache, cut, default_cache_dir, store_key
-from semtransforms.data.survey import Read, survey
+from semtransforms.data.store import NoiseStore, check_cache, cut, default_cache_dir
+from semtransforms.data.survey import Read
 from semtransforms.protect.adding import (
     TWICE,
     MadeNoise,
@@ -43,9 +44,10 @@ from semtransforms.protect.adding import (
     read_clean,
     with_noise,
 )
-from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
+from semtransforms.protect.batch import check_class_count, warn_of_other_names
 from semtransforms.protect.cifar import as_cifar
-from semtransforms.protect.filling import Filling
+from semtransforms.protect.filling import Filling, plan_filling
+from semtransforms.protect.live import LiveNoise
 from semtransforms.protect.rows import KNOWN, choose, is_protected_copy, known_of
 from semtransforms.views.resize import NoiseScale
 
@@ -91,10 +93,13 @@ class ProtectedDataset(Dataset[Any]):
         progress: show a progress bar while computing.
         label_map: the dataset's label to the generator's label, where they differ. Without it noise goes by the
             label's number; a warning says where the class names tell that the order is another one.
+        store: ``False`` keeps no noise: each sample's is made when it is asked for, in the worker that reads it, the
+            same bytes again and again. For one-pass generators; others take longer than the reading by far. Labels and
+            images are then looked at when their turn comes.
 
     Attributes:
         indices: sorted positions of the protected images.
-        store: the ``NoiseStore``; it holds the noise as it was made.
+        store: the ``NoiseStore``, which holds the noise as it was made; ``None`` with ``store=False``.
         scale: how the noise comes to the images' sizes.
         classes: the dataset's label names, or None.
         transforms: what was taken off the dataset, ``(image, label) -> (image, label)``, or None.
@@ -124,6 +129,7 @@ class ProtectedDataset(Dataset[Any]):
         batch_size: int | None = None,
         progress: bool = True,
         label_map: Mapping[int, int] | None = None,
+        store: bool = True,
     ) -> None:
         _check_dataset(dataset)
         seed = whole_seed("seed", seed)
@@ -132,26 +138,34 @@ class ProtectedDataset(Dataset[Any]):
             check_integer("batch_size", batch_size, low=1, advice="Leave it out for one that suits the device.")
         pick_device(device)  # a device that is not there must not cost a pass over the images first
         cache = Path(cache_dir or default_cache_dir()).expanduser()
-        if not isinstance(generator, NoiseStore):
+        if isinstance(generator, NoiseStore) and not store:
+            raise ValueError("store=False makes noise with a generator, got a NoiseStore. Leave it out, or give one.")
+        if store and not isinstance(generator, NoiseStore):
             check_cache(cache)  # nor a cache that cannot be written
         self._raw, self.transforms = take_off_transforms(dataset)
         self.classes = next(filter(None, map(label_names, wrapped(dataset))), None)
         self._rows, self._cifar = rows, as_cifar(self._raw)
         self._position: NDArray[np.int64] | None = None  # all protected: the position is the index
         self._filling: Filling | None = None
+        self._live: LiveNoise | None = None
+        self.store: NoiseStore | None = None
         self.origin: dict[str, Any]
         if isinstance(generator, NoiseStore):
             self._adopt(generator, label_map, noise_size, visibility)
             return
-        how = {
-            "seed": seed,
-            "noise_size": noise_size,
-            "visibility": visibility,
-            "batch_size": batch_size,
-            "device": device,
-            "progress": progress,
-        }
-        self._filling = self._survey(_by_name(generator, device), label_map, cache, how)
+        found = _by_name(generator, device)
+        if label_map is None:
+            check_class_count("dataset", self.classes, found.num_classes, generator=found.name)
+            warn_of_other_names("dataset", self.classes, found.classes, generator=found.name)
+        self.scale = found.scale(noise_size, visibility)
+        self._follow(found)
+        how: dict[str, Any] = {
+            "seed": seed, "noise_size": noise_size, "visibility": visibility, "batch_size": batch_size, "device": device
+        }  # fmt: skip
+        if not store:
+            self._live, self._cifar = LiveNoise(found, label_map, **how), None
+            return
+        self._filling = self._plan(found, label_map, cache, progress=progress, **how)
         try:
             self.store = NoiseStore(self._filling.folder)
         except FileNotFoundError:
@@ -160,52 +174,23 @@ class ProtectedDataset(Dataset[Any]):
             warnings.warn(str(error), stacklevel=2)
             self.store = self._filling.fill()
 
-    def _survey(
-        self,
-        generator: NoiseGenerator,
-        label_map: Mapping[int, int] | None,
-        cache: Path,
-        how: dict[str, Any],
-    ) -> Filling:
-        """Find out which images these are, and so where their noise lies."""
-        if label_map is None:
-            check_class_count("dataset", self.classes, generator.num_classes, generator=generator.name)
-            warn_of_other_names("dataset", self.classes, generator.classes, generator=generator.name)
-        self.scale = generator.scale(how["noise_size"], how["visibility"])
-        rows, read = self._rows, self._reader()
-        found = survey(self._raw, rows, read, how["progress"])
-        labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())
-        config, name = generator.config, generator.name
-        device = torch.device(getattr(generator, "device", "cpu") if how["device"] is None else how["device"])
-        made_with = describe_arithmetic(config.noise_precision, device)
-        description = {
-            "data": found.digest,
-            "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
-            "indices": "all" if len(rows) == len(self._raw) else hashlib.sha256(rows.tobytes()).hexdigest(),
-            "generator": generator.fingerprint,
-            "config": config.to_dict(),
-            "precision": made_with["precision"],  # "auto" leaves it to the hardware, and the noise is another one
-            "seed": how["seed"],
-            "noise_size": self.scale.side,
-            "visibility": self.scale.visibility,
-        }
-        fingerprint = generator.fingerprint
-        self.origin = {"name": name, "generator": fingerprint, "method": config.method, "rho_u": config.rho_u}
-        if len(rows) < len(self._raw):
+    def _plan(self, *arguments: Any, **how: Any) -> Filling:
+        """What the store is to be filled from; arguments as of ``plan_filling``."""
+        return plan_filling(self._raw, self._rows, self._reader(), *arguments, **how)
+
+    def _reader(self) -> Read:
+        """What reads an image whose noise is to be made."""
+        return partial(read_clean, self._raw)
+
+    def _follow(self, generator: NoiseGenerator) -> None:
+        """Keep whose noise it is, and which images get it."""
+        config, fingerprint = generator.config, generator.fingerprint
+        self.origin = {
+            "name": generator.name, "generator": fingerprint, "method": config.method, "rho_u": config.rho_u
+        }  # fmt: skip
+        if len(self._rows) < len(self._raw):
             self._position = np.full(len(self._raw), -1)
-            self._position[rows] = np.arange(len(rows))
-        return Filling(
-            folder=cache / f"noise-{store_key(description)}",
-            description=description | {"made_with": made_with},
-            dataset=self._raw,
-            rows=rows,
-            read=read,
-            shapes=found.shapes,
-            checksums=found.checksums,
-            labels=labels,
-            generator=generator,
-            **how,
-        )
+            self._position[self._rows] = np.arange(len(self._rows))
 
     @property
     def indices(self) -> list[int]:
@@ -235,7 +220,7 @@ class ProtectedDataset(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         row = self._checked(index)
-        return self._samples([row], [self._noise_of(row)])[0]
+        return self._samples([row], None if self._live else [self._noise_of(row)])[0]
 
     def __getitems__(self, indices: Iterable[int]) -> list[Any]:
         """The samples of a batch, as a ``DataLoader`` asks for them.
@@ -246,6 +231,8 @@ class ProtectedDataset(Dataset[Any]):
         if type(self).__getitem__ is not ProtectedDataset.__getitem__:  # a subclass whose samples are others
             return [self[index] for index in indices]
         rows = [self._checked(index) for index in indices]
+        if self._live:  # whose generator takes a batch at once
+            return self._samples(rows, None)
         noise = list(map(self._noise_of, rows))
         sizes = np.array([TURN_BYTES if each is None else each.levels.nbytes for each in noise])
         return [
@@ -255,14 +242,16 @@ class ProtectedDataset(Dataset[Any]):
             for sample in self._samples(rows[start:stop], noise[start:stop])
         ]
 
-    def _samples(self, rows: Sequence[int], noise: Sequence[MadeNoise | None]) -> list[Any]:
-        """Read, add, transform: each for all of them."""
-        if self._cifar is not None:
+    def _samples(self, rows: Sequence[int], noise: Sequence[MadeNoise | None] | None) -> list[Any]:
+        """Read, add, transform: each for all of them; without ``noise`` it is made in between."""
+        if self._cifar is not None and noise is not None:
             return self._transformed(
                 [self._cifar.read(row, made, self.scale) for row, made in zip(rows, noise, strict=True)]
             )
-        samples = [self._raw[row] for row in rows]
-        pairs = [(each["image"], each["label"]) if isinstance(each, Mapping) else each for each in samples]
+        samples = [(self._raw[row] if noise else read_whole(self._raw, row)) for row in rows]
+        pairs = list(map(pair_of, samples))
+        if noise is None:
+            noise = self._made_now(rows, pairs)
         pairs = self._transformed(
             [
                 (as_rgb(image) if made is None else with_noise(image, made, self.scale, row), label)
@@ -273,6 +262,15 @@ class ProtectedDataset(Dataset[Any]):
             {**each, "image": pair[0], "label": pair[1]} if isinstance(each, Mapping) else pair
             for each, pair in zip(samples, pairs, strict=True)
         ]
+
+    def _made_now(self, rows: Sequence[int], pairs: Sequence[tuple[Any, Any]]) -> list[MadeNoise | None]:
+        """The noise of samples that have just been read, or None where the image is not protected."""
+        assert self._live is not None
+        known = self._position
+        chosen = [place for place, row in enumerate(rows) if known is None or known[row] >= 0]
+        made = self._live.made([pairs[place] for place in chosen], [rows[place] for place in chosen])
+        found = dict(zip(chosen, made, strict=True))
+        return [found.get(place) for place in range(len(rows))]
 
     def _transformed(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         if self.transforms is None:
@@ -311,10 +309,6 @@ class ProtectedDataset(Dataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_filling": None}  # workers only read the store
-
-    def _reader(self) -> Read:
-        """What reads an image whose noise is to be made."""
-        return partial(read_clean, self._raw)
 
     def _adopt(
         self, store: NoiseStore, label_map: Mapping[int, int] | None, noise_size: NoiseSize, visibility: float
@@ -357,10 +351,13 @@ class ProtectedDataset(Dataset[Any]):
         return index % len(self)
 
     def _noise_of(self, index: int) -> MadeNoise | None:
-        """Noise from the store, or None where the image is not protected."""
+        """Noise from the store, or made now; None where the image is not protected."""
         position = index if self._position is None else int(self._position[index])
         if position < 0:
             return None
+        if self._live:
+            return self._live.made([read_sample(self._raw, index)], [index])[0]
+        assert self.store is not None
         try:
             return MadeNoise(self.store.read(position), self.store.made_for(position))
         except DamagedStoreError as error:
