@@ -36,17 +36,13 @@ class Photographs(Dataset):
         return self.images[index], self.labels[index]
 
 
-def as_list(samples):
-    return list(samples)
-
-
 def test_the_bytes_are_those_that_the_generator_gives_in_the_workers_of_a_loader(tmp_path):
     """What a trainer reads must be what was published, whichever process makes it; and nothing may lie in the cache."""
     generator, photographs = painter(), Photographs()
     live = ProtectedDataset(photographs, generator, seed=SEED, store=False, cache_dir=tmp_path)
     assert not list(tmp_path.iterdir())
     assert live.store is None
-    loader = DataLoader(live, batch_size=4, num_workers=2, multiprocessing_context="spawn", collate_fn=as_list)
+    loader = DataLoader(live, batch_size=4, num_workers=2, multiprocessing_context="spawn", collate_fn=list)
     found = [np.array(image) for batch in loader for image, _ in batch]
     for index, (image, label) in enumerate(zip(photographs.images, photographs.labels, strict=True)):
         clean = torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -82,7 +78,7 @@ def test_bad_input_is_named_when_its_turn_comes(tmp_path):
     broken.write_bytes(broken.read_bytes()[:50])
     photographs = Photographs()
     photographs.images[2] = Image.open(broken)
-    with pytest.raises(ValueError, match="index 2.* does not decode"):
+    with pytest.raises(ValueError, match=r"index 2.* does not decode"):
         ProtectedDataset(photographs, painter(), seed=SEED, store=False)[2]
     once = ProtectedDataset(Photographs(), painter(), seed=SEED, store=False)
     photographs.images[3] = once[3][0]
