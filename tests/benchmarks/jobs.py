@@ -18,7 +18,6 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.transforms import v2
-from torchvision.utils import save_image
 
 from semtransforms import (
     EM,
@@ -26,6 +25,7 @@ from semtransforms import (
     REM_DELTA_U,
     REM_THETA,
     SEM,
+    SEM_ONE_PASS,
     NoiseGenerator,
     NoiseStore,
     ProtectedDataset,
@@ -36,6 +36,7 @@ from semtransforms.core.hardware import autocast_dtype
 from semtransforms.core.keys import fold_in, index_keys
 from semtransforms.core.models import build_model
 from semtransforms.generators.fitting import train_step
+from semtransforms.noise.engine import build_surrogate
 from semtransforms.noise.pgd import perturb_view, update_weights
 from semtransforms.views.eot import build_eot
 
@@ -154,7 +155,7 @@ _TRANSFORM = v2.Compose(
 
 
 def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
-    """An epoch over a protected dataset whose noise is in the store, against the bare one; two workers.
+    """An epoch over a protected dataset against the bare one; two workers, which read a store or make the noise.
 
     Args:
         images: of the dataset.
@@ -166,11 +167,7 @@ def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
     cifar.targets = (np.arange(images) % 10).tolist()
     cifar.transform, cifar.target_transform, cifar.transforms = _TRANSFORM, None, None
     cifar.classes = list("0123456789")
-    for index in range(images // 2):
-        place = folder / "pictures" / str(index % 10)
-        place.mkdir(parents=True, exist_ok=True)
-        save_image(torch.from_numpy(drawn.random((3, 64, 64), dtype=np.float32)), place / f"{index}.png")
-    pictures = ImageFolder(folder / "pictures", transform=_TRANSFORM)
+    pictures = _pictures(images // 2, (64, 64), folder / "pictures", "png", drawn)
     for name, dataset in (("CIFAR10 in memory", cifar), ("ImageFolder, PNG 64 px", pictures)):
         side = 32 if dataset is cifar else 64
         noise = drawn.integers(-8, 9, (len(dataset), 3, side, side), dtype=np.int8)
@@ -180,6 +177,31 @@ def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
             noise[index] = (pixels + noise[index]).clip(0, 255) - pixels
         protected = ProtectedDataset(dataset, NoiseStore.from_array(noise, folder / "cache"))
         yield Job(f"epoch, {name}", partial(_epoch, protected), partial(_epoch, dataset), against="the bare dataset")
+
+    config = replace(SEM_ONE_PASS, num_classes=10, image_size=(32, 32))
+    painter = NoiseGenerator(build_surrogate(config), config)
+    photographs = _pictures(images // 20, (300, 400), folder / "photographs", "jpg", drawn)
+    photographs.transform = v2.Compose([v2.RandomResizedCrop(224), *_TRANSFORM.transforms[1:]])
+    for name, dataset in (("CIFAR10 in memory", cifar), ("JPEG of 300 x 400 px", photographs)):
+        live = ProtectedDataset(dataset, painter, store=False)
+        yield Job(
+            f"epoch without a store, {name}",
+            partial(_epoch, live),
+            partial(_epoch, dataset),
+            against="the bare dataset",
+        )
+
+
+def _pictures(count: int, size: tuple[int, int], folder: Path, kind: str, drawn: np.random.Generator) -> ImageFolder:
+    """Random pictures in ten folders: PNG of noise, or JPEG that is as smooth as photographs are."""
+    height, width = size
+    for index in range(count):
+        place = folder / str(index % 10)
+        place.mkdir(parents=True, exist_ok=True)
+        shape = size if kind == "png" else (height // 10, width // 10)
+        picture = Image.fromarray(drawn.integers(0, 256, (*shape, 3), dtype=np.uint8)).resize((width, height))
+        picture.save(place / f"{index}.{kind}")
+    return ImageFolder(folder, transform=_TRANSFORM)
 
 
 def _collect(worker: int) -> None:
