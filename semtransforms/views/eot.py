@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from semtransforms.core.checks import in_short
 from semtransforms.core.config import Transformation
-from semtransforms.core.keys import fold_in
+from semtransforms.core.keys import fold_in, index_keys
 from semtransforms.core.limits import check_arguments
 from semtransforms.core.names import unknown
 from semtransforms.views.catalogue import CHANGES
@@ -96,30 +96,43 @@ def _one_of(members: Sequence[Mapping[str, Any]], probabilities: Sequence[float]
 
 
 def _from_kornia(augmentation: Callable[..., Any], arguments: dict[str, Any]) -> Kornia:
+    from kornia.augmentation import AugmentationBase3D
+
+    alone = f"kornia.augmentation.{augmentation.__name__} is not an augmentation of single images"
+    side = _SMALL
     try:
         built = augmentation(**arguments)
-        if hasattr(built, "forward_parameters") and hasattr(built, "p"):
-            _try(built, arguments)
+        known = hasattr(built, "forward_parameters") and hasattr(built, "p")
+        if known:
+            side = _try(built, arguments)
     except Exception as error:  # its own checks raise what they like
         raise ValueError(
             f"transformation {augmentation.__name__!r} does not take {in_short(arguments)}: {in_short(str(error))}"
         ) from error
-    if not hasattr(built, "forward_parameters") or not hasattr(built, "p"):
-        raise ValueError(f"kornia.augmentation.{augmentation.__name__} is not an augmentation of single images")
+    if not known or isinstance(built, AugmentationBase3D):
+        raise ValueError(alone)
+    try:
+        _change_apart(built, side)
+    except IndexError:
+        raise ValueError(f"{alone}: what it draws names other images of its batch. Leave it out.") from None
     return Kornia(built)
 
 
-def _try(augmentation: nn.Module, arguments: Mapping[str, Any]) -> None:
+def _try(augmentation: nn.Module, arguments: Mapping[str, Any]) -> int:
     """Let it change one image: some look at their arguments only then, which would be after the data are read.
+
+    Returns:
+        The side of that image, in pixels.
 
     Raises:
         Exception: it changes none, neither a small one, nor one that can be cut into so many pieces, nor a large one.
     """
     pieces = math.lcm(*(number for number in _numbers(list(arguments.values())) if 0 < number <= _SMALL))
     errors = []
-    for side in (_SMALL, -(-_SMALL // pieces) * pieces, _LARGE):
+    for side in (_SMALL, min(-(-_SMALL // pieces) * pieces, _LARGE), _LARGE):
         try:
-            return _change(augmentation, torch.Size((1, 3, min(side, _LARGE), min(side, _LARGE))))
+            _change(augmentation, torch.Size((1, 3, side, side)))
+            return side
         except Exception as error:
             errors.append(error)
     raise errors[0]
@@ -132,6 +145,20 @@ def _change(augmentation: nn.Module, shape: torch.Size) -> None:
         augmentation(torch.zeros(shape), params=drawn)
 
 
+def _change_apart(augmentation: nn.Module, side: int) -> None:
+    """Let it change two images, each by a draw that was made among many.
+
+    Raises:
+        IndexError: it mixes the images of a batch, and the draw names one of the many.
+    """
+    member = Kornia(augmentation)
+    member.table_size = _DRAWS
+    shape = (2, 3, side, side)
+    drawn = member.draw(index_keys(torch.arange(2), 0), shape)
+    with torch.no_grad():
+        augmentation(torch.zeros(shape), params={**drawn, "batch_prob": torch.ones(2)})
+
+
 def _numbers(value: Any) -> Iterator[int]:
     if isinstance(value, int):
         yield value
@@ -141,6 +168,7 @@ def _numbers(value: Any) -> Iterator[int]:
 
 
 _SMALL, _LARGE = 64, 512  # px
+_DRAWS = 64
 
 # of the catalogue's and of kornia's
 WITHOUT_GRADIENT = ("denoise", "RandomPosterize", "RandomEqualize", "RandomClahe", "RandomMosaic")

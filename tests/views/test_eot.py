@@ -168,3 +168,10 @@ def test_what_fits_the_images_and_not_the_trial_is_taken(name, arguments, side):
     changed = build_eot([Transformation(name, {**arguments, "p": 1.0})])(images, index_keys(torch.arange(2), seed=0))
     assert changed.shape == images.shape
     assert not torch.equal(changed, images)
+
+
+@pytest.mark.parametrize("name", ["RandomMixUpV2", "RandomCutMixV2", "PatchMix", "RandomHorizontalFlip3D"])
+def test_what_is_for_no_single_image_is_refused_before_the_data_are_read(name):
+    """An augmentation that mixes the images of its batch was taken, and stopped a fit at its first update."""
+    with pytest.raises(ValueError, match=f"{name} is not an augmentation of single images"):
+        build_eot([Transformation(name)])
