@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from semtransforms.core.config import PretrainedSurrogate
 
 SOURCE_HELP = (
-    "Image folder with one sub-folder per class, datasets folder, Parquet, name on the Hugging Face Hub, "
-    "or torchvision:NAME:ROOT."
+    "Image folder with one sub-folder per class, datasets folder, Parquet, WebDataset tars, name on the Hugging Face "
+    "Hub, or torchvision:NAME:ROOT."
 )
 GENERATOR_HELP = "Folder of your own, org/name or org/name@revision on the Hub, or a name of `semtransforms list`."
 

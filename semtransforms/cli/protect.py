@@ -31,7 +31,7 @@ MINUTES = 20  # of a fit on two cores
 
 FORMAT_HELP = (
     "png: image folder, exact. jpeg: image folder for photographs, a fifth as large. parquet, datasets: one Parquet "
-    "file or datasets folder. noise: the noise alone, to be kept private."
+    "file or datasets folder. tars: a folder of tars for WebDataset. noise: the noise alone, to be kept private."
 )
 QUALITY_HELP = "Of JPEG, 75 to 100. Default: 90."
 WORKERS_HELP = "Processes that share the images; 0: this one alone. The files are the same."

@@ -16,7 +16,7 @@ from semtransforms.core.limits import MOST
 from semtransforms.core.names import unknown
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
 from semtransforms.data.listing import IMAGE_SUFFIXES, PARTS, files_below, is_hidden, is_part
-from semtransforms.data.metadata import METADATA, PROTECTION, read_metadata, sorted_names
+from semtransforms.data.metadata import METADATA, PROTECTION, read_metadata, record_above, sorted_names
 from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
 from semtransforms.data.tables import (
@@ -28,6 +28,7 @@ from semtransforms.data.tables import (
     is_tabular,
     load_table,
 )
+from semtransforms.data.tars import find_tars, list_tars
 
 
 @dataclass(frozen=True)
@@ -134,18 +135,27 @@ def open_source(
     path = Path(spec).expanduser()
     if spec.startswith("torchvision:"):
         source = _torchvision(spec, split)
-    elif path.is_dir() and not is_tabular(path):
-        if split is not None:
-            raise ValueError(
-                f"--split {split!r} was given, but SOURCE {spec!r} is an image folder, which has no parts. "
-                "Leave --split out, and give the folder of the part as SOURCE."
-            )
+    elif path.is_dir() and is_tabular(path):
+        source = _tabular(spec, path, split, image_column, label_column)
+    elif tars := find_tars(spec, path):
+        _refuse_split(spec, split, "is made of tars")
+        source = _of_tars(spec, path, tars, image_column, label_column)
+    elif path.is_dir():
+        _refuse_split(spec, split, "is an image folder")
         source = _listed_folder(path, label_column) if (path / METADATA).is_file() else _image_folder(path)
     else:
         source = _tabular(spec, path, split, image_column, label_column)
     if len(source) == 0:
         raise ValueError(f"SOURCE {spec!r} holds no images. SOURCE is {FORMS}.")
     return source
+
+
+def _refuse_split(spec: str, split: str | None, kind: str) -> None:
+    if split is not None:
+        raise ValueError(
+            f"--split {split!r} was given, but SOURCE {spec!r} {kind}, which has no parts. Leave --split out, and give "
+            "what makes up the part as SOURCE."
+        )
 
 
 def _image_folder(root: Path) -> Source:
@@ -285,6 +295,24 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
     )  # fmt: skip
     return replace(source, protected=protected)
+
+
+def _of_tars(
+    spec: str, path: Path, files: Sequence[Path], image_column: str | None, label_column: str | None
+) -> Source:
+    found = list_tars(spec, files, image_column, label_column)
+    record = record_above(files[0].parent)
+    classes = read_json(record).get("classes") if record else None
+    source = _numbered(
+        f"{path.resolve()} (tars, {image_column}, {label_column})",
+        check_labels(found.labels, len(classes) if classes else None),
+        tuple(classes) if classes else None,
+        found.read,
+        place=found.place,
+        folder=path if path.is_dir() else None,
+        other_columns=found.others,
+    )
+    return replace(source, protected=record is not None)
 
 
 def _torchvision(spec: str, split: str | None) -> Source:

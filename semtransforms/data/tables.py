@@ -15,6 +15,7 @@ from semtransforms.data.metadata import METADATA
 
 FORMS = f"""an image folder with one sub-folder per class (photos/cat/1.jpg) or with labels in {METADATA}, \
 a folder written by datasets' save_to_disk, a Parquet file, a folder or a 'pattern*.parquet' of them, \
+likewise WebDataset's tars, \
 a dataset on the Hugging Face Hub (uoft-cs/cifar10), \
 or torchvision:NAME:ROOT (torchvision:CIFAR10:./data)"""
 

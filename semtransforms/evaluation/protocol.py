@@ -187,9 +187,13 @@ def _play(runs: Sequence[Run], trial: Trial, results: Results, workers: int, dev
                     _say(run, number, len(runs))
                 yield run.file
 
-    with closing(spread(jobs, still_missing(), min(workers, len(jobs)), device, progress)) as done:
+    here = len(runs) - len(missing)
+    # without workers each run has a bar of its own
+    bar = tqdm(total=len(runs), initial=here, desc="evaluate", unit="run", disable=not (progress and workers))
+    with bar, closing(spread(jobs, still_missing(), min(workers, len(jobs)), device, progress)) as done:
         for file, record in done:
             results.add(missing[file], record)
+            bar.update(sum(run.file in results.records for run in runs) - bar.n)
 
 
 def _say(run: Run, number: int, count: int) -> None:

@@ -72,6 +72,7 @@ FORMATS = {
     "png": Format(".png", _png, _room_of_png),
     "parquet": Format(".png", _png, _room_of_png, packed=True),
     "datasets": Format(".png", _png, _room_of_png, packed=True),
+    "tars": Format(".png", _png, _room_of_png, packed=True),
     "noise": Format(".safetensors", _noise, _room_of_noise, published=False),
     "jpeg": Format(".jpg", _jpeg, _room_of_jpeg, lossless=False),
 }

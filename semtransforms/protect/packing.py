@@ -1,12 +1,14 @@
-"""Protected images in one table: a folder of `datasets`, or a Parquet file."""
+"""Protected images packed: a folder of `datasets`, a Parquet file, or a folder of tars as WebDataset reads them."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from semtransforms.core.files import to_json, write_atomically
 from semtransforms.data.metadata import PROTECTION
 from semtransforms.data.sources import Source
 from semtransforms.data.tables import PROTECTED
+from semtransforms.data.tars import LABEL
 
 _SCRATCH = ".unfinished-table-"  # begins the name of the folder that a table is built in
+IN_A_TAR = 10_000  # images; WebDataset's writer has the same
 
 
 def is_there(out: Path, format: str) -> bool:
@@ -24,9 +28,9 @@ def is_there(out: Path, format: str) -> bool:
 
     Args:
         out: the table's place.
-        format: ``"datasets"``, which an empty folder does not hinder, or ``"parquet"``.
+        format: ``"datasets"`` or ``"tars"``, which an empty folder does not hinder, or ``"parquet"``.
     """
-    return os.path.exists(out) and not (format == "datasets" and out.is_dir() and not any(out.iterdir()))
+    return os.path.exists(out) and not (format != "parquet" and out.is_dir() and not any(out.iterdir()))
 
 
 def remove_half_built(files: Path) -> None:
@@ -41,21 +45,41 @@ def remove_half_built(files: Path) -> None:
 
 
 def pack(source: Source, files: Path, indices: list[int], out: Path, format: str, manifest: dict[str, Any]) -> None:
-    """Put finished PNG files into one ``datasets`` folder or Parquet file.
+    """Put finished PNG files into one ``datasets`` folder or Parquet file, or into tars.
 
     Args:
         source: the clean images.
         files: folder of the PNG files.
         indices: the images that have one.
         out: the folder or file to write.
-        format: ``"datasets"`` or ``"parquet"``.
+        format: ``"datasets"``, ``"parquet"`` or ``"tars"``.
         manifest: what is told of the protection; the checksums are added.
     """
+    with tempfile.TemporaryDirectory(dir=files, prefix=_SCRATCH) as scratch:
+        built = Path(scratch, out.name)
+        if format == "tars":
+            manifest["columns"] = ["png", LABEL]
+            built.mkdir()
+            _write_tars(source, files, indices, built)
+        else:
+            manifest["columns"] = list(source.columns)
+            _write_table(source, files, indices, built, format, Path(scratch))
+        if format == "parquet":
+            manifest["files"] = {out.name: _sha256(built)}
+            record = Path(scratch, PROTECTION)  # not beside OUT, where a kill would leave it half-written
+            write_atomically(record, to_json(manifest))
+            os.replace(record, out.with_suffix(f".{PROTECTION}"))
+        else:
+            manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}
+            write_atomically(built / PROTECTION, to_json(manifest))
+        os.replace(built, out)
+
+
+def _write_table(source: Source, files: Path, indices: list[int], built: Path, format: str, scratch: Path) -> None:
     from datasets import ClassLabel, Dataset, Features, Value
     from datasets import Image as ImageFeature
 
     image_column, label_column = source.columns
-    manifest["columns"] = [image_column, label_column]
     label_type = Value("int64") if source.classes is None else ClassLabel(names=list(source.classes))
     pngs = [(str(files / f"{source.names[i]}.png"), int(source.labels[i])) for i in indices]
 
@@ -65,21 +89,29 @@ def pack(source: Source, files: Path, indices: list[int], out: Path, format: str
             yield {image_column: {"bytes": Path(png).read_bytes(), "path": PROTECTED}, label_column: label}
 
     features = Features({image_column: ImageFeature(), label_column: label_type})
-    with tempfile.TemporaryDirectory(dir=files, prefix=_SCRATCH) as scratch:
-        with _refusals_of_the_disk():
-            table = Dataset.from_generator(rows, features=features, cache_dir=scratch, gen_kwargs={"pngs": pngs})
-        built = Path(scratch, out.name)
-        if format == "parquet":
-            table.to_parquet(str(built))
-            manifest["files"] = {out.name: _sha256(built)}
-            record = Path(scratch, PROTECTION)  # not beside OUT, where a kill would leave it half-written
-            write_atomically(record, to_json(manifest))
-            os.replace(record, out.with_suffix(f".{PROTECTION}"))
-        else:
-            table.save_to_disk(str(built))
-            manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}
-            write_atomically(built / PROTECTION, to_json(manifest))
-        os.replace(built, out)
+    with _refusals_of_the_disk():
+        table = Dataset.from_generator(rows, features=features, cache_dir=str(scratch), gen_kwargs={"pngs": pngs})
+    if format == "parquet":
+        table.to_parquet(str(built))
+    else:
+        table.save_to_disk(str(built))
+
+
+def _write_tars(source: Source, files: Path, indices: Sequence[int], built: Path) -> None:
+    """One after the other, in the images' order; a name is an image's number in the source."""
+    digits = max(6, len(str(max(len(source) - 1, 0))))
+    for start in range(0, len(indices), IN_A_TAR):
+        with tarfile.open(built / f"{start // IN_A_TAR:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for row in indices[start : start + IN_A_TAR]:
+                label = str(int(source.labels[row])).encode()
+                _add(tar, f"{row:0{digits}d}.{LABEL}", label)
+                _add(tar, f"{row:0{digits}d}.png", (files / f"{source.names[row]}.png").read_bytes())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)  # of no owner and no time, which would tell about ours, and change the checksums
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def protect_source(
         source: the clean images.
         out: folder to write (a file ending in ``.parquet`` for that format); must be empty, or begun by this call.
         generator: makes the noise; fitted for the source's classes.
-        format: ``"png"``, ``"parquet"``, ``"datasets"``, ``"noise"`` or ``"jpeg"``.
+        format: ``"png"``, ``"parquet"``, ``"datasets"``, ``"tars"``, ``"noise"`` or ``"jpeg"``.
         quality: of JPEG, 75 to 100; ``None`` for 90.
         seed: of the noise; ``None`` for a fresh one that nobody can guess.
         private: folder for what must not be published.

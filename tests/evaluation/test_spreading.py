@@ -1,7 +1,9 @@
 """Several processes share the runs of an evaluation: the same figures, and nothing lost with a process."""
 
+import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,19 +45,22 @@ def played(report: EvaluationReport) -> list[dict]:
 
 
 @pytest.mark.processes
-def test_two_processes_give_the_figures_of_one_though_one_is_killed(tmp_path: Path):
+def test_two_processes_give_the_figures_of_one_though_one_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture):
     """Runs that get another copy, seed or countermeasure in a process, or end with it, are a wrong verdict."""
 
-    def play(**options) -> EvaluationReport:
+    def play(progress: bool = False, **options) -> EvaluationReport:
         return evaluate(
             halves(), protected=halves(seed=3), test=halves(30, seed=1), victims={"tiny": VICTIM}, seeds=(0, 1),
             countermeasures=["none", Purifier(EndsOnce(tmp_path / "ended"), "negative")], device="cpu",
-            progress=False, **options,
+            progress=progress, **options,
         )  # fmt: skip
 
     alone = play()
     assert not (tmp_path / "ended").exists()
-    shared = play(workers=2, out=tmp_path / "out")
+    shared = play(workers=2, out=tmp_path / "out", progress=True)
+    assert re.search(
+        r"evaluate: 100%\|.*\| 6/6 \[.* *(s/run|run/s)\]", capsys.readouterr().err
+    )  # how long it will take
     assert (tmp_path / "ended").exists()
     assert played(shared) == played(alone)
     assert len(list((tmp_path / "out" / "runs").glob("*.json"))) == len(alone.records) == 6
@@ -129,34 +134,54 @@ def left_behind(mark: str) -> list[int]:
     return found
 
 
-@pytest.mark.processes
-@pytest.mark.skipif(os.name != "posix", reason="signals to a group of processes")
-def test_ctrl_c_ends_all_processes_and_the_command_goes_on(tmp_path: Path):
-    """Workers that live on hold the memory and the devices; each that hears Ctrl-C itself prints a traceback."""
+def command(folder: Path) -> list[str]:
+    """An evaluation of sixty runs by two processes."""
     for part, seed in (("train", 0), ("test", 1)):
         for row, (image, label) in enumerate(halves(24, seed=seed)):
-            path = tmp_path / part / str(int(label)) / f"{row}.png"
+            path = folder / part / str(int(label)) / f"{row}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    out = tmp_path / "out"
     arguments = [
         # a shell's background job, such as a CI run may be, would ignore the signal
         sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from semtransforms.cli import app; app()", "evaluate", tmp_path / "train", out, "--test", tmp_path / "test",
-        "--protected", tmp_path / "train", "--network", "convnet", "--width", 4, "--device", "cpu", "--workers", 2,
-        "--seeds", ",".join(map(str, range(60))),
+        "from semtransforms.cli import app; app()", "evaluate", folder / "train", folder / "out",
+        "--test", folder / "test", "--protected", folder / "train", "--network", "convnet", "--width", 4,
+        "--device", "cpu", "--workers", 2, "--seeds", ",".join(map(str, range(60))),
     ]  # fmt: skip
+    return list(map(str, arguments))
+
+
+def ended(running: subprocess.Popen, folder: Path, how: signal.Signals) -> str:
+    """Send a signal when the first run is done; what was told until the end."""
+    while not list(folder.glob("out/runs/*.json")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    if how == signal.SIGINT:
+        os.killpg(running.pid, how)
+    else:
+        os.kill(running.pid, how)
+    return running.communicate(timeout=60)[1]
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(os.name != "posix", reason="signals to a group of processes")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_what_ends_the_command_ends_all_processes_and_costs_no_run_that_is_done(tmp_path: Path, how: signal.Signals):
+    """Workers that live on hold the memory and the devices; each that hears Ctrl-C itself prints a traceback."""
     environment = {**os.environ, "SPREADING_TEST": str(tmp_path)}
     with subprocess.Popen(
-        list(map(str, arguments)), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+        command(tmp_path), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     ) as running:
-        while not list(out.glob("runs/*.json")):
-            assert running.poll() is None
-            time.sleep(0.05)
-        os.killpg(running.pid, signal.SIGINT)
-        _, told = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "Traceback" not in told, told
-    assert "resource_tracker" not in told
-    assert told.strip().endswith("interrupted: the same command goes on from here")
+        told = ended(running, tmp_path, how)
+    if how == signal.SIGINT:
+        assert running.returncode == 130
+        assert "Traceback" not in told, told
+        assert "resource_tracker" not in told
+        assert told.strip().endswith("interrupted: the same command goes on from here")
+    else:
+        deadline = time.monotonic() + 20
+        while left_behind(str(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.1)
     assert not left_behind(str(tmp_path))
+    for record in (tmp_path / "out" / "runs").glob("*.json"):
+        assert json.loads(record.read_bytes())["test_accuracy"] >= 0

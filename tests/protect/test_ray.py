@@ -16,13 +16,14 @@ import pytest
 import torch
 from killing import run_killed
 from test_publish import small_generator, tree, write_pictures
+from test_tars import write_tars
 from typer.testing import CliRunner, Result
 
 from semtransforms import protect_with_ray
 from semtransforms.cli import app
 from semtransforms.core.files import UNFINISHED, alone_in
 from semtransforms.data.sources import open_source
-from semtransforms.protect import publish
+from semtransforms.protect import packing, publish
 from semtransforms.protect import ray as adapter
 from semtransforms.protect.making import Maker
 from semtransforms.protect.publish import protect_source
@@ -114,6 +115,47 @@ def test_a_table_need_not_be_seen_by_the_workers(
     protect_source(source, Path("wanted"), small_generator(), seed=SEED, private=Path("private"))
     protect_with_ray(source, Path("out"), small_generator(), seed=SEED, private=Path("private"), workers=1)
     assert tree(Path("out")) == tree(Path("wanted"))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("form", ["parquet", "tars"])
+def test_tables_and_tars_go_in_and_come_out_as_from_one_process(
+    cluster: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+):
+    """Data sets of millions lie in neither files nor folders: a row that is left out, or comes twice, is not missed."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    if form == "tars":
+        write_tars(tmp_path / "source", photos)
+    else:
+        (tmp_path / "source").mkdir()
+        files = sorted(file for file in photos.rglob("*") if file.is_file())
+        rows = [{"image": {"bytes": f.read_bytes(), "path": None}, "label": int(f.parent.name == "dog")} for f in files]
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"]))
+        for number, start in enumerate(range(0, 21, 7)):
+            part = datasets.Dataset.from_list(rows[start : start + 7], features=features)
+            part.to_parquet(str(tmp_path / "source" / f"train-{number}-of-3.parquet"))
+    source = open_source(str(tmp_path / "source"))
+    monkeypatch.setattr(packing, "IN_A_TAR", 8)
+
+    def published(place: Path) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in (*place.glob("out.*"), *place.glob("out/*"))}
+
+    made = []
+    for place, make, options in (
+        ("alone", protect_source, {}),
+        ("one", protect_with_ray, {"workers": 1}),
+        ("two", protect_with_ray, {"workers": 2}),
+    ):
+        monkeypatch.setattr(publish, "BATCH_IMAGES", 5 if place == "two" else 2)
+        out = tmp_path / place / ("out.parquet" if form == "parquet" else "out")
+        options |= {"seed": SEED, "private": tmp_path / place / "private", "format": form}
+        outcome = make(source, out, small_generator(), **options)
+        assert (outcome.written, len(outcome.failed)) == (20, 1)
+        assert not list((tmp_path / place).glob("*.unfinished"))
+        made.append(published(tmp_path / place))
+    assert made[0] == made[1] == made[2]
+    assert len(made[0]) == (2 if form == "parquet" else 4)  # tars of 8, 8 and 4, and the record
 
 
 def kill_all(how: str) -> int:
