@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from semtransforms.core import hub
 from semtransforms.core.checks import check_integer
@@ -22,8 +20,10 @@ from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.core.keys import image_keys, index_keys
 from semtransforms.data.images import check_labels
+from semtransforms.generators.batching import noise_by_shape
 from semtransforms.generators.card import check_card
 from semtransforms.generators.checks import check_pixels, check_surrogate_weights
+from semtransforms.generators.exporting import OPSET, secret_field, write_onnx
 from semtransforms.generators.names import resolve
 from semtransforms.generators.weights import from_files, to_files
 from semtransforms.noise.engine import Engine, engine_of
@@ -251,27 +251,8 @@ class NoiseGenerator:
             raise ValueError(f"ids must be {len(images)} whole numbers, got {ids.dtype} {tuple(ids.shape)}")
         # by the whole image: two photographs that look alike when shrunk get draws of their own
         keys = image_keys(images, targets, seed) if ids is None else index_keys(ids, seed)
-        return self._noise_by_shape([scale.shrink(each) for each in images], targets, keys, batch_size, progress)
-
-    def _noise_by_shape(
-        self, pixels: Sequence[Tensor], labels: Tensor, keys: Tensor, batch_size: int | None, progress: bool
-    ) -> list[Tensor]:
-        """The noise of images of mixed sizes, each at its place: those of one size go through the engine together."""
-        engine = self.engine
-        results: list[Tensor] = [torch.empty(0)] * len(pixels)
-        shapes: defaultdict[torch.Size, list[int]] = defaultdict(list)
-        for index, image in enumerate(pixels):
-            shapes[image.shape].append(index)
-        with tqdm(total=len(pixels), unit="img", desc="noise", disable=not progress) as bar:
-            for shape, rows in shapes.items():
-                count = batch_size or _batch_size(shape, engine.device)
-                for start in range(0, len(rows), count):
-                    batch = rows[start : start + count]
-                    made = engine.noise(torch.stack([pixels[i] for i in batch]), labels[batch], keys[batch])
-                    for index, noise in zip(batch, made, strict=True):
-                        results[index] = noise
-                    bar.update(len(batch))
-        return results
+        small = [scale.shrink(each) for each in images]
+        return noise_by_shape(self.engine, small, targets, keys, batch_size=batch_size, progress=progress)
 
     def protect(self, images: Tensor, labels: Any, *, seed: int = 0, **options: Any) -> Tensor:
         """Add the defensive noise.
@@ -285,6 +266,39 @@ class NoiseGenerator:
             uint8 (N, 3, H, W), no pixel further than ``floor(255 * rho_u)`` from its original.
         """
         return add_noise(images.cpu(), self.noise(images, labels, seed=seed, **options))
+
+    def export_onnx(self, path: str | Path, *, opset: int = OPSET) -> Path:
+        """Write a one-pass generator as an ONNX file, which protects without this package, torch or Python.
+
+        Its inputs are ``images``, uint8 (N, 3, H, W) of any size, at which their noise is made; ``labels``, int64 (N,);
+        and ``field``, float32, what :meth:`secret_field` draws. Its output ``protected`` is uint8 (N, 3, H, W), no
+        byte further than ``floor(255 * rho_u)`` from its original. Keep the file as private as the generator.
+
+        Args:
+            path: of the file, in a folder that is there; for its owner alone to read.
+            opset: version of ONNX's set of operations.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: the generator does not paint its noise in one pass; an opset that lacks an operation.
+            FileNotFoundError, ModuleNotFoundError: there is no such folder; onnx and onnxscript are not installed.
+        """
+        return write_onnx(self.engine, path, self.classes, opset=opset)
+
+    def secret_field(self, images: Tensor, labels: Any, *, seed: int, noise_size: NoiseSize = None) -> Tensor:
+        """What the secret decides of a one-pass generator's noise: the input ``field`` of :meth:`export_onnx`.
+
+        Args:
+            images: uint8 (N, 3, H, W), whole: their bytes are part of the key, as for :meth:`noise`.
+            labels, seed, noise_size: as for :meth:`noise`.
+
+        Returns:
+            float32 (N, 8, ceil(h / 4), ceil(w / 4)) in [-1, 1), for noise that is made at h x w pixels.
+        """
+        made_at = self.scale(noise_size).made_at(*images.shape[2:])
+        return secret_field(images, check_labels(labels, self.num_classes), seed, made_at)
 
     def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
@@ -384,9 +398,3 @@ class NoiseGenerator:
         generator = cls(surrogate, config, classes=record.get("classes"), name=str(name), card=record.get("card"))
         generator.folder = folder.absolute()
         return generator.to(target)
-
-
-def _batch_size(shape: torch.Size, device: torch.device) -> int:
-    """How many images of a shape suit a device."""
-    most = 2048 if device.type == "cuda" else 128
-    return max(1, min(most, 2**26 // shape.numel()))  # 256 MiB of float32 for each copy of a batch

@@ -22,7 +22,7 @@ from semtransforms.core.models import MODELS, build_model, look_up
 from semtransforms.core.names import unknown
 from semtransforms.noise.classwise import Classwise
 from semtransforms.noise.ntga import RecordedNoise
-from semtransforms.noise.one_pass import Painter, paint
+from semtransforms.noise.one_pass import OnePass, Painter, paint
 from semtransforms.noise.painted import PAINTERS, ClosedForm
 from semtransforms.noise.pgd import is_out_of_memory, pgd
 from semtransforms.views.eot import EOT
@@ -147,6 +147,17 @@ class Engine(ABC):
         """
         raise ValueError(
             f"method {self.config.method!r} has no surrogate network to run in reverse. Use a generator that has one."
+        )
+
+    def one_pass(self) -> OnePass:
+        """The whole protection as one module, without a loop and without a gradient.
+
+        Raises:
+            ValueError: the noise takes more than one pass.
+        """
+        raise ValueError(
+            f"method {self.config.method!r} does not paint its noise in one pass, which alone can be exported. Make a "
+            "generator that does: fit_one_pass(dataset, generator), of one of 'sem-plus' or 'sem'."
         )
 
 
@@ -300,12 +311,20 @@ class OnePassEngine(NetworkEngine):
         """One pixel: it fills up what is missing to whole patches."""
         return 1
 
+    @property
+    def reach(self) -> int:
+        """The radius in whole grey levels."""
+        return min(levels(self.config.rho_u), 127)
+
     def noise(self, images: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         """What the painter paints, in fp32 everywhere: the bytes are to be the same on every machine."""
         device = self.device
-        reach = min(levels(self.config.rho_u), 127)
-        painted = paint(self.surrogate, images.to(device), labels.to(device), keys.to(device), reach)
+        painted = paint(self.surrogate, images.to(device), labels.to(device), keys.to(device), self.reach)
         return painted.to(torch.int8).cpu()
+
+    def one_pass(self) -> OnePass:
+        """The painter, and what makes bytes of its noise."""
+        return OnePass(self.surrogate, self.reach)
 
     def undo(self, images: Tensor, labels: Tensor, keys: Tensor, steps: int | None = None) -> Tensor:
         """What the painter would paint on them, on the mean over keys of the trainer's own, taken off.

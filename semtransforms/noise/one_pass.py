@@ -123,6 +123,27 @@ def paint(painter: nn.Module, images: Tensor, labels: Tensor, keys: Tensor, reac
     return in_levels(painter(pixels, labels, random_field(keys, *images.shape[2:])), pixels, reach)
 
 
+class OnePass(nn.Module):
+    """A painter and all that turns what it paints into protected bytes: a graph from integers to integers.
+
+    Args:
+        painter: of :class:`Painter`'s arguments.
+        reach: the radius, in grey levels. It is kept to in whole numbers at the end, so that neither weights nor a
+            runtime's ``tanh`` can lead out of it.
+    """
+
+    def __init__(self, painter: nn.Module, reach: int) -> None:
+        super().__init__()
+        self.painter, self.reach = painter, reach
+
+    def forward(self, images: Tensor, labels: Tensor, field: Tensor) -> Tensor:
+        """Protect images; arguments as of :class:`Painter`, but for uint8 images in and out."""
+        pixels = to_float(images)
+        painted = in_levels(self.painter(pixels, labels, field), pixels, self.reach)
+        noise = painted.to(torch.int32).clamp(-self.reach, self.reach)
+        return (images.to(torch.int32) + noise).clamp(0, 255).to(torch.uint8)
+
+
 def painters_optimizer(painter: nn.Module) -> torch.optim.Adam:
     """What a painter is fitted with."""
     return torch.optim.Adam(painter.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.99))
