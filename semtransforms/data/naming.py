@@ -6,14 +6,16 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain, count
+from itertools import chain, count, groupby
 from os.path import splitext
+
+from semtransforms.core.strings import Strings
 
 COPY_SUFFIXES = (".png", ".jpg")  # what published copies end in, by their format
 _LONGEST = 251  # bytes of a name: with ".png" the 255 that disks allow
 
 
-def unique_names(paths: Iterable[str]) -> list[str]:
+def unique_names(paths: Iterable[str]) -> Strings:
     """Name each file's copy so that copies sort as the files do: who pairs both row by row pairs the right ones.
 
     By their stems, as a rule. ``photo.jpg`` comes before ``photo.large.jpg`` and ``photo.png`` after
@@ -26,15 +28,22 @@ def unique_names(paths: Iterable[str]) -> list[str]:
         Such paths without suffix, no two equal even where upper and lower case are (macOS, Windows): of
         ``a.jpg`` and ``a.png`` the first becomes ``a``, the second ``a.png``.
     """
-    files = list(paths)
+    files = paths if isinstance(paths, Sequence) else Strings(paths)
+    runs = [folder for folder, _ in groupby(files, key=_folder)]
+    if len(set(runs)) == len(runs):  # folder by folder, as they are listed: so one at a time
+        return Strings(chain.from_iterable(_named_in_order(list(some)) for _, some in groupby(files, key=_folder)))
     folders: dict[str, list[int]] = {}
     for row, file in enumerate(files):
-        folders.setdefault(file.rpartition("/")[0].lower(), []).append(row)
+        folders.setdefault(_folder(file), []).append(row)
     names = [""] * len(files)
     for rows in folders.values():
         for row, name in zip(rows, _named_in_order([files[row] for row in rows]), strict=True):
             names[row] = name
-    return names
+    return Strings(names)
+
+
+def _folder(file: str) -> str:
+    return file.rpartition("/")[0].lower()
 
 
 def _named_in_order(files: list[str]) -> list[str]:

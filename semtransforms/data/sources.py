@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from semtransforms.core.files import read_json
 from semtransforms.core.limits import MOST
 from semtransforms.core.names import unknown
+from semtransforms.core.strings import Strings
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
 from semtransforms.data.listing import IMAGE_SUFFIXES, PARTS, files_below, is_hidden, is_part
 from semtransforms.data.metadata import METADATA, PROTECTION, read_metadata, record_above, sorted_names
@@ -63,7 +65,7 @@ class Source:
     folder: Path | None = None
     columns: tuple[str, str] = ("image", "label")
     other_columns: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    files: Sequence[str] = ()
     other_files: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     most_pixels: int = MOST_PIXELS
@@ -174,10 +176,10 @@ def _image_folder(root: Path) -> Source:
             f"SOURCE {str(root)!r} holds parts ({', '.join(parts)}) where class folders should be. "
             f"Give one part: {str(root / part)!r}."
         )
-    files: list[str] = []
+    files = Strings()
     others: list[str] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
+    counts = []
+    for folder in folders:
         found, more = files_below(root / folder, root)
         others += more
         if not found:
@@ -185,9 +187,10 @@ def _image_folder(root: Path) -> Source:
                 f"SOURCE: class folder {str(root / folder)!r} holds no images ({', '.join(IMAGE_SUFFIXES)}). "
                 "Remove it, or fill it."
             )
-        files += found
-        labels += [label] * len(found)
-    return _of_files(root, files, check_labels(labels, None), tuple(folders), tuple(folders), others)
+        files.extend(found)
+        counts.append(len(found))
+    labels = check_labels(np.repeat(np.arange(len(folders)), counts), None)
+    return _of_files(root, files, labels, tuple(folders), tuple(folders), others)
 
 
 def _listed_folder(root: Path, label_column: str | None) -> Source:
@@ -234,7 +237,7 @@ def open_with_one_label(folder: Path, label: int, classes: tuple[str, ...] | Non
 
 def _of_files(
     root: Path,
-    files: list[str],
+    files: Sequence[str],
     labels: Tensor,
     classes: tuple[str, ...] | None,
     folders: tuple[str, ...],
@@ -243,8 +246,9 @@ def _of_files(
     """A source of image files. Copies go to their classes' folders; without ``folders``, to where the files lie."""
     places = files
     if folders:
-        homes = [f"{folders[label]}/" for label in labels.tolist()]
-        places = [file if file.startswith(home) else home + file for home, file in zip(homes, files, strict=True)]
+        homes = [f"{folder}/" for folder in folders]
+        owned = zip((homes[label] for label in labels.tolist()), files, strict=True)
+        places = Strings(file if file.startswith(home) else home + file for home, file in owned)
     return Source(
         identity=str(root.resolve()),
         labels=labels,
@@ -254,7 +258,7 @@ def _of_files(
         read=lambda index: root / files[index],
         place=lambda index: str(root / files[index]),
         folder=root,
-        files=tuple(files),
+        files=files,
         other_files=tuple(str(root / other) for other in others),
     )
 

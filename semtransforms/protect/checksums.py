@@ -14,7 +14,7 @@ from typing import Any
 from semtransforms.core.files import read_json, write_atomically
 from semtransforms.data.metadata import PROTECTION
 
-MOST = 100_000  # files in a record or a table: 10 MB of text
+MOST = 10_000  # files in a record or a table: 1 MB of text
 _TABLE = re.compile(r"protection-\d+\.jsonl")
 
 

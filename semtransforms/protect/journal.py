@@ -6,13 +6,14 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import reduce
 from pathlib import Path, PurePosixPath
 
-from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically
+from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically, writing
 from semtransforms.core.private import refuse_link, tighten
+from semtransforms.protect.finished import Finished
 from semtransforms.protect.formats import Difference
 
 FINISHED = "finished.jsonl"
@@ -30,8 +31,7 @@ class Journal:
         self._files = files
         self.seed = _read_seed(folder / "secret.json")
         self._path = folder / FINISHED
-        # file: (stamp of the clean image, SHA-256 of the protected, how far they are apart)
-        self._finished: dict[str, tuple[str, str, Difference]] = {}
+        self._finished = Finished()
         self._folders: set[str] = set()  # those that we made
         for name, stamp, sha256, apart in _lines(self._path):
             if _link_in(files, name) is not None:  # not as we left it
@@ -39,11 +39,11 @@ class Journal:
             if name.endswith("/") and (files / name).is_dir():
                 self._folders.add(name)
             elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
-                self._finished[name] = (stamp, sha256, apart)
+                self._finished[name] = _line(name, stamp, sha256, apart)
         # written anew: a line that a kill cut short must not swallow the next one
-        lines = [_line(name) for name in self._folders]
-        lines += [_line(name, *entry) for name, entry in self._finished.items()]
-        write_atomically(self._path, "".join(lines).encode(), mode=0o600)
+        with writing(self._path, mode=0o600) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(map(_line, self._folders))
+            file.writelines(self._finished.lines())
 
     @classmethod
     @contextmanager
@@ -96,10 +96,12 @@ class Journal:
             yield journal
         except BaseException:
             # another one may be at work with it where there are no locks
-            if fresh and alone and not any((files / name).is_file() for name in journal._finished):
-                journal.keep_only(())
+            if fresh and alone and not any((files / _parsed(line)[0]).is_file() for line in journal._finished.lines()):
+                journal.keep_only()
                 shutil.rmtree(folder)
             raise
+        finally:
+            journal._finished.close()
 
     @staticmethod
     def was_begun(private: Path, identity: list[str]) -> bool:
@@ -111,27 +113,32 @@ class Journal:
         """Remove what a kill behind a protection's end has left; arguments as for :meth:`begin`."""
         key, earlier = _earlier(private, identity)
         if any(files.iterdir()):  # of an empty one the journal would forget that it was filled, and use its seed again
-            cls(private / f"{key}-{earlier[-1]}", files).remove_copies()
+            journal = cls(private / f"{key}-{earlier[-1]}", files)
+            with closing(journal._finished):
+                journal.remove_copies()
         with suppress(OSError):
             files.rmdir()
 
     def remove_copies(self) -> None:
         """Remove all finished files, and their folder unless it holds another's; they lie elsewhere now."""
-        self.keep_only(())
+        self.keep_only()
         with suppress(OSError):  # not empty
             self._files.rmdir()
 
     def stamp(self, name: str) -> str | None:
         """The stamp a file was finished with; ``None`` where it is not there, or not whole."""
-        return self._finished[name][0] if name in self._finished else None
+        line = self._finished.get(name)
+        return None if line is None else _parsed(line)[1]
 
     def sha256(self, name: str) -> str:
         """SHA-256 of a finished file."""
-        return self._finished[name][1]
+        line = self._finished.get(name)
+        assert line is not None
+        return _parsed(line)[2]
 
     def difference(self) -> Difference:
         """How far all finished files are from their originals."""
-        return reduce(Difference.and_of, (apart for _, _, apart in self._finished.values()), _NOTHING)
+        return reduce(Difference.and_of, (_parsed(line)[3] for line in self._finished.lines()), _NOTHING)
 
     def make_folder(self, name: str) -> None:
         """Make a folder, and remember that it is ours.
@@ -152,35 +159,37 @@ class Journal:
     def finish(self, name: str, stamp: str, data: bytes, difference: Difference, *, mode: int) -> None:
         """Write a file, and remember it: first, so that after a kill no file of ours is taken for another's."""
         self.make_folder(name.rpartition("/")[0])
-        self._append(_line(name, stamp, sha256 := hashlib.sha256(data).hexdigest(), difference))
-        self._finished[name] = (stamp, sha256, difference)
+        self._append(line := _line(name, stamp, hashlib.sha256(data).hexdigest(), difference))
+        self._finished[name] = line
         with explained("OUT", self._files):
             write_atomically(self._files / name, data, mode=mode)
 
-    def keep_only(self, names: Iterable[str]) -> int:
+    def keep_only(self, names: Callable[[], Iterable[str]] = tuple) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.
 
         Args:
-            names: files to keep.
+            names: gives the files to keep; asked twice at most.
 
         Returns:
             How many files are no longer there.
         """
-        wanted = set(names)
-        others = self._finished.keys() - wanted
-        alike = {name.lower(): name for name in wanted}  # one and the same file where case does not count (macOS)
+        removed = 0
         with explained("OUT", self._files):
-            for name in others:
-                twin = alike.get(name.lower())
-                if twin is None or not (self._files / name).samefile(self._files / twin):
-                    (self._files / name).unlink(missing_ok=True)
-                del self._finished[name]
+            for others in self._finished.keep_only(names()):
+                # one and the same file where case does not count (macOS)
+                lower = {name.lower() for name in others}
+                alike = {name.lower(): name for name in names() if name.lower() in lower}
+                for name in others:
+                    twin = alike.get(name.lower())
+                    if twin is None or not (self._files / name).samefile(self._files / twin):
+                        (self._files / name).unlink(missing_ok=True)
+                removed += len(others)
             # a folder comes after its sub-folders
             for name in sorted(self._folders, reverse=True):
                 with suppress(OSError):  # not empty
                     (self._files / name).rmdir()
                     self._folders.remove(name)
-        return len(others)
+        return removed
 
     def _append(self, line: str) -> None:
         with explained("--cache-dir", self.folder), self._path.open("a", encoding="utf-8") as file:
@@ -207,12 +216,19 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, Difference]]:
     """What was finished; a line that a kill has cut, or that is damaged, is left out, and its file made anew."""
     if not path.exists():
         return
-    for line in path.read_bytes().splitlines(keepends=True):
-        with suppress(ValueError, TypeError, RecursionError):
-            name, stamp, sha256, *apart = json.loads(line)
-            place = PurePosixPath(name)
-            if line.endswith(b"\n") and "\0" not in name and not place.is_absolute() and ".." not in place.parts:
-                yield name, str(stamp), str(sha256), Difference(*map(int, apart))
+    with path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError, TypeError, RecursionError):
+                found = _parsed(line)
+                place = PurePosixPath(found[0])
+                outside = "\0" in found[0] or place.is_absolute() or ".." in place.parts
+                if line.endswith(b"\n") and not outside:
+                    yield found
+
+
+def _parsed(line: str | bytes) -> tuple[str, str, str, Difference]:
+    name, stamp, sha256, *apart = json.loads(line)
+    return name, str(stamp), str(sha256), Difference(*map(int, apart))
 
 
 def _read_seed(path: Path) -> int:

@@ -23,10 +23,10 @@ def write_labels(source: Source, published: Sequence[int], suffix: str, files: P
     Returns:
         The folders of the classes without images.
     """
-    labels = {f"{source.names[row]}{suffix}": int(source.labels[row]) for row in published}
-    present = set(labels.values())
+    present = {int(source.labels[row]) for row in published}
     empty = tuple(folder for label, folder in enumerate(source.folders) if label not in present)
     if empty:
+        labels = {f"{source.names[row]}{suffix}": int(source.labels[row]) for row in published}
         write_atomically(files / METADATA, label_table(labels))
     elif _is_ours(files):  # of an earlier run, when some had none
         (files / METADATA).unlink(missing_ok=True)

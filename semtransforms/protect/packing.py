@@ -44,7 +44,7 @@ def remove_half_built(files: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def pack(source: Source, files: Path, indices: list[int], out: Path, format: str, manifest: dict[str, Any]) -> None:
+def pack(source: Source, files: Path, indices: Sequence[int], out: Path, format: str, manifest: dict[str, Any]) -> None:
     """Put finished PNG files into one ``datasets`` folder or Parquet file, or into tars.
 
     Args:
@@ -75,7 +75,7 @@ def pack(source: Source, files: Path, indices: list[int], out: Path, format: str
         os.replace(built, out)
 
 
-def _write_table(source: Source, files: Path, indices: list[int], built: Path, format: str, scratch: Path) -> None:
+def _write_table(source: Source, files: Path, indices: Sequence[int], built: Path, format: str, scratch: Path) -> None:
     from datasets import ClassLabel, Dataset, Features, Value
     from datasets import Image as ImageFeature
 

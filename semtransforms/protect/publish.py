@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,28 +195,27 @@ def _finish(
     outcome: Outcome,
     workers: int,
     engine: Engine,
-) -> list[int]:
+) -> Sequence[int]:
     """Make what is not finished, remove what is no longer wanted; returns the images whose copies are there."""
     kind = maker.kind
-    found = [
-        i for i, name in enumerate(source.names)
+    there = bytearray(len(source))  # a byte an image, where a list of numbers takes 40
+    for row, name in enumerate(source.names):
         # the stamp costs as much as reading: asked for only where it decides
-        if (known := journal.stamp(name + kind.suffix)) is not None and known == _stamp(source, i)
-    ]  # fmt: skip
-    outcome.found = len(found)
-    todo = sorted(set(range(len(source))).difference(found))
+        there[row] = (known := journal.stamp(name + kind.suffix)) is not None and known == _stamp(source, row)
+    outcome.found = there.count(1)
+    todo = array("q", (row for row in range(len(source)) if not there[row]))
     check_room(source, files, len(todo), kind, maker.quality)
-    written = []
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
         for group in engine(maker, Groups(source, labels, todo, BATCH_IMAGES, BATCH_BYTES), workers):
             while group:  # emptied, so that a large file is not held while the next one is made
-                written += _write(group.pop(0), source, kind, journal, outcome)
+                for row in _write(group.pop(0), source, kind, journal, outcome):
+                    there[row] = 1
+                    outcome.written += 1
                 bar.update()
-            outcome.written = len(written)
-    if not found and not written:
+    if not any(there):
         raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
-    finished = sorted(found + written)
-    outcome.removed = journal.keep_only(source.names[i] + kind.suffix for i in finished)
+    finished = array("q", (row for row in range(len(source)) if there[row]))
+    outcome.removed = journal.keep_only(lambda: (source.names[row] + kind.suffix for row in finished))
     return finished
 
 
