@@ -1,0 +1,52 @@
+// The secret's part of the noise: the numbers that the package draws for the same image, label and seed
+// (semtransforms/core/keys.py). All of it is arithmetic on whole numbers, so nothing is lost on the way here.
+
+import { blake2b } from "./blake2b.js";
+
+/**
+ * The key of an image.
+ *
+ * @param {Uint8Array} planes the image's bytes: all reds, all greens, all blues, each row by row
+ * @param {number} height in pixels
+ * @param {number} width in pixels
+ * @param {number} label a class's number
+ * @param {string} seed a whole number in decimal digits, as long as one likes
+ * @returns {{low: number, high: number}} its halves of 32 bits, signed
+ */
+export function imageKey(planes, height, width, label, seed) {
+  const text = new TextEncoder();
+  const secret = blake2b([text.encode(seed)], 64);
+  const about = text.encode(`((3, ${height}, ${width}), ${label})`); // as Python writes a tuple
+  const digest = new DataView(blake2b([about, planes], 8, secret).buffer);
+  return { low: digest.getInt32(0, true), high: digest.getInt32(4, true) };
+}
+
+/**
+ * Random numbers that a key decides.
+ *
+ * @param {{low: number, high: number}} key of imageKey
+ * @param {number} count how many
+ * @returns {Float32Array} in [-1, 1), on a grid of 2^-23
+ */
+export function randomField(key, count) {
+  const field = new Float32Array(count);
+  for (let i = 0; i < count; i++) {
+    let bits = Math.imul(i, -1640531527) ^ key.low;
+    bits ^= bits >> 16;
+    bits = Math.imul(bits, 2146121005) ^ key.high;
+    bits ^= bits >> 15;
+    bits = Math.imul(bits, -2073254261);
+    bits ^= bits >> 16;
+    field[i] = (bits & 0xffffff) * 2 ** -23 - 1;
+  }
+  return field;
+}
+
+/**
+ * A seed that nobody can guess.
+ *
+ * @returns {string} a whole number below 2^63, in decimal digits
+ */
+export function freshSeed() {
+  return (crypto.getRandomValues(new BigUint64Array(1))[0] >> 1n).toString();
+}
