@@ -24,7 +24,8 @@ from semtransforms import SEM_PLUS, NoiseGenerator, ProtectedDataset  # noqa: E4
 
 README = ROOT / "README.md"
 FOLDERS = ("*.md", "examples/**/*.md", "pretrained/**/*.md", "tests/**/*.md")
-PAGES = sorted(path for pattern in FOLDERS for path in ROOT.glob(pattern))
+FOUND = sorted(path for pattern in FOLDERS for path in ROOT.glob(pattern))
+PAGES = [path for path in FOUND if "node_modules" not in path.parts]  # npm's, in examples/browser
 GUIDES = [README, *sorted((ROOT / "examples").glob("*.md"))]
 
 
