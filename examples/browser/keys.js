@@ -1,7 +1,7 @@
 // The secret's part of the noise: the numbers that the package draws for the same image, label and seed
 // (semtransforms/core/keys.py). All of it is arithmetic on whole numbers, so nothing is lost on the way here.
 
-import { blake2b } from "./blake2b.js";
+import { blake2b } from "./node_modules/@noble/hashes/blake2.js";
 
 /**
  * The key of an image.
@@ -15,9 +15,10 @@ import { blake2b } from "./blake2b.js";
  */
 export function imageKey(planes, height, width, label, seed) {
   const text = new TextEncoder();
-  const secret = blake2b([text.encode(seed)], 64);
+  const secret = blake2b(text.encode(seed)); // 64 bytes
   const about = text.encode(`((3, ${height}, ${width}), ${label})`); // as Python writes a tuple
-  const digest = new DataView(blake2b([about, planes], 8, secret).buffer);
+  const found = blake2b.create({ dkLen: 8, key: secret }).update(about).update(planes).digest();
+  const digest = new DataView(found.buffer, found.byteOffset);
   return { low: digest.getInt32(0, true), high: digest.getInt32(4, true) };
 }
 

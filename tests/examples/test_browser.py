@@ -56,13 +56,20 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def generator(served):
-    """A generator with freshly drawn weights, whose ONNX file lies beside the page."""
-    pytest.importorskip("onnxscript", reason="needs onnx and onnxscript: pip install 'semtransforms[onnx]'")
-    if not (HERE / "node_modules" / "onnxruntime-web").is_dir():
-        pytest.skip("needs onnxruntime-web: npm install in examples/browser")
+def packages(served):
+    """The folder, with what npm installs."""
+    if not all((HERE / "node_modules" / name).is_dir() for name in ("onnxruntime-web", "@noble/hashes")):
+        pytest.skip("needs onnxruntime-web and @noble/hashes: npm install in examples/browser")
     folder, _ = served
     (folder / "node_modules").symlink_to(HERE / "node_modules")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generator(packages):
+    """A generator with freshly drawn weights, whose ONNX file lies beside the page."""
+    pytest.importorskip("onnxscript", reason="needs onnx and onnxscript: pip install 'semtransforms[onnx]'")
+    folder = packages
     config = replace(SEM_ONE_PASS, num_classes=3, image_size=(32, 32), eot=())
     painter = build_surrogate(config)
     with torch.no_grad():
@@ -116,7 +123,7 @@ def drop(page, name: str, content: bytes) -> None:
     )
 
 
-def test_whole_numbers_are_the_packages(page, served):
+def test_whole_numbers_are_the_packages(page, served, packages):
     """Another digest, another draw or another shrunk copy, and the seed gives a noise that the package never gave."""
     page.goto(served[1] + "page.css")
     for height, width, side in ((5, 7, 32), (40, 61, 16), (97, 64, 32), (64, 333, 33)):
