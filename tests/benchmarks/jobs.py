@@ -180,12 +180,12 @@ def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
 
     config = replace(SEM_ONE_PASS, num_classes=10, image_size=(32, 32))
     painter = NoiseGenerator(build_surrogate(config), config)
-    photographs = _pictures(images // 20, (300, 400), folder / "photographs", "jpg", drawn)
+    photographs = _pictures(max(10, images // 20), (300, 400), folder / "photographs", "jpg", drawn)
     photographs.transform = v2.Compose([v2.RandomResizedCrop(224), *_TRANSFORM.transforms[1:]])
     for name, dataset in (("CIFAR10 in memory", cifar), ("JPEG of 300 x 400 px", photographs)):
         live = ProtectedDataset(dataset, painter, store=False)
         yield Job(
-            f"epoch without a store, {name}",
+            f"epoch, noise made in passing, {name}",
             partial(_epoch, live),
             partial(_epoch, dataset),
             against="the bare dataset",
