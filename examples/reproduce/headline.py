@@ -28,15 +28,15 @@ def headline(root: Path) -> str:
     return table(
         HEAD,
         [
-            _bundled(root, "CIFAR-10, 32 px: `sem-plus-cifar10-small`, the default", "sem-plus-cifar10-small"),
-            _bundled(root, "CIFAR-10, 32 px: `sem-cifar10-small`", "sem-cifar10-small"),
+            _bundled(root, "CIFAR-10, 32 px: `sem-one-pass-cifar10`, the default", "sem-one-pass-cifar10"),
+            _bundled(root, "CIFAR-10, 32 px: `sem-plus-cifar10`", "sem-plus-cifar10"),
+            _bundled(root, "CIFAR-10 as JPEG, 32 px: `sem-cifar10-small`", "sem-cifar10-small"),
             _bundled(root, "Tiny-ImageNet, 64 px: `sem-imagenet100-small`", "sem-imagenet100-small"),
             *(
-                _miniature(root, f"CIFAR-10: {method.upper()} in a short fit", method)
+                _miniature(root, f"CIFAR-10 as JPEG: {method.upper()} in a short fit", method)
                 for method in ("sem", "rem", "em")
             ),
             _others(root, "10 other classes, 32 px: `sem-cifar10-small`", (10, 32), MODULO),
-            _others(root, "20 other classes, 64 px: `sem-cifar10-small`, noise at full size", (20, 64), MODULO),
             _others(root, "10 other classes, 32 px, labels unknown", (10, 32), PREDICTED),
             _digits(root),
         ],

@@ -107,11 +107,11 @@ TRIALS: Mapping[str, GeneratorConfig | None] = {
 
 
 def passes(config: GeneratorConfig | None) -> int:
-    """Images that a fit sends forward and backward."""
+    """Images that a fit sends forward and backward through its surrogate."""
     if config is None:
         return 0
     each = config.num_samples * config.steps_u + config.steps_a + 1
-    return config.train_steps * config.batch_size * each
+    return (config.train_steps * each + config.one_pass) * config.batch_size
 
 
 def read_halves(data: Path) -> list[tuple[Tensor, Tensor]]:

@@ -107,14 +107,21 @@ def pretrained(root: Path) -> str:
     return table(head, lines)
 
 
+def on_cifar10(root: Path) -> str:
+    """The generators fitted on CIFAR-10 itself against every trainer of their cards."""
+    return _side_by_side(root, ("sem-plus-cifar10", "sem-one-pass-cifar10"))
+
+
 def at_32_px(root: Path) -> str:
-    """Both small generators for CIFAR-10 against every trainer of their cards."""
-    names = ("sem-cifar10-small", "sem-plus-cifar10-small")
+    """Both small generators for CIFAR-10 re-encoded as JPEG, likewise."""
+    return _side_by_side(root, ("sem-cifar10-small", "sem-plus-cifar10-small"))
+
+
+def _side_by_side(root: Path, names: Sequence[str]) -> str:
+    """Generators that were judged on the same images."""
     clean, *protected = of_bundled(root, names[0], "clean"), *(of_bundled(root, name, "protected") for name in names)
-    lines = [
-        [in_words(trainer), *(spread(found.get(trainer, ())) for found in (clean, *protected))]
-        for trainer in protected[0]
-    ]
+    trainers = max(protected, key=len)
+    lines = [[in_words(each), *(spread(found.get(each, ())) for found in (clean, *protected))] for each in trainers]
     return table(("the trainer", "clean", *(f"`{name}`" for name in names)), lines)
 
 
@@ -246,6 +253,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "other-methods": other_methods,
     "countermeasures": countermeasures,
     "pretrained": pretrained,
+    "cifar10": on_cifar10,
     "32-px": at_32_px,
     "64-px": at_64_px,
     "worst-case": worst,

@@ -38,7 +38,6 @@ class StandIn(NamedTuple):
 # "sem-digits": OnHub("org/sem-digits", "0123456789abcdef0123456789abcdef01234567"),
 TABLE: Mapping[str, OnHub | StandIn] = {
     "sem-cifar10": StandIn("sem-cifar10-small"),
-    "sem-plus-cifar10": StandIn("sem-plus-cifar10-small"),
     "sem-imagenet100": StandIn("sem-imagenet100-small"),
 }
 

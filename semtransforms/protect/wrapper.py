@@ -117,7 +117,7 @@ class ProtectedDataset(Dataset[Any]):
     def __init__(
         self,
         dataset: Any,
-        generator: NoiseSource = "sem-plus-cifar10",
+        generator: NoiseSource = "sem-one-pass-cifar10",
         *,
         fraction: float = 1.0,
         indices: Sequence[int] | Tensor | None = None,

@@ -17,6 +17,7 @@ from semtransforms.core import hub
 from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate, Transformation
 from semtransforms.core.models import build_model
 from semtransforms.generators import weights
+from semtransforms.generators.names import shipped
 from semtransforms.views.eot import build_eot
 
 HUGE, NAN, INFINITE = 10**12, float("nan"), float("inf")
@@ -126,7 +127,7 @@ def test_what_somebody_may_mean_is_taken(folder: Path):
     """A limit that is too low refuses generators that are published."""
     fields = {"num_samples": 100, "steps_u": 1_000, "train_steps": 10**6, "seed": 2**63 - 1}
     assert NoiseGenerator.from_pretrained(rewrite(folder, **fields), device="cpu").config.steps_u == 1_000
-    for name in ("sem-digits", "sem-cifar10-small", "sem-plus-cifar10-small", "sem-imagenet100-small"):
+    for name in shipped():
         NoiseGenerator.from_pretrained(name, device="cpu")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semtransforms import NoiseGenerator
+from semtransforms import NoiseGenerator, fit_one_pass
 from semtransforms.data.loading import Labelled
 from semtransforms.evaluation import trial
 
@@ -91,6 +91,20 @@ def test_a_card_says_what_was_measured(tmp_path, small):
     assert (small.count("fit"), small.count("victim")) == (1, 16)
     fit_pretrained.main(words)
     assert len(small) == 17
+
+
+def test_a_painter_is_fitted_against_the_generator_that_its_recipe_names(tmp_path, small, monkeypatch):
+    """The card names a command, and another surrogate than the command's would have made other noise."""
+    places = [f"--{name}={tmp_path / name}" for name in ("work", "pretrained", "results")]
+    teacher = fit_pretrained.RECIPES["tiny"]
+    config = replace(teacher.config, method="sem-one-pass", one_pass=3)
+    recipes = {"tiny": teacher, "painted": replace(teacher, config=config, teacher="tiny")}
+    monkeypatch.setattr(fit_pretrained, "RECIPES", recipes)
+    for name in recipes:
+        fit_pretrained.main([name, "--data", "x", *places])
+    data, _ = fit_pretrained.read_data("cifar10", tmp_path, 40, download=False)
+    by_hand = fit_one_pass(data, check(tmp_path / "pretrained" / "tiny"), updates=3, progress=False)
+    assert check(tmp_path / "pretrained" / "painted").fingerprint == by_hand.fingerprint
 
 
 def test_a_card_does_not_lose_figures_or_change_its_generator(tmp_path, small, monkeypatch, capsys):
