@@ -23,6 +23,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
+@pytest.fixture(scope="session")
+def playwright_engine():
+    """What browsers are driven by: a process can run one of it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as engine:
+        yield engine
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The Hub as this process sees it, with an empty cache and no token. huggingface-hub reads the environment once."""

@@ -42,12 +42,3 @@ export function randomField(key, count) {
   }
   return field;
 }
-
-/**
- * A seed that nobody can guess.
- *
- * @returns {string} a whole number below 2^63, in decimal digits
- */
-export function freshSeed() {
-  return (crypto.getRandomValues(new BigUint64Array(1))[0] >> 1n).toString();
-}

@@ -1,7 +1,5 @@
 // The page: brings a photograph to its bytes, has them protected by the worker, shows and saves what comes back.
 
-import { freshSeed } from "./keys.js";
-
 const MOST_PIXELS = 50e6; // a photograph takes about twenty bytes of memory for each
 const MOST_SIDE = 16384; // of a canvas, in pixels
 const MOST_BYTES = 200e6; // of a file
@@ -24,6 +22,15 @@ let turn = 0; // counts what was asked for, so that an answer that came too late
 function say(text, isBad = false) {
   at("status").textContent = text;
   at("status").classList.toggle("bad", isBad);
+}
+
+/**
+ * A seed that nobody can guess.
+ *
+ * @returns {string} a whole number below 2^63, in decimal digits
+ */
+function freshSeed() {
+  return (crypto.getRandomValues(new BigUint64Array(1))[0] >> 1n).toString();
 }
 
 /** What is given to the worker, and a promise of what comes back. */

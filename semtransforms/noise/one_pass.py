@@ -119,6 +119,10 @@ def in_levels(raw: Tensor, images: Tensor, reach: int) -> Tensor:
 @torch.no_grad()
 def paint(painter: nn.Module, images: Tensor, labels: Tensor, keys: Tensor, reach: int) -> Tensor:
     """The noise of images, whole grey levels in float32 (N, 3, H, W); arguments as of :class:`Painter`."""
+    if len(images) == 1:
+        # alone it is summed in another order than in a batch, and a value at half a level would be rounded otherwise
+        images, labels, keys = (torch.cat([each, each]) for each in (images, labels, keys))
+        return paint(painter, images, labels, keys, reach)[:1]
     pixels = to_float(images)
     return in_levels(painter(pixels, labels, random_field(keys, *images.shape[2:])), pixels, reach)
 

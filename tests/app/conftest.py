@@ -27,12 +27,9 @@ def root(served: Served) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser(playwright_engine):
     """A headless Chromium."""
-    from playwright.sync_api import sync_playwright
-
     rules = f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"
-    with sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", rules])
-        yield chromium
-        chromium.close()
+    chromium = playwright_engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", rules])
+    yield chromium
+    chromium.close()

@@ -28,7 +28,11 @@ def wait_until(holds) -> None:
 
 
 def brought(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.suffix == ".jpg"]
+    while True:
+        try:
+            return [path for path in root.rglob("*") if path.suffix == ".jpg"]
+        except FileNotFoundError:  # a folder was removed while it was gone through
+            continue
 
 
 def test_closed_in_the_middle_of_a_fit(browser, served, tmp_path):

@@ -30,11 +30,10 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium, chromiu
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+def chromium(playwright_engine):
+    browser = playwright_engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="module")

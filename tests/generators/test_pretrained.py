@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hub_server import HubServer
 
 from semtransforms import NoiseGenerator
@@ -157,3 +158,13 @@ def test_the_wheel_carries_them(tmp_path: Path):
     # until there are better ones, these names lead to the small ones
     unfitted = ("sem-cifar10", "sem-imagenet100")
     assert loaded == expected | {name: expected[f"{name}-small"] for name in unfitted}
+
+
+def test_an_image_alone_gets_the_noise_that_it_gets_in_a_batch():
+    """A loader that asks for one image, or a copy that is gone on with, would give other bytes than the published."""
+    generator = NoiseGenerator.from_pretrained("sem-one-pass-cifar10", device="cpu")
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8, generator=draw)
+    labels = torch.arange(300) % 10
+    together = generator.noise(images, labels, seed=1)
+    assert torch.equal(generator.noise(images, labels, seed=1, batch_size=1), together)
