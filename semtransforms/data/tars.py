@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,14 +136,27 @@ def _members(spec: str, path: Path, label: str) -> Iterator[_Member]:
                 opened = tar.extractfile(member) if ending == label else None
                 number = None if opened is None else _number(opened.read(_LONGEST_NUMBER))
                 yield _Member(f"{folder}/{stem}" if folder else stem, ending, member.offset_data, member.size, number)
-            file.seek(tar.offset)  # at a header that is none Python stops without a word
-            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise tarfile.ReadError(f"there is no header at byte {tar.offset}")
+            _check_end(file, tar.offset)
     except tarfile.TarError as error:
         raise ValueError(
             f"SOURCE {spec!r}: {path} is damaged, or no tar as it is read here ({error}). Unpack it if it is "
             "compressed, else fetch or write it again."
         ) from error
+
+
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """See that nothing but its end mark is left of a tar: Python stops without a word where a header is none.
+
+    Raises:
+        tarfile.ReadError: it is cut, or something follows.
+    """
+    file.seek(offset)
+    if not (mark := file.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError("it is cut: its end mark is missing")
+    while mark:
+        if mark.strip(b"\0"):
+            raise tarfile.ReadError(f"behind byte {offset} something follows that is no file of it")
+        mark = file.read(1 << 20)
 
 
 def _number(data: bytes) -> int | None:

@@ -153,7 +153,14 @@ def test_tars_that_cannot_be_relied_on_are_refused(tmp_path: Path, picture: byte
     assert len(open_source(str(tar))) == 2
     with tarfile.open(tar) as opened:
         start = opened.getmember("b.png").offset
-    for damaged in (whole[:start] + b"x" * 512 + whole[start + 512 :], whole[: start + 600], whole[: start + 100]):
+    second = write_tar(tmp_path / "second.tar", **{"c.png": picture, "c.cls": b"0"}).read_bytes()
+    for damaged in (
+        whole[:start] + b"x" * 512 + whole[start + 512 :],
+        whole[: start + 600],
+        whole[: start + 100],
+        whole[:start],  # between two files
+        whole + second,  # as `cat` joins them, of which readers give the first alone
+    ):
         tar.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"some\.tar is damaged"):
             open_source(str(tar))
