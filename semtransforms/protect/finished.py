@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _AT_ONCE = 1000  # names
+_GOING = f"""
+SELECT name, (SELECT other.name FROM finished AS other WHERE other.lower = finished.lower AND other.kept LIMIT 1)
+FROM finished WHERE NOT kept AND name > ? ORDER BY name LIMIT {_AT_ONCE}
+"""
 
 
 class Finished:
@@ -18,7 +22,10 @@ class Finished:
             for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -4096"):  # KiB
                 self._table.execute(f"PRAGMA {setting}")
             # bytes: names of files may be no text
-            self._table.execute("CREATE TABLE finished (name BLOB PRIMARY KEY, line TEXT, kept INTEGER) WITHOUT ROWID")
+            self._table.execute(
+                "CREATE TABLE finished (name BLOB PRIMARY KEY, lower BLOB, line TEXT, kept INTEGER) WITHOUT ROWID"
+            )
+            self._table.execute("CREATE INDEX by_lower ON finished (lower)")
 
     def close(self) -> None:
         """Remove the file."""
@@ -26,7 +33,9 @@ class Finished:
 
     def __setitem__(self, name: str, line: str) -> None:
         with _explained():
-            self._table.execute("INSERT OR REPLACE INTO finished VALUES (?, ?, 0)", (_key(name), line))
+            self._table.execute(
+                "INSERT OR REPLACE INTO finished VALUES (?, ?, ?, 0)", (_key(name), _key(name.lower()), line)
+            )
 
     def get(self, name: str) -> str | None:
         """The text of a name, where there is one."""
@@ -40,23 +49,32 @@ class Finished:
             for (line,) in self._table.execute("SELECT line FROM finished"):
                 yield line
 
-    def keep_only(self, names: Iterable[str]) -> Iterator[list[str]]:
-        """Forget all names but some; gives those that go, a part at a time, each before it is forgotten.
+    def keep_only(self, names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+        """Forget all names but some.
 
         Args:
             names: to keep.
+
+        Yields:
+            Each name that goes, before it is forgotten; and one that stays and differs in its case alone, if there is.
         """
+        last = b""
         with _explained():
             self._table.execute("UPDATE finished SET kept = 0")
             self._table.executemany("UPDATE finished SET kept = 1 WHERE name = ?", ((_key(name),) for name in names))
-            query = f"SELECT name FROM finished WHERE NOT kept LIMIT {_AT_ONCE}"
-            while part := self._table.execute(query).fetchall():
-                yield [name.decode("utf-8", "surrogatepass") for (name,) in part]
-                self._table.executemany("DELETE FROM finished WHERE name = ?", part)
+            while part := self._table.execute(_GOING, (last,)).fetchall():
+                for name, twin in part:
+                    yield _name(name), None if twin is None else _name(twin)
+                self._table.executemany("DELETE FROM finished WHERE name = ?", ((name,) for name, _ in part))
+                last = part[-1][0]  # so that those that stay are gone through once
 
 
 def _key(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
+
+
+def _name(key: bytes) -> str:
+    return key.decode("utf-8", "surrogatepass")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import reduce
 from pathlib import Path, PurePosixPath
@@ -87,21 +87,21 @@ class Journal:
         with explained("--cache-dir", folder):
             tighten(folder, "--cache-dir")
             journal = cls(folder, files)
-        if alone:
-            for ours in (folder, files, *(files / name for name in journal._folders)):
-                sweep(ours)
-        if seed is not None and seed != journal.seed:
-            raise ValueError(f"OUT {str(files)!r} was begun with another seed. Give none, or choose another OUT.")
-        try:
-            yield journal
-        except BaseException:
-            # another one may be at work with it where there are no locks
-            if fresh and alone and not any((files / _parsed(line)[0]).is_file() for line in journal._finished.lines()):
-                journal.keep_only()
-                shutil.rmtree(folder)
-            raise
-        finally:
-            journal._finished.close()
+        with closing(journal._finished):
+            if alone:
+                for ours in (folder, files, *(files / name for name in journal._folders)):
+                    sweep(ours)
+            if seed is not None and seed != journal.seed:
+                raise ValueError(f"OUT {str(files)!r} was begun with another seed. Give none, or choose another OUT.")
+            try:
+                yield journal
+            except BaseException:
+                # another one may be at work with it where there are no locks
+                made = (files / _parsed(line)[0] for line in journal._finished.lines())
+                if fresh and alone and not any(path.is_file() for path in made):
+                    journal.keep_only()
+                    shutil.rmtree(folder)
+                raise
 
     @staticmethod
     def was_begun(private: Path, identity: list[str]) -> bool:
@@ -164,26 +164,22 @@ class Journal:
         with explained("OUT", self._files):
             write_atomically(self._files / name, data, mode=mode)
 
-    def keep_only(self, names: Callable[[], Iterable[str]] = tuple) -> int:
+    def keep_only(self, names: Iterable[str] = ()) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.
 
         Args:
-            names: gives the files to keep; asked twice at most.
+            names: of the files to keep, all of them finished.
 
         Returns:
             How many files are no longer there.
         """
         removed = 0
         with explained("OUT", self._files):
-            for others in self._finished.keep_only(names()):
+            for name, twin in self._finished.keep_only(names):
                 # one and the same file where case does not count (macOS)
-                lower = {name.lower() for name in others}
-                alike = {name.lower(): name for name in names() if name.lower() in lower}
-                for name in others:
-                    twin = alike.get(name.lower())
-                    if twin is None or not (self._files / name).samefile(self._files / twin):
-                        (self._files / name).unlink(missing_ok=True)
-                removed += len(others)
+                if twin is None or not (self._files / name).samefile(self._files / twin):
+                    (self._files / name).unlink(missing_ok=True)
+                removed += 1
             # a folder comes after its sub-folders
             for name in sorted(self._folders, reverse=True):
                 with suppress(OSError):  # not empty

@@ -215,7 +215,7 @@ def _finish(
     if not any(there):
         raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
     finished = array("q", (row for row in range(len(source)) if there[row]))
-    outcome.removed = journal.keep_only(lambda: (source.names[row] + kind.suffix for row in finished))
+    outcome.removed = journal.keep_only(source.names[row] + kind.suffix for row in finished)
     return finished
 
 
