@@ -7,8 +7,8 @@ so will a worker of a cluster: it knows no dataset and no files, and pickles by 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,54 @@ def protect_batch(
         images, targets, scale=scale, seed=seed, batch_size=batch_size, device=device, progress=progress
     )
     return ProtectedBatch(images, made, scale)
+
+
+@dataclass(frozen=True)
+class NoiseMaker:
+    """What makes the noise of a dataset's images; it pickles with its generator.
+
+    Args:
+        generator: makes the noise.
+        seed, noise_size, visibility, batch_size, device: as for :func:`protect_batch`.
+    """
+
+    generator: NoiseGenerator
+    seed: int = field(repr=False)  # what is shown ends up in logs
+    noise_size: NoiseSize
+    visibility: float
+    batch_size: int | None
+    device: str | torch.device | None
+
+    @property
+    def scale(self) -> NoiseScale:
+        """How the noise comes to the images' sizes."""
+        return self.generator.scale(self.noise_size, self.visibility)
+
+    def make(self, images: Sequence[Tensor], labels: Tensor) -> ProtectedBatch:
+        """The noise of uint8 (3, H, W) images, by the generator's labels."""
+        return protect_batch(
+            images, labels, self.generator, seed=self.seed, noise_size=self.noise_size, visibility=self.visibility,
+            batch_size=self.batch_size, device=self.device,
+        )  # fmt: skip
+
+    def check_sizes(self, sizes: Iterable[Sequence[int]], rows: Sequence[int]) -> None:
+        """See that no image is smaller than the generator takes.
+
+        Args:
+            sizes: height and width of each.
+            rows: the positions that a message names them by.
+
+        Raises:
+            ValueError: one is.
+        """
+        smallest = self.generator.smallest
+        for (height, width), row in zip(sizes, rows, strict=True):
+            if min(height, width) < smallest:
+                raise ValueError(
+                    f"dataset: the image at index {row} is {height} x {width}, the generator's surrogate "
+                    f"{self.generator.config.surrogate!r} takes {smallest} x {smallest} and larger. Enlarge it, or "
+                    "leave it out (torch.utils.data.Subset)."
+                )
 
 
 def generator_labels(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,8 @@ from semtransforms.data.shards import checksum_of_image
 from semtransforms.data.store import NoiseStore, cut, store_key
 from semtransforms.data.survey import Read, check_same, file_shapes, survey
 from semtransforms.protect.adding import check_shape
-from semtransforms.protect.batch import ProtectedBatch, generator_labels, protect_batch
+from semtransforms.protect.batch import NoiseMaker, ProtectedBatch, generator_labels
 from semtransforms.views.resize import NoiseScale
-
-if TYPE_CHECKING:
-    from semtransforms.generators.generator import NoiseGenerator, NoiseSize
 
 GROUP_BYTES = 64 << 20  # images in memory at a time while noise is computed
 
@@ -41,8 +38,8 @@ class Filling:
         shapes: int64 (N, 2), heights and widths; ``None`` for an image folder, whose files are asked.
         checksums: uint64 (N,), what the images were when they were looked at, where each was read.
         labels: int64 (N,), the generator's.
-        generator: makes the noise.
-        seed, noise_size, visibility, batch_size, device, progress: as for ``ProtectedDataset``.
+        maker: makes the noise.
+        progress: show a bar.
         made: is given each group as its noise is made, its rows and the batch.
     """
 
@@ -54,12 +51,7 @@ class Filling:
     shapes: NDArray[np.int64] | None
     checksums: NDArray[np.uint64] | None
     labels: Tensor
-    generator: NoiseGenerator
-    seed: int = field(repr=False)
-    noise_size: NoiseSize
-    visibility: float
-    batch_size: int | None
-    device: str | torch.device | None
+    maker: NoiseMaker
     progress: bool
     made: Callable[[Sequence[int], ProtectedBatch], None] | None = None
 
@@ -74,8 +66,8 @@ class Filling:
         """
         if self.shapes is None:
             self.shapes = file_shapes(self.dataset, self.rows, self.read, self.progress)
-        self._check_sizes(self.shapes)
-        scale = self.scale
+        self.maker.check_sizes(self.shapes.tolist(), self.rows.tolist())
+        scale = self.maker.scale
         made = np.array([scale.made_at(*shape) for shape in self.shapes.tolist()])
         images = np.zeros(len(self.rows), np.uint64)
         compute = partial(self._compute, images)
@@ -83,27 +75,11 @@ class Filling:
             self.folder, made, compute, images=images, description=self.description, progress=self.progress
         )
 
-    @property
-    def scale(self) -> NoiseScale:
-        """How the noise comes to the images' sizes."""
-        return self.generator.scale(self.noise_size, self.visibility)
-
-    def _check_sizes(self, shapes: NDArray[np.int64]) -> None:
-        surrogate, smallest = self.generator.config.surrogate, self.generator.smallest
-        small = np.flatnonzero(shapes.min(axis=1) < smallest)
-        if small.size:
-            height, width = shapes[small[0]]
-            raise ValueError(
-                f"dataset: the image at index {self.rows[small[0]]} is {height} x {width}, the "
-                f"generator's surrogate {surrogate!r} takes {smallest} x {smallest} and larger. Enlarge "
-                "it, or leave it out (torch.utils.data.Subset)."
-            )
-
     def _compute(self, checksums: NDArray[np.uint64], start: int, stop: int) -> Iterator[Sequence[Tensor]]:
         assert self.shapes is not None
-        scale = self.scale
-        device = getattr(self.generator, "device", "cpu") if self.device is None else self.device
-        count = self.batch_size or (2048 if torch.device(device).type == "cuda" else 128)
+        scale, maker = self.maker.scale, self.maker
+        device = getattr(maker.generator, "device", "cpu") if maker.device is None else maker.device
+        count = maker.batch_size or (2048 if torch.device(device).type == "cuda" else 128)
         for begin, end in cut(3 * self.shapes[start:stop].prod(axis=1), GROUP_BYTES, count):
             group = slice(start + begin, start + end)
             rows = self.rows[group].tolist()
@@ -117,16 +93,7 @@ class Filling:
                 if self.checksums is not None:
                     check_same(int(self.checksums[position]), pixels, int(self.rows[position]))
                 checksums[position] = checksum_of_image(pixels)
-            batch = protect_batch(
-                images,
-                self.labels[group],
-                self.generator,
-                seed=self.seed,
-                noise_size=self.noise_size,
-                visibility=self.visibility,
-                batch_size=self.batch_size,
-                device=self.device,
-            )
+            batch = maker.make(images, self.labels[group])
             if self.made is not None:
                 self.made(rows, batch)
             yield batch.made
@@ -136,15 +103,9 @@ def plan_filling(
     dataset: Any,
     rows: NDArray[np.int64],
     read: Read,
-    generator: NoiseGenerator,
+    maker: NoiseMaker,
     label_map: Mapping[int, int] | None,
     cache: Path,
-    *,
-    seed: int,
-    noise_size: NoiseSize,
-    visibility: float,
-    batch_size: int | None,
-    device: str | torch.device | None,
     progress: bool,
 ) -> Filling:
     """Find out which images these are, and so where their noise lies.
@@ -153,23 +114,22 @@ def plan_filling(
         dataset: gives raw samples.
         rows: int64 (N,), positions of the images to protect.
         read: reads one of them.
-        generator: makes the noise.
-        label_map, seed, noise_size, visibility, batch_size, device, progress: as for ``ProtectedDataset``.
+        maker: makes the noise.
+        label_map, progress: as for ``ProtectedDataset``.
         cache: folder of the stores.
     """
-    found = survey(dataset, rows, read, progress)
+    found, generator, scale = survey(dataset, rows, read, progress), maker.generator, maker.scale
     labels = generator_labels(found.labels, label_map, generator.num_classes, place="dataset: ", rows=rows.tolist())
-    config, scale = generator.config, generator.scale(noise_size, visibility)
-    where = torch.device(getattr(generator, "device", "cpu") if device is None else device)
-    made_with = describe_arithmetic(config.noise_precision, where)
+    device = torch.device(getattr(generator, "device", "cpu") if maker.device is None else maker.device)
+    made_with = describe_arithmetic(generator.config.noise_precision, device)
     description = {
         "data": found.digest,
         "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest(),
         "indices": "all" if len(rows) == len(dataset) else hashlib.sha256(rows.tobytes()).hexdigest(),
         "generator": generator.fingerprint,
-        "config": config.to_dict(),
+        "config": generator.config.to_dict(),
         "precision": made_with["precision"],  # "auto" leaves it to the hardware, and the noise is another one
-        "seed": seed,
+        "seed": maker.seed,
         "noise_size": scale.side,
         "visibility": scale.visibility,
     }
@@ -182,11 +142,6 @@ def plan_filling(
         shapes=found.shapes,
         checksums=found.checksums,
         labels=labels,
-        generator=generator,
-        seed=seed,
-        noise_size=noise_size,
-        visibility=visibility,
-        batch_size=batch_size,
-        device=device,
+        maker=maker,
         progress=progress,
     )

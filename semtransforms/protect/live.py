@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
+from PIL import Image
 
-from semtransforms.data.raw import sample_label
+from semtransforms.data.raw import pair_of, read_whole, sample_label
 from semtransforms.protect.adding import MadeNoise, clean_pixels
-from semtransforms.protect.batch import generator_labels, protect_batch
+from semtransforms.protect.batch import NoiseMaker, generator_labels
 
-if TYPE_CHECKING:
-    from semtransforms.generators.generator import NoiseGenerator, NoiseSize
+TURN_BYTES = 64 << 20  # of decoded images in memory at a time, however many a batch has
 
 
 @dataclass(frozen=True)
 class LiveNoise:
-    """What makes the noise of samples, in whatever process asks for them: it pickles with its generator.
+    """What makes the noise of samples in whatever process asks for them.
 
     Args:
-        generator: makes the noise.
+        maker: makes the noise.
         label_map: label of the data -> label of the generator, where the two differ.
-        seed, noise_size, visibility, batch_size, device: as for ``ProtectedDataset``.
     """
 
-    generator: NoiseGenerator
+    maker: NoiseMaker
     label_map: Mapping[int, int] | None
-    seed: int = field(repr=False)
-    noise_size: NoiseSize
-    visibility: float
-    batch_size: int | None
-    device: str | torch.device | None
 
     def made(self, pairs: Sequence[tuple[Any, Any]], rows: Sequence[int]) -> list[MadeNoise]:
         """The noise of samples: the same bytes that a store would hold.
@@ -51,22 +44,34 @@ class LiveNoise:
         labels = [sample_label(label, row) for (_, label), row in places]
         if not images:
             return []
-        targets = generator_labels(labels, self.label_map, self.generator.num_classes, place="dataset: ", rows=rows)
-        smallest = self.generator.smallest
-        for row, image in zip(rows, images, strict=True):
-            if min(image.shape[1:]) < smallest:
-                raise ValueError(
-                    f"dataset: the image at index {row} is {image.shape[1]} x {image.shape[2]}, the generator takes "
-                    f"{smallest} x {smallest} and larger. Enlarge it, or leave it out (torch.utils.data.Subset)."
-                )
-        batch = protect_batch(
-            images,
-            targets,
-            self.generator,
-            seed=self.seed,
-            noise_size=self.noise_size,
-            visibility=self.visibility,
-            batch_size=self.batch_size,
-            device=self.device,
-        )
-        return [MadeNoise(np.ascontiguousarray(each.permute(1, 2, 0).numpy()), None) for each in batch.made]
+        num_classes = self.maker.generator.num_classes
+        targets = generator_labels(labels, self.label_map, num_classes, place="dataset: ", rows=rows)
+        self.maker.check_sizes((image.shape[1:] for image in images), rows)
+        made = self.maker.make(images, targets).made
+        return [MadeNoise(np.ascontiguousarray(each.permute(1, 2, 0).numpy()), None) for each in made]
+
+
+def read_in_turns(dataset: Any, rows: Iterable[int]) -> Iterator[tuple[list[int], list[Any]]]:
+    """Read raw samples, as many at a time as fit into ``TURN_BYTES``, and at least one.
+
+    Args:
+        dataset: gives them.
+        rows: their positions.
+
+    Yields:
+        Positions, and the samples there.
+    """
+    places: list[int] = []
+    samples: list[Any] = []
+    held = 0
+    for row in rows:
+        sample = read_whole(dataset, row)
+        image = pair_of(sample)[0]
+        held += 3 * image.width * image.height if isinstance(image, Image.Image) else image.nbytes
+        places.append(row)
+        samples.append(sample)
+        if held >= TURN_BYTES:
+            yield places, samples
+            places, samples, held = [], [], 0
+    if samples:
+        yield places, samples

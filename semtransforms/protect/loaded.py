@@ -117,8 +117,8 @@ class _Passing(ProtectedDataset):
         assert self._clean is not None
         return self._clean.images[row], int(self._clean.labels[row])
 
-    def _plan(self, *arguments: Any, **how: Any) -> Filling:
-        filling = super()._plan(*arguments, **how)
+    def _plan(self, *arguments: Any) -> Filling:
+        filling = super()._plan(*arguments)
         filling.made = self._pass
         return filling
 

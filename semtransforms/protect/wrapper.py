@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,7 +25,6 @@ from semtransforms.data.raw import (
     label_names,
     pair_of,
     read_sample,
-    read_whole,
     replaced,
     sample_pixels,
     take_off_transforms,
@@ -44,10 +43,10 @@ from semtransforms.protect.adding import (
     read_clean,
     with_noise,
 )
-from semtransforms.protect.batch import check_class_count, warn_of_other_names
+from semtransforms.protect.batch import NoiseMaker, check_class_count, warn_of_other_names
 from semtransforms.protect.cifar import as_cifar
 from semtransforms.protect.filling import Filling, plan_filling
-from semtransforms.protect.live import LiveNoise
+from semtransforms.protect.live import LiveNoise, read_in_turns
 from semtransforms.protect.rows import KNOWN, choose, is_protected_copy, known_of
 from semtransforms.views.resize import NoiseScale
 
@@ -95,7 +94,8 @@ class ProtectedDataset(Dataset[Any]):
             label's number; a warning says where the class names tell that the order is another one.
         store: ``False`` keeps no noise: each sample's is made when it is asked for, in the worker that reads it, the
             same bytes again and again. For one-pass generators; others take longer than the reading by far. Labels and
-            images are then looked at when their turn comes.
+            images are then looked at when their turn comes. Let a ``DataLoader`` spawn its workers
+            (``multiprocessing_context="spawn"``): forked ones cannot use a GPU.
 
     Attributes:
         indices: sorted positions of the protected images.
@@ -159,13 +159,11 @@ class ProtectedDataset(Dataset[Any]):
             warn_of_other_names("dataset", self.classes, found.classes, generator=found.name)
         self.scale = found.scale(noise_size, visibility)
         self._follow(found)
-        how: dict[str, Any] = {
-            "seed": seed, "noise_size": noise_size, "visibility": visibility, "batch_size": batch_size, "device": device
-        }  # fmt: skip
+        maker = NoiseMaker(found, seed, noise_size, visibility, batch_size, device)
         if not store:
-            self._live, self._cifar = LiveNoise(found, label_map, **how), None
+            self._live = LiveNoise(maker, label_map)
             return
-        self._filling = self._plan(found, label_map, cache, progress=progress, **how)
+        self._filling = self._plan(maker, label_map, cache, progress)
         try:
             self.store = NoiseStore(self._filling.folder)
         except FileNotFoundError:
@@ -174,9 +172,9 @@ class ProtectedDataset(Dataset[Any]):
             warnings.warn(str(error), stacklevel=2)
             self.store = self._filling.fill()
 
-    def _plan(self, *arguments: Any, **how: Any) -> Filling:
-        """What the store is to be filled from; arguments as of ``plan_filling``."""
-        return plan_filling(self._raw, self._rows, self._reader(), *arguments, **how)
+    def _plan(self, *arguments: Any) -> Filling:
+        """What the store is to be filled from; the last arguments of ``plan_filling``."""
+        return plan_filling(self._raw, self._rows, self._reader(), *arguments)
 
     def _reader(self) -> Read:
         """What reads an image whose noise is to be made."""
@@ -220,7 +218,7 @@ class ProtectedDataset(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         row = self._checked(index)
-        return self._samples([row], None if self._live else [self._noise_of(row)])[0]
+        return next(self._made_now([row])) if self._live else self._stored([row], [self._noise_of(row)])[0]
 
     def __getitems__(self, indices: Iterable[int]) -> list[Any]:
         """The samples of a batch, as a ``DataLoader`` asks for them.
@@ -231,46 +229,48 @@ class ProtectedDataset(Dataset[Any]):
         if type(self).__getitem__ is not ProtectedDataset.__getitem__:  # a subclass whose samples are others
             return [self[index] for index in indices]
         rows = [self._checked(index) for index in indices]
-        if self._live:  # whose generator takes a batch at once
-            return self._samples(rows, None)
+        if self._live:
+            return list(self._made_now(rows))
         noise = list(map(self._noise_of, rows))
         sizes = np.array([TURN_BYTES if each is None else each.levels.nbytes for each in noise])
         return [
             sample
             for start, stop in cut(sizes, TURN_BYTES)
             if start < stop
-            for sample in self._samples(rows[start:stop], noise[start:stop])
+            for sample in self._stored(rows[start:stop], noise[start:stop])
         ]
 
-    def _samples(self, rows: Sequence[int], noise: Sequence[MadeNoise | None] | None) -> list[Any]:
-        """Read, add, transform: each for all of them; without ``noise`` it is made in between."""
-        if self._cifar is not None and noise is not None:
+    def _stored(self, rows: Sequence[int], noise: Sequence[MadeNoise | None]) -> list[Any]:
+        """Samples whose noise is there."""
+        if self._cifar is not None:
             return self._transformed(
                 [self._cifar.read(row, made, self.scale) for row, made in zip(rows, noise, strict=True)]
             )
-        samples = [(self._raw[row] if noise else read_whole(self._raw, row)) for row in rows]
-        pairs = list(map(pair_of, samples))
-        if noise is None:
-            noise = self._made_now(rows, pairs)
+        return self._joined(rows, [self._raw[row] for row in rows], noise)
+
+    def _made_now(self, rows: Sequence[int]) -> Iterator[Any]:
+        """Samples whose noise is made behind their reading, by a generator that takes many at once."""
+        assert self._live is not None
+        for places, samples in read_in_turns(self._raw, rows):
+            known = self._position
+            chosen = [number for number, row in enumerate(places) if known is None or known[row] >= 0]
+            pairs = [pair_of(samples[number]) for number in chosen]
+            made = self._live.made(pairs, [places[number] for number in chosen])
+            found = dict(zip(chosen, made, strict=True))
+            yield from self._joined(places, samples, [found.get(number) for number in range(len(places))])
+
+    def _joined(self, rows: Sequence[int], samples: Sequence[Any], noise: Sequence[MadeNoise | None]) -> list[Any]:
+        """Add and transform: each for all of them."""
         pairs = self._transformed(
             [
                 (as_rgb(image) if made is None else with_noise(image, made, self.scale, row), label)
-                for (image, label), made, row in zip(pairs, noise, rows, strict=True)
+                for (image, label), made, row in zip(map(pair_of, samples), noise, rows, strict=True)
             ]
         )
         return [
             {**each, "image": pair[0], "label": pair[1]} if isinstance(each, Mapping) else pair
             for each, pair in zip(samples, pairs, strict=True)
         ]
-
-    def _made_now(self, rows: Sequence[int], pairs: Sequence[tuple[Any, Any]]) -> list[MadeNoise | None]:
-        """The noise of samples that have just been read, or None where the image is not protected."""
-        assert self._live is not None
-        known = self._position
-        chosen = [place for place, row in enumerate(rows) if known is None or known[row] >= 0]
-        made = self._live.made([pairs[place] for place in chosen], [rows[place] for place in chosen])
-        found = dict(zip(chosen, made, strict=True))
-        return [found.get(place) for place in range(len(rows))]
 
     def _transformed(self, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         if self.transforms is None:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from semtransforms import SEM_ONE_PASS, NoiseGenerator, NoiseStore, ProtectedDataset
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.noise.engine import build_surrogate
+from semtransforms.protect import live as live_module
 
 SEED = 5
 
@@ -64,6 +65,25 @@ def test_a_share_leaves_the_other_images_as_they_are():
     assert changed == [1, 7]
     assert not live.noise(0).any()
     assert live.noise(7).any()
+
+
+def test_large_images_take_turns(monkeypatch):
+    """64 photographs of 12 megapixels, decoded at once, are five gigabytes in each worker."""
+    photographs, most = Photographs(), []
+    wanted = ProtectedDataset(photographs, painter(), seed=SEED, store=False).__getitems__(range(9))
+    made = live_module.LiveNoise.made
+
+    def watched(self, pairs, rows):
+        most.append(len(pairs))
+        return made(self, pairs, rows)
+
+    monkeypatch.setattr(live_module, "TURN_BYTES", 2 * 3 * 24 * 31)  # of two of them, or of three small ones
+    monkeypatch.setattr(live_module.LiveNoise, "made", watched)
+    found = ProtectedDataset(photographs, painter(), seed=SEED, store=False).__getitems__(range(9))
+    assert sum(most) == 9
+    assert max(most) <= 3
+    assert all(ours[1] == other[1] for ours, other in zip(found, wanted, strict=True))
+    assert all(np.array_equal(ours[0], other[0]) for ours, other in zip(found, wanted, strict=True))
 
 
 def test_bad_input_is_named_when_its_turn_comes(tmp_path):
