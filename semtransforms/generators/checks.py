@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from semtransforms.core.config import GeneratorConfig
+from semtransforms.data.images import check_labels
+
+if TYPE_CHECKING:
+    from semtransforms.noise.engine import Engine
 
 
 def check_surrogate_weights(surrogate: nn.Module, config: GeneratorConfig) -> None:
@@ -49,3 +53,19 @@ def check_pixels(pixels: Sequence[Any], smallest: int, surrogate: str) -> None:
                 f"images must be at least {smallest} x {smallest} for {surrogate!r}, got "
                 f"{image.shape[1]} x {image.shape[2]} at index {index}. Leave it out or enlarge it."
             )
+
+
+def check_pairs(pixels: Any, labels: Any, engine: Engine) -> Tensor:
+    """Whether an engine makes noise for images with these labels.
+
+    Returns:
+        The labels, int64 (N,).
+
+    Raises:
+        TypeError, ValueError: as for :func:`check_pixels`; a label is out of range, or there are more or fewer of them.
+    """
+    check_pixels(pixels, engine.smallest, engine.config.surrogate)
+    found = check_labels(labels, engine.config.num_classes)
+    if len(found) != len(pixels):
+        raise ValueError(f"labels must have one entry per image: {len(found)} labels for {len(pixels)} images")
+    return found

@@ -19,10 +19,9 @@ from semtransforms.core.files import writing
 from semtransforms.core.grid import add_noise, levels
 from semtransforms.core.hardware import pick_device
 from semtransforms.core.keys import image_keys, index_keys
-from semtransforms.data.images import check_labels
 from semtransforms.generators.batching import noise_by_shape
 from semtransforms.generators.card import check_card
-from semtransforms.generators.checks import check_pixels, check_surrogate_weights
+from semtransforms.generators.checks import check_pairs, check_surrogate_weights
 from semtransforms.generators.exporting import OPSET, secret_field, write_onnx
 from semtransforms.generators.names import resolve
 from semtransforms.generators.weights import from_files, to_files
@@ -239,10 +238,7 @@ class NoiseGenerator:
         Raises:
             TypeError, ValueError: as for :meth:`noise`.
         """
-        check_pixels(images, self.smallest, self.config.surrogate)
-        targets = check_labels(labels, self.num_classes)
-        if len(targets) != len(images):
-            raise ValueError(f"labels must have one entry per image: {len(targets)} labels for {len(images)} images")
+        targets = check_pairs(images, labels, self.engine)
         if device is not None:
             self.to(device)
         if batch_size is not None and batch_size < 1:
@@ -297,8 +293,8 @@ class NoiseGenerator:
         Returns:
             float32 (N, 8, ceil(h / 4), ceil(w / 4)) in [-1, 1), for noise that is made at h x w pixels.
         """
-        made_at = self.scale(noise_size).made_at(*images.shape[2:])
-        return secret_field(images, check_labels(labels, self.num_classes), seed, made_at)
+        targets, scale = check_pairs(images, labels, self.engine), self.scale(noise_size)
+        return secret_field(images, targets, seed, scale.made_at(*images.shape[2:]))
 
     def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any

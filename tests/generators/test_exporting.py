@@ -113,6 +113,17 @@ def test_the_file_says_what_a_page_has_to_know(exported):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600  # whoever has it takes noise off
 
 
+def test_a_field_is_drawn_for_images_that_the_generator_takes():
+    """The key is of the bytes: floats would give another field, and noise that the package never gives."""
+    generator, (images, labels) = drawn(), pictures(4, 16, 16)
+    with pytest.raises(TypeError, match="images must be uint8"):
+        generator.secret_field(images / 255, labels, seed=1)
+    with pytest.raises(ValueError, match="3 labels for 4 images"):
+        generator.secret_field(images, labels[:3], seed=1)
+    with pytest.raises(ValueError, match=r"images must be \(3, H, W\)"):
+        generator.secret_field(images[0], labels[:3], seed=1)
+
+
 def test_what_cannot_be_exported_says_what_to_do(tmp_path, monkeypatch):
     """Each would else be a traceback from inside the exporter, after seconds."""
     slow = replace(EM, surrogate="convnet", width=8, num_classes=2, image_size=(16, 16), eot=())
