@@ -87,11 +87,7 @@ AT_64_PX = {name: replace(each, width=16, train_steps=min(each.train_steps, 1000
 RECIPES = {
     "sem-cifar10": Recipe(SMALL, CIFAR10),
     "sem-plus-cifar10": Recipe(PLUS, CIFAR10),
-    "sem-one-pass-cifar10": Recipe(
-        replace(PLUS, method=SEM_ONE_PASS.method, one_pass=SEM_ONE_PASS.one_pass),
-        CIFAR10,
-        teacher="sem-plus-cifar10-small",
-    ),
+    "sem-one-pass-cifar10": Recipe(ONE_PASS, CIFAR10, teacher="sem-plus-cifar10-small"),
     # the paper's network
     "sem-cifar10-resnet18": Recipe(SEM, CIFAR10),
     "rem-cifar10-resnet18": Recipe(REM, CIFAR10),

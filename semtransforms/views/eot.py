@@ -171,7 +171,7 @@ _SMALL, _LARGE = 64, 512  # px
 _DRAWS = 64
 
 # of the catalogue's and of kornia's
-WITHOUT_GRADIENT = ("denoise", "RandomPosterize", "RandomEqualize", "RandomClahe", "RandomMosaic")
+WITHOUT_GRADIENT = ("denoise", "RandomPosterize", "RandomEqualize", "RandomClahe")
 
 _OWN: Mapping[str, Callable[..., nn.Module]] = {
     "crop": Crop,
