@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ CHOOSE_ANOTHER = "Choose a place you may write to, on a disk with free space."
 
 
 @contextmanager
-def writing(path: Path, *, mode: int = 0o666, first: bool = False) -> Iterator[Path]:
+def writing(path: Path, *, mode: int = 0o666, first: bool = False, flush: bool = True) -> Iterator[Path]:
     """A temporary file that takes its name when the block ends and its bytes are on the disk.
 
     Args:
         path: the name it takes, in a folder that is there; a file of that name is replaced.
         mode: its permissions, before the umask.
         first: a file of that name stays instead: of several processes that write it, the first one's.
+        flush: wait for the disk. Without it a kill still finds a file whole or not at all, and a power failure may
+            not, until :func:`flush_all`.
 
     Yields:
         The temporary file, empty, in the same folder. If the block fails it is removed, and ``path`` is as it was.
@@ -44,10 +46,11 @@ def writing(path: Path, *, mode: int = 0o666, first: bool = False) -> Iterator[P
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         if not (first and _link(temporary, path)):
             os.replace(temporary, path)
-        if os.name == "posix":  # the new name lies in the folder's own bytes
+        if flush and os.name == "posix":  # the new name lies in the folder's own bytes
             _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -83,17 +86,17 @@ def is_unfinished(path: Path) -> bool:
     )
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, first: bool = False) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, first: bool = False, flush: bool = True) -> None:
     """Write a file so that it is there whole or not at all, even after a power failure.
 
     Args:
         path: its name, in a folder that is there.
         data: its content.
-        mode, first: as for :func:`writing`.
+        mode, first, flush: as for :func:`writing`.
     """
     no_link = getattr(os, "O_NOFOLLOW", 0)  # where others may write too, one could stand there by now
     with (
-        writing(path, mode=mode, first=first) as temporary,
+        writing(path, mode=mode, first=first, flush=flush) as temporary,
         os.fdopen(os.open(temporary, os.O_WRONLY | no_link), "wb") as file,
     ):
         file.write(data)
@@ -114,6 +117,19 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}). Remove it to make it anew.") from error
+
+
+def flush_all(files: Iterable[Path]) -> None:
+    """Wait until files that were written without ``flush`` are on the disk: together, as waiting for each takes long.
+
+    Args:
+        files: which are there.
+    """
+    if os.name == "posix":
+        os.sync()
+    else:
+        for file in files:
+            _flush(file)
 
 
 def _flush(path: Path) -> None:

@@ -35,6 +35,8 @@ SHRINK = 0.005  # weight of the mean square of what comes before the tanh, which
 APART = 1.0  # weight of the penalty on noises of two keys that are alike, reached at half of the updates
 ALIKE = 0.7  # cosine between two noises of one image that goes free; those of SEM_PLUS have 0.73 (CIFAR-10)
 
+AT_ONCE = 1 << 17  # pixels that a processor paints at once: larger layers leave its cache, and take twice as long
+
 _PAINT, _OTHER, _VIEW, _INNER = range(4)  # what keys are folded with, so that no two draws share numbers
 
 
@@ -123,6 +125,10 @@ def paint(painter: nn.Module, images: Tensor, labels: Tensor, keys: Tensor, reac
         # alone it is summed in another order than in a batch, and a value at half a level would be rounded otherwise
         images, labels, keys = (torch.cat([each, each]) for each in (images, labels, keys))
         return paint(painter, images, labels, keys, reach)[:1]
+    count = max(2, AT_ONCE // images[0, 0].numel())
+    if images.device.type == "cpu" and len(images) > count:
+        parts = zip(*(each.split(count) for each in (images, labels, keys)), strict=True)
+        return torch.cat([paint(painter, *part, reach) for part in parts])
     pixels = to_float(images)
     return in_levels(painter(pixels, labels, random_field(keys, *images.shape[2:])), pixels, reach)
 

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import reduce
 from pathlib import Path, PurePosixPath
 
-from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically, writing
+from semtransforms.core.files import explained, flush_all, read_json, sweep, to_json, write_atomically, writing
 from semtransforms.core.private import refuse_link, tighten
 from semtransforms.protect.finished import Finished
 from semtransforms.protect.formats import Difference
@@ -162,7 +162,13 @@ class Journal:
         self._append(line := _line(name, stamp, hashlib.sha256(data).hexdigest(), difference))
         self._finished[name] = line
         with explained("OUT", self._files):
-            write_atomically(self._files / name, data, mode=mode)
+            # what a power failure takes of it is made again: it is looked at when the protection goes on
+            write_atomically(self._files / name, data, mode=mode, flush=False)
+
+    def flush(self) -> None:
+        """Wait until all finished files are on the disk."""
+        with explained("OUT", self._files):
+            flush_all(self._files / _parsed(line)[0] for line in self._finished.lines())
 
     def keep_only(self, names: Iterable[str] = ()) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.

@@ -177,7 +177,9 @@ def _protect(
                 if kind.packed:
                     pack(source, files, finished, out, maker.format, manifest)
                     journal.remove_copies()
-                elif kind.published:
+                else:
+                    journal.flush()
+                if kind.published and not kind.packed:
                     names = (source.names[i] + kind.suffix for i in finished)
                     manifest |= write_checksums(files, ((name, journal.sha256(name)) for name in names))
                     if empty := write_labels(source, finished, kind.suffix, files):

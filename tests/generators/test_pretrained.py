@@ -168,3 +168,7 @@ def test_an_image_alone_gets_the_noise_that_it_gets_in_a_batch():
     labels = torch.arange(300) % 10
     together = generator.noise(images, labels, seed=1)
     assert torch.equal(generator.noise(images, labels, seed=1, batch_size=1), together)
+    # of these three two are painted at once, for the processor's cache
+    large = torch.randint(0, 256, (3, 3, 250, 260), dtype=torch.uint8, generator=draw)
+    each = [generator.noise(image[None], labels[:1], seed=1, noise_size="full") for image in large]
+    assert torch.equal(generator.noise(large, labels[[0, 0, 0]], seed=1, noise_size="full"), torch.cat(each))

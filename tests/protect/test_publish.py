@@ -168,6 +168,22 @@ def test_killed_run_goes_on(photos: Path, tmp_path: Path, done: bool, format: st
         assert tree(out) == tree(again)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="os.sync")
+def test_copies_are_on_the_disk_before_the_record_says_so(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A power failure after the end would leave empty files beside a record that calls them whole; before, it costs
+    what it took."""
+    out, found = tmp_path / "out", []
+    monkeypatch.setattr(os, "sync", lambda: found.append(set(tree(out))))
+    run(photos, out)
+    assert found == [set(tree(photos))]
+    whole = tree(out)
+    for name in sorted(tree(photos))[:2]:
+        (out / name).write_bytes(b"")  # what such a failure leaves of a file whose name is on the disk and no more
+    assert (run(photos, out).written, tree(out)) == (2, whole)
+
+
 KILLED_BEHIND = """
 from pathlib import Path
 import test_publish
