@@ -127,8 +127,8 @@ def paint(painter: nn.Module, images: Tensor, labels: Tensor, keys: Tensor, reac
         return paint(painter, images, labels, keys, reach)[:1]
     count = max(2, AT_ONCE // images[0, 0].numel())
     if images.device.type == "cpu" and len(images) > count:
-        parts = zip(*(each.split(count) for each in (images, labels, keys)), strict=True)
-        return torch.cat([paint(painter, *part, reach) for part in parts])
+        turns = [slice(start, start + count) for start in range(0, len(images), count)]
+        return torch.cat([paint(painter, images[turn], labels[turn], keys[turn], reach) for turn in turns])
     pixels = to_float(images)
     return in_levels(painter(pixels, labels, random_field(keys, *images.shape[2:])), pixels, reach)
 
