@@ -159,6 +159,7 @@ def _protect_with(
 ) -> tuple[Outcome, LabelledSource, tuple[str, ...] | None]:
     """Protect with a generator that is there; returns its class names too."""
     from semtransforms.core.names import unknown
+    from semtransforms.data.remote import place_of
     from semtransforms.data.sources import open_source, open_with_one_label
     from semtransforms.data.store import default_cache_dir
     from semtransforms.generators.generator import NoiseGenerator
@@ -175,7 +176,7 @@ def _protect_with(
         if label not in names:
             all_in = f"semtransforms.NoiseGenerator.from_pretrained({generator!r}).classes"
             raise ValueError(f"--label: {unknown('class of the generator', label, names, all_in=all_in)}")
-        images = open_with_one_label(Path(source).expanduser(), names.index(label), maker.classes)
+        images = open_with_one_label(place_of(source), names.index(label), maker.classes)
     private = cache_dir and cache_dir / "protections"
     if cluster is not None:
         from semtransforms.protect.ray import protect_with_ray

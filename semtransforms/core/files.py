@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -107,7 +107,15 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def read_json(path: Path) -> Any:
+class Readable(Protocol):
+    """A file, on this machine or elsewhere."""
+
+    def read_bytes(self) -> bytes:
+        """What is in it."""
+        ...
+
+
+def read_json(path: Readable) -> Any:
     """The JSON value in a file.
 
     Raises:

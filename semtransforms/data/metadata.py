@@ -5,20 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from semtransforms.data.remote import Place
 
 METADATA = "metadata.csv"
 FILE_COLUMN = "file_name"
 PROTECTION = "protection.json"  # lies in a protected copy; where it says that labels are in METADATA, they are numbers
 
 
-def read_metadata(root: Path, label_column: str | None = None) -> dict[str, str]:
+def read_metadata(
+    root: Place, label_column: str | None = None, is_there: Callable[[str], bool] | None = None
+) -> dict[str, str]:
     """Read which label each image of a folder has.
 
     Args:
         root: the folder with ``metadata.csv``: UTF-8, with a head, and the path of each image in ``file_name``.
         label_column: column of the labels; ``None`` for ``label``, or for the only other column.
+        is_there: whether a path below the root is a file; ``None`` asks the disk.
 
     Returns:
         The images' paths, relative to ``root`` and with ``/``, to their labels, in the order of folders and names.
@@ -29,13 +34,13 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[str, str]
     """
     table = root / METADATA
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
+        reader = csv.DictReader(io.StringIO(table.read_bytes().decode("utf-8-sig"), newline=""))
+        columns = list(reader.fieldnames or ())
+        rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} is no CSV in UTF-8 ({error}). Save it as one.") from error
     label_column = _label_column(table, columns, label_column)
+    there = is_there or (lambda image: os.path.isfile(os.path.join(str(root), image)))
     labels: dict[str, str] = {}
     for line, row in rows:
         name, label = ((row[column] or "").strip() for column in (FILE_COLUMN, label_column))
@@ -43,7 +48,7 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[str, str]
         if not name or not label:
             raise ValueError(f"{where} {label_column if name else FILE_COLUMN} is empty. Every image needs a label.")
         image = _below(root, name)
-        if image is None or not os.path.isfile(os.path.join(root, image)):
+        if image is None or not there(image):
             raise ValueError(f"{where} there is no file {name!r} in the folder. Correct the name, or remove the line.")
         if image in labels:
             raise ValueError(f"{where} {name!r} stands there twice. An image has one label: remove a line.")
@@ -51,19 +56,20 @@ def read_metadata(root: Path, label_column: str | None = None) -> dict[str, str]
     return dict(sorted(labels.items(), key=lambda item: item[0].split("/")))
 
 
-def _below(root: Path, name: str) -> str | None:
+def _below(root: Place, name: str) -> str | None:
     """A file's name relative to the folder; ``None`` where it lies outside."""
     if os.path.isabs(name):
-        if not Path(name).is_relative_to(root):
+        if not isinstance(root, Path) or not Path(name).is_relative_to(root):
             return None
         name = str(Path(name).relative_to(root))
     parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".")]
     return None if ".." in parts else "/".join(parts)
 
 
-def record_above(path: Path) -> Path | None:
+def record_above(path: Place) -> Place | None:
     """The record of the protected copy that a folder is, or lies in; None where it is none."""
-    places = (path.resolve(), *path.resolve().parents)
+    place = path.resolve() if isinstance(path, Path) else path
+    places = (place, *place.parents)
     return next((place / PROTECTION for place in places if (place / PROTECTION).is_file()), None)
 
 
@@ -81,7 +87,7 @@ def sorted_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
 
 
-def _label_column(table: Path, columns: list[str], given: str | None) -> str:
+def _label_column(table: Place, columns: list[str], given: str | None) -> str:
     if FILE_COLUMN not in columns:
         raise ValueError(f"{table} must have a column {FILE_COLUMN!r} in its first line, got {', '.join(columns)}.")
     others = [column for column in columns if column != FILE_COLUMN]

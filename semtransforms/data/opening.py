@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from PIL import Image, features
 
+from semtransforms.data.remote import RemotePath
+
 # What an image is read from. All of it travels to other processes.
-ImageFile: TypeAlias = "Path | bytes | Image.Image"
+ImageFile: TypeAlias = "Path | RemotePath | bytes | Image.Image"
 
 MOST_PIXELS = 178_956_970  # what Pillow refuses too; the memory for one such photograph is several GiB
 
@@ -38,12 +40,13 @@ def open_image(file: ImageFile, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """
     if isinstance(file, Image.Image):
         return file
-    head = _head(file)
+    opened = _opened(file)
+    head = _head(opened)
     if not head:
         raise ValueError("the file is empty, 0 bytes")
     _prepare_for(head)
     with _no_limit_of_pillow():
-        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        image = Image.open(opened)
     if image.format == "EPS":
         raise ValueError("it is EPS, which Pillow hands to another program (Ghostscript). Save it as PNG or JPEG")
     if image.width * image.height > most_pixels:
@@ -74,11 +77,19 @@ def load(image: Image.Image) -> None:
     image.load()
 
 
-def _head(file: Path | bytes) -> bytes:
-    if isinstance(file, bytes):
-        return file[:64]
-    with file.open("rb") as opened:
-        return opened.read(64)
+def _opened(file: Path | RemotePath | bytes) -> Path | IO[bytes]:
+    if isinstance(file, Path):
+        return file  # which Pillow closes
+    return io.BytesIO(file) if isinstance(file, bytes) else file.open()
+
+
+def _head(file: Path | IO[bytes]) -> bytes:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return opened.read(64)
+    head = file.read(64)
+    file.seek(0)
+    return head
 
 
 def _prepare_for(head: bytes) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -16,11 +15,13 @@ from semtransforms.core.files import read_json
 from semtransforms.core.limits import MOST
 from semtransforms.core.names import unknown
 from semtransforms.core.strings import Strings
+from semtransforms.data.fetching import fetch_table
+from semtransforms.data.folders import Listed, files_since, list_alike, list_classes, list_labelled
 from semtransforms.data.images import UNDECODABLE, as_pixels, check_labels
-from semtransforms.data.listing import IMAGE_SUFFIXES, PARTS, files_below, is_hidden, is_part
-from semtransforms.data.metadata import METADATA, PROTECTION, read_metadata, record_above, sorted_names
+from semtransforms.data.metadata import METADATA, record_above
 from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
+from semtransforms.data.remote import Place, RemotePath, check_there, named, place_of
 from semtransforms.data.tables import (
     FORMS,
     find_column,
@@ -53,6 +54,8 @@ class Source:
         left_out: images that are not here since they, or their copies, do not decode: where they are and why.
         most_pixels: larger images are refused.
         protected: whether the table says that images in it were protected before.
+        far: whether reading an image waits for a network.
+        since: places of the images that have come since they were listed.
     """
 
     identity: str
@@ -70,6 +73,8 @@ class Source:
     left_out: tuple[str, ...] = ()
     most_pixels: int = MOST_PIXELS
     protected: bool = False
+    far: bool = False
+    since: Callable[[], Sequence[str]] = tuple
 
     def __len__(self) -> int:
         return len(self.names)
@@ -123,7 +128,8 @@ def open_source(
     """Find out what ``spec`` is and list its images, without decoding any.
 
     Args:
-        spec: an image folder, a ``datasets`` folder, Parquet, a name on the Hub, or ``torchvision:NAME:ROOT``.
+        spec: an image folder, a ``datasets`` folder, Parquet, tars, a name on the Hub, ``torchvision:NAME:ROOT``; or
+            the address of a folder, of Parquet or of tars (``s3://bucket/photos``).
         split: which part, for sources that have parts; ``None`` for ``"train"`` there.
         image_column: column of the images, for sources that have columns; ``None`` to find it.
         label_column: column of the labels, likewise.
@@ -133,20 +139,25 @@ def open_source(
 
     Raises:
         ValueError: nothing of that kind is there, it is empty, or its labels cannot be used.
+        OSError, ModuleNotFoundError: it lies elsewhere and cannot be read.
     """
-    path = Path(spec).expanduser()
-    if spec.startswith("torchvision:"):
-        source = _torchvision(spec, split)
-    elif path.is_dir() and is_tabular(path):
-        source = _tabular(spec, path, split, image_column, label_column)
-    elif tars := find_tars(spec, path):
-        _refuse_split(spec, split, "is made of tars")
-        source = _of_tars(spec, path, tars, image_column, label_column)
-    elif path.is_dir():
-        _refuse_split(spec, split, "is an image folder")
-        source = _listed_folder(path, label_column) if (path / METADATA).is_file() else _image_folder(path)
-    else:
-        source = _tabular(spec, path, split, image_column, label_column)
+    path = place_of(spec)
+    with named("SOURCE", path):
+        if isinstance(path, RemotePath):
+            check_there(path)
+        if spec.startswith("torchvision:"):
+            source = _torchvision(spec, split)
+        elif path.is_dir() and is_tabular(path):
+            source = _tabular(spec, path, split, image_column, label_column)
+        elif tars := find_tars(path):
+            _refuse_split(spec, split, "is made of tars")
+            source = _of_tars(spec, path, tars, image_column, label_column)
+        elif path.is_dir():
+            _refuse_split(spec, split, "is an image folder")
+            is_listed = (path / METADATA).is_file()
+            source = _of_files(path, list_labelled(path, label_column) if is_listed else list_classes(path))
+        else:
+            source = _tabular(spec, path, split, image_column, label_column)
     if len(source) == 0:
         raise ValueError(f"SOURCE {spec!r} holds no images. SOURCE is {FORMS}.")
     return source
@@ -160,66 +171,11 @@ def _refuse_split(spec: str, split: str | None, kind: str) -> None:
         )
 
 
-def _image_folder(root: Path) -> Source:
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
-    if not folders:
-        raise ValueError(
-            f"SOURCE {str(root)!r} has no class sub-folders. Say what is on each image: put them into one sub-folder "
-            f"per class; or write {METADATA} there, with columns file_name and label; or give all of them one label, a "
-            "class of a generator that is there: semtransforms protect SOURCE OUT --generator NAME --label CLASS. Else "
-            f"SOURCE is {FORMS}."
-        )
-    parts = [name for name in folders if name.lower() in PARTS and is_part(root / name)]
-    if parts:
-        part = "train" if "train" in parts else parts[0]
-        raise ValueError(
-            f"SOURCE {str(root)!r} holds parts ({', '.join(parts)}) where class folders should be. "
-            f"Give one part: {str(root / part)!r}."
-        )
-    files = Strings()
-    others: list[str] = []
-    counts = []
-    for folder in folders:
-        found, more = files_below(root / folder, root)
-        others += more
-        if not found:
-            raise ValueError(
-                f"SOURCE: class folder {str(root / folder)!r} holds no images ({', '.join(IMAGE_SUFFIXES)}). "
-                "Remove it, or fill it."
-            )
-        files.extend(found)
-        counts.append(len(found))
-    labels = check_labels(np.repeat(np.arange(len(folders)), counts), None)
-    return _of_files(root, files, labels, tuple(folders), tuple(folders), others)
-
-
-def _listed_folder(root: Path, label_column: str | None) -> Source:
-    """An image folder whose labels stand in ``metadata.csv``."""
-    listed = read_metadata(root, label_column)
-    found, others = files_below(root, root)
-    unlisted = [path for path in found if path not in listed]
-    if unlisted:
-        raise ValueError(
-            f"SOURCE: {root / METADATA} has no row for {len(unlisted)} images, the first: {str(root / unlisted[0])!r}. "
-            "Add their rows, or move the images elsewhere."
-        )
-    others.remove(METADATA)
-    if (root / PROTECTION).is_file() and (record := read_json(root / PROTECTION)).get("labels") == METADATA:
-        # a copy of ours, in which some classes have no image: the labels are the numbers themselves
-        names = record["classes"]
-        labels = check_labels(list(map(int, listed.values())), len(names) if names else None)
-        return _of_files(root, list(listed), labels, tuple(names) if names else None, (), others)
-    classes = sorted_names(listed.values())
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = check_labels([numbers[name] for name in listed.values()], None)
-    return _of_files(root, list(listed), labels, classes, class_folders(classes, len(classes)), others)
-
-
-def open_with_one_label(folder: Path, label: int, classes: tuple[str, ...] | None) -> Source:
+def open_with_one_label(folder: Place, label: int, classes: tuple[str, ...] | None) -> Source:
     """The images of a folder and its sub-folders, all with one label; their copies keep their places.
 
     Args:
-        folder: on this disk.
+        folder: here or elsewhere.
         label: of all images.
         classes: label names, where known.
 
@@ -227,47 +183,51 @@ def open_with_one_label(folder: Path, label: int, classes: tuple[str, ...] | Non
         The images.
 
     Raises:
-        ValueError: it is no folder, or holds no images.
+        OSError, ValueError: it is no folder, cannot be read, or holds no images.
     """
-    files, others = files_below(folder, folder)
-    if not files:
-        raise ValueError(f"SOURCE {str(folder)!r} must be a folder of images ({', '.join(IMAGE_SUFFIXES)}).")
-    return _of_files(folder, files, check_labels([label] * len(files), None), classes, (), others)
+    with named("SOURCE", folder):
+        if isinstance(folder, RemotePath):
+            check_there(folder)
+        return _of_files(folder, list_alike(folder, label, classes))
 
 
-def _of_files(
-    root: Path,
-    files: Sequence[str],
-    labels: Tensor,
-    classes: tuple[str, ...] | None,
-    folders: tuple[str, ...],
-    others: list[str],
-) -> Source:
-    """A source of image files. Copies go to their classes' folders; without ``folders``, to where the files lie."""
-    places = files
-    if folders:
-        homes = [f"{folder}/" for folder in folders]
-        owned = zip((homes[label] for label in labels.tolist()), files, strict=True)
+def _of_files(root: Place, listed: Listed) -> Source:
+    """A source of image files. Copies go to their classes' folders; without such, to where the files lie."""
+    places = files = listed.files
+    if listed.folders:
+        homes = [f"{folder}/" for folder in listed.folders]
+        owned = zip((homes[label] for label in listed.labels.tolist()), files, strict=True)
         places = Strings(file if file.startswith(home) else home + file for home, file in owned)
+
+    def read(index: int) -> ImageFile:
+        if isinstance(root, Path):
+            return root / files[index]
+        return replace(root / files[index], kind="file", version=listed.versions[index])
+
+    here = root if isinstance(root, Path) else None
     return Source(
-        identity=str(root.resolve()),
-        labels=labels,
-        classes=classes,
-        folders=folders,
+        identity=str(root if here is None else here.resolve()),
+        labels=listed.labels,
+        classes=listed.classes,
+        folders=listed.folders,
         names=unique_names(places),
-        read=lambda index: root / files[index],
+        read=read,
         place=lambda index: str(root / files[index]),
-        folder=root,
+        folder=here,
         files=files,
-        other_files=tuple(str(root / other) for other in others),
+        other_files=tuple(str(root / other) for other in listed.others),
+        protected=here is None and record_above(root) is not None,
+        far=here is None,
+        since=lambda: [str(root / file) for file in files_since(root, listed)],
     )
 
 
-def _tabular(spec: str, path: Path, split: str | None, image_column: str | None, label_column: str | None) -> Source:
+def _tabular(spec: str, path: Place, split: str | None, image_column: str | None, label_column: str | None) -> Source:
     from datasets import ClassLabel, Value
     from datasets import Image as ImageFeature
 
-    split, table = load_table(spec, path, split)
+    here = fetch_table(path) if isinstance(path, RemotePath) else path
+    split, table = load_table(spec, here, split)
     features = table.features
     image_column = find_column(
         spec, "image", image_column, features, [n for n, f in features.items() if isinstance(f, ImageFeature)]
@@ -283,7 +243,7 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
     classes = tuple(kind.names) if isinstance(kind, ClassLabel) else None
     labels = check_labels(list(table.with_format(None)[label_column]), len(classes) if classes else None)
     # decode=False: the bytes as they are; PIL opens them here, so that orientation and modes are read in one place
-    images, homes = table.select_columns([image_column]), homes_of_files(path)
+    images, homes = table.select_columns([image_column]), homes_of_files(here)
     protected = is_protected(images.data.column(image_column))
     if isinstance(features[image_column], ImageFeature):
         images = images.cast_column(image_column, ImageFeature(decode=False))
@@ -294,7 +254,7 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
     source = _numbered(
         f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, read_row,
         place=lambda index: f"image {index} of {spec!r}",
-        folder=path if path.is_dir() else None,
+        folder=path if isinstance(path, Path) and path.is_dir() else None,
         columns=(image_column, label_column),
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
     )  # fmt: skip
@@ -302,21 +262,26 @@ def _tabular(spec: str, path: Path, split: str | None, image_column: str | None,
 
 
 def _of_tars(
-    spec: str, path: Path, files: Sequence[Path], image_column: str | None, label_column: str | None
+    spec: str, path: Place, files: Sequence[Place], image_column: str | None, label_column: str | None
 ) -> Source:
     found = list_tars(spec, files, image_column, label_column)
     record = record_above(files[0].parent)
     classes = read_json(record).get("classes") if record else None
     source = _numbered(
-        f"{path.resolve()} (tars, {image_column}, {label_column})",
+        f"{path.resolve() if isinstance(path, Path) else path} (tars, {image_column}, {label_column})",
         check_labels(found.labels, len(classes) if classes else None),
         tuple(classes) if classes else None,
         found.read,
         place=found.place,
-        folder=path if path.is_dir() else None,
+        folder=path if isinstance(path, Path) and path.is_dir() else None,
         other_columns=found.others,
     )
-    return replace(source, protected=record is not None)
+    return replace(
+        source,
+        protected=record is not None,
+        far=not isinstance(path, Path),
+        since=lambda: [str(file) for file in find_tars(path) if file not in files],
+    )
 
 
 def _torchvision(spec: str, split: str | None) -> Source:

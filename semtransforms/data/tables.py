@@ -12,25 +12,27 @@ from huggingface_hub import constants
 
 from semtransforms.core.files import read_json
 from semtransforms.data.metadata import METADATA
+from semtransforms.data.remote import Place
 
 FORMS = f"""an image folder with one sub-folder per class (photos/cat/1.jpg) or with labels in {METADATA}, \
 a folder written by datasets' save_to_disk, a Parquet file, a folder or a 'pattern*.parquet' of them, \
 likewise WebDataset's tars, \
+the address of any of these (s3://bucket/photos), \
 a dataset on the Hugging Face Hub (uoft-cs/cifar10), \
 or torchvision:NAME:ROOT (torchvision:CIFAR10:./data)"""
 
 
-def is_tabular(folder: Path) -> bool:
+def is_tabular(folder: Place) -> bool:
     """Whether a folder holds a table of images instead of image files."""
-    return _is_saved(folder) or _holds_parquet(folder)
+    return is_saved(folder) or _holds_parquet(folder)
 
 
-def _is_saved(folder: Path) -> bool:
+def is_saved(folder: Place) -> bool:
     """Whether ``save_to_disk`` wrote it."""
     return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
 
 
-def _holds_parquet(folder: Path) -> bool:
+def _holds_parquet(folder: Place) -> bool:
     """Whether Parquet lies there, or in ``data``, as in a clone of a dataset on the Hub."""
     return any(any(folder.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
 
@@ -153,7 +155,7 @@ def load_table(spec: str, path: Path, split: str | None) -> tuple[str, Any]:
     """
     import datasets
 
-    if path.is_dir() and _is_saved(path):
+    if path.is_dir() and is_saved(path):
         _check_saved(spec, path)
         try:
             table = datasets.load_from_disk(str(path))

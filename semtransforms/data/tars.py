@@ -6,7 +6,6 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from semtransforms.data.listing import IMAGE_SUFFIXES, is_hidden
 from semtransforms.data.metadata import METADATA
+from semtransforms.data.remote import Place, read_part
 
 LABEL = "cls"  # the ending of the file with an image's label
 _LONGEST_NUMBER = 32  # bytes
@@ -31,7 +31,7 @@ class Tars:
         others: the endings of what is not read.
     """
 
-    files: Sequence[Path]
+    files: Sequence[Place]
     keys: Sequence[str]
     labels: Sequence[int]
     spans: NDArray[np.int64]
@@ -44,9 +44,7 @@ class Tars:
             OSError: the tar is gone, or shorter than it was.
         """
         number, offset, size = self.spans[index].tolist()
-        with self.files[number].open("rb") as file:
-            file.seek(offset)
-            data: bytes = file.read(size)
+        data = read_part(self.files[number], offset, size)
         if len(data) < size:
             raise OSError(f"{self.files[number].name} is shorter than it was")
         return data
@@ -56,24 +54,24 @@ class Tars:
         return f"{self.keys[index]} in {self.files[int(self.spans[index, 0])]}"
 
 
-def find_tars(spec: str, path: Path) -> list[Path]:
+def find_tars(path: Place) -> Sequence[Place]:
     """The tars that a source is made of, in order; none where it is something else.
 
     Args:
-        spec: as it was given: a tar, a pattern of them, or a folder of tars without sub-folders.
-        path: the same as a path.
+        path: a tar, a pattern of them, or a folder of tars without sub-folders.
     """
     if path.is_dir():
-        found = sorted(each for each in path.glob("*.tar") if not is_hidden(each.name))
+        found = sorted((each for each in path.glob("*.tar") if not is_hidden(each.name)), key=lambda each: each.name)
         if not found or (path / METADATA).is_file():
             return []
         return [] if any(each.is_dir() and not is_hidden(each.name) for each in path.iterdir()) else found
     if path.suffix == ".tar" and path.exists():
         return [path]
-    return sorted(path.parent.glob(path.name)) if spec.endswith(".tar") and any(c in spec for c in "*?[") else []
+    is_pattern = path.suffix == ".tar" and any(letter in path.name for letter in "*?[")
+    return sorted(path.parent.glob(path.name), key=lambda each: each.name) if is_pattern else []
 
 
-def list_tars(spec: str, files: Sequence[Path], image: str | None, label: str | None) -> Tars:
+def list_tars(spec: str, files: Sequence[Place], image: str | None, label: str | None) -> Tars:
     """List the images of tars, without decoding any.
 
     Args:
@@ -124,7 +122,7 @@ class _Member(NamedTuple):
     number: int | None  # that it holds, where it is a label's file
 
 
-def _members(spec: str, path: Path, label: str) -> Iterator[_Member]:
+def _members(spec: str, path: Place, label: str) -> Iterator[_Member]:
     """The files in a tar."""
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:

@@ -36,12 +36,12 @@ from semtransforms.photographs.look import Found, Say, check_enough, look, read_
 from semtransforms.photographs.plan import Plan, in_words, make_plan, measure_files, measure_noise, measure_passes
 from semtransforms.protect.checksums import read_checksums
 from semtransforms.protect.formats import FORMATS, pick_quality
+from semtransforms.protect.places import check_places
 from semtransforms.protect.publish import (
     MANIFEST,
     Outcome,
     check_all_there,
     check_limits,
-    check_places,
     check_room,
     protect_source,
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from semtransforms.core.ahead import ahead
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.opening import ImageFile, open_image
+from semtransforms.data.remote import AT_ONCE, StorageError
 from semtransforms.data.sources import Source, reason
 from semtransforms.protect.making import Failed, Task
 
@@ -36,10 +37,7 @@ class Groups:
     def __iter__(self) -> Iterator[list[Task | Failed]]:
         group: list[Task | Failed] = []
         size = 0
-        for row in self.rows:
-            more, task = 0, self._task(row)
-            if isinstance(task, Task):
-                more = 3 * _pixels(task.file)
+        for task, more in ahead(self._sized, self.rows, AT_ONCE if self.source.far else 0):
             if group and (len(group) == self.most_images or size + more > self.most_bytes):
                 yield group
                 group, size = [], 0
@@ -48,16 +46,24 @@ class Groups:
         if group:
             yield group
 
-    def _task(self, row: int) -> Task | Failed:
+    def _sized(self, row: int) -> tuple[Task | Failed, int]:
+        """What is to be done, and the bytes of its pixels."""
         place = self.source.place(row)
         try:
-            return Task(row, int(self.labels[row]), place, self.source.read(row))
+            task = Task(row, int(self.labels[row]), place, self.source.read(row))
+            return task, 3 * _pixels(task.file)
+        except StorageError:
+            raise
         except UNDECODABLE as error:
-            return Failed(f"{place} ({reason(error)})")
+            return Failed(f"{place} ({reason(error)})"), 0
 
 
 def _pixels(file: ImageFile) -> int:
     """How many pixels an image has by its header; 0 where only the maker will say what is wrong with it."""
-    with suppress(*UNDECODABLE), open_image(file, sys.maxsize) as image:
-        return image.width * image.height
-    return 0
+    try:
+        with open_image(file, sys.maxsize) as image:
+            return image.width * image.height
+    except StorageError:
+        raise
+    except UNDECODABLE:
+        return 0

@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from semtransforms.core.ahead import ahead
 from semtransforms.core.hardware import give_back_freed_memory
 from semtransforms.core.processes import end_with_parent
 from semtransforms.data.colour import ProfileEffect, profile_effect
 from semtransforms.data.images import UNDECODABLE, RGBImage, to_rgb
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
+from semtransforms.data.remote import AT_ONCE, RemotePath, StorageError
 from semtransforms.data.sources import reason
 from semtransforms.protect.batch import protect_batch
 from semtransforms.protect.formats import FORMATS, Difference, Format, published_difference
@@ -95,7 +97,10 @@ class Maker(Dataset[Any]):
         return made
 
     def _make(self, tasks: Sequence[Task | Failed]) -> list[Made | Failed]:
-        read = [task if isinstance(task, Failed) else self._read(task) for task in tasks]
+        read = [
+            task if isinstance(task, Failed) else self._read(task, data)
+            for task, data in zip(tasks, ahead(_fetch, tasks, AT_ONCE if any(map(_is_far, tasks)) else 0), strict=True)
+        ]
         good = [each for each in read if isinstance(each, _Read)]
         batch = protect_batch(
             [each.image.pixels for each in good],
@@ -109,16 +114,18 @@ class Maker(Dataset[Any]):
         made = (self._encode(*each, batch.scale) for each in zip(good, batch.made, strict=True))
         return [each if isinstance(each, Failed) else next(made) for each in read]
 
-    def _read(self, task: Task) -> _Read | Failed:
+    def _read(self, task: Task, file: bytes | Image.Image | Exception) -> _Read | Failed:
         try:
-            # read once: what is decoded is what the stamp is of, even where someone writes the file meanwhile
-            file = task.file.read_bytes() if isinstance(task.file, Path) else task.file
+            if isinstance(file, Exception):
+                raise file
             with open_image(file, self.most_pixels) as opened:
                 image = to_rgb(opened)
                 smallest, (height, width) = self.generator.smallest, image.pixels.shape[1:]
                 if min(height, width) < smallest:
                     raise ValueError(f"{width}x{height} pixels; the generator takes {smallest} and more")
-                return _Read(task, stamp(task.label, file), image, carries_metadata(opened), profile_effect(opened))
+                # as it was listed: who wrote it between that and the reading has it made anew the next time
+                known = task.file if isinstance(task.file, RemotePath) and task.file.version else file
+                return _Read(task, stamp(task.label, known), image, carries_metadata(opened), profile_effect(opened))
         except UNDECODABLE as error:
             return Failed(f"{task.place} ({reason(error)})")
 
@@ -131,6 +138,24 @@ class Maker(Dataset[Any]):
         difference = published_difference(clean, published)
         lost = alpha is not None and not self.kind.lossless
         return Made(read.task.row, read.stamp, data, difference, read.with_metadata, read.profile, lost)
+
+
+def _is_far(task: Task | Failed) -> bool:
+    return isinstance(task, Task) and isinstance(task.file, RemotePath)
+
+
+def _fetch(task: Task | Failed) -> bytes | Image.Image | Exception:
+    """What is decoded, read once: it is what the stamp is of, even where someone writes the file meanwhile."""
+    if isinstance(task, Failed):
+        return b""
+    if not isinstance(task.file, Path | RemotePath):
+        return task.file
+    try:
+        return task.file.read_bytes()
+    except StorageError:
+        raise
+    except UNDECODABLE as error:
+        return error
 
 
 Engine = Callable[[Maker, Iterable[Sequence[Task | Failed]], int], Iterator[list[Made | Failed]]]
@@ -151,6 +176,7 @@ def make(maker: Maker, groups: Iterable[Sequence[Task | Failed]], workers: int) 
 
     Raises:
         OSError: a process was ended from outside, for want of memory as a rule.
+        StorageError: the images lie elsewhere, and cannot be reached any more.
     """
     loader = DataLoader(
         maker,
@@ -187,6 +213,8 @@ def stamp(label: int, file: ImageFile) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    if isinstance(file, RemotePath) and file.version:
+        return f"{label}-{file.version}"  # of many, reading them all would take days
     if isinstance(file, Image.Image):
         data = f"{file.mode} {file.size} ".encode() + file.tobytes()
     else:

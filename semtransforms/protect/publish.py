@@ -6,10 +6,9 @@ the clean file but its pixels' shape.
 
 from __future__ import annotations
 
-import os
 import shutil
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,14 +19,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from semtransforms import __version__
+from semtransforms.core.ahead import ahead
 from semtransforms.core.checks import check_integer, check_number, whole_seed
 from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
 from semtransforms.core.grid import levels
 from semtransforms.core.hardware import describe_arithmetic
 from semtransforms.core.private import making_private, refuse_link
 from semtransforms.data.images import UNDECODABLE
-from semtransforms.data.metadata import METADATA, PROTECTION, record_above
+from semtransforms.data.metadata import METADATA, PROTECTION
 from semtransforms.data.opening import MOST_PIXELS
+from semtransforms.data.remote import AT_ONCE, StorageError
 from semtransforms.data.sources import Source
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.checksums import write_checksums
@@ -37,6 +38,7 @@ from semtransforms.protect.journal import Journal
 from semtransforms.protect.labelling import write_labels
 from semtransforms.protect.making import Engine, Failed, Made, Maker, make, stamp
 from semtransforms.protect.packing import is_there, pack, remove_half_built
+from semtransforms.protect.places import check_places
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
@@ -62,7 +64,8 @@ class Outcome:
         without_alpha: of those written, how many lost their alpha channel (JPEG has none).
         converted: of those written, how many had a colour profile by which they were brought to sRGB.
         profile_ignored: of those written, how many had a colour profile that could not be used.
-        failed: images that do not decode, or are too small for the generator's network: where they are and why.
+        failed: images that do not decode, are gone, or too small for the generator's network: where they are and why.
+        since: images that have come into SOURCE after it was listed, which are not protected: where they are.
         empty: folders of classes without images, which are not there; labels stand in ``metadata.csv`` then.
         difference: how far all files, those found too, are from the originals.
         private: the folder with the seed.
@@ -77,6 +80,7 @@ class Outcome:
     converted: int = 0
     profile_ignored: int = 0
     failed: list[str] = field(default_factory=list)
+    since: Sequence[str] = ()
     empty: tuple[str, ...] = ()
     difference: Difference = field(default_factory=Difference)
 
@@ -185,6 +189,8 @@ def _protect(
                     if empty := write_labels(source, finished, kind.suffix, files):
                         outcome.empty, manifest["labels"] = empty, METADATA
                     write_atomically(files / MANIFEST, to_json(manifest))
+    with suppress(OSError, ValueError):  # of a source that is no longer there nothing can be told
+        outcome.since = source.since()
     return outcome
 
 
@@ -208,7 +214,7 @@ def _finish(
     todo = array("q", (row for row in range(len(source)) if not there[row]))
     check_room(source, files, len(todo), kind, maker.quality)
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
-        for group in engine(maker, Groups(source, labels, todo, BATCH_IMAGES, BATCH_BYTES), workers):
+        for group in _reached(engine(maker, Groups(source, labels, todo, BATCH_IMAGES, BATCH_BYTES), workers)):
             while group:  # emptied, so that a large file is not held while the next one is made
                 for row in _write(group.pop(0), source, kind, journal, outcome):
                     there[row] = 1
@@ -253,10 +259,23 @@ def _write(made: Made | Failed, source: Source, kind: Format, journal: Journal, 
     return [made.row]
 
 
+def _reached(groups: Iterator[list[Made | Failed]]) -> Iterator[list[Made | Failed]]:
+    """Let the error of a storage that is silent say how to go on."""
+    try:
+        yield from groups
+    except StorageError as error:
+        line = str(error).strip().splitlines()[-1]  # from a process it brings all of its traceback
+        raise StorageError(
+            f"SOURCE: {error.strerror or line}. What is finished is kept: the same command goes on from here."
+        ) from error
+
+
 def _stamp(source: Source, index: int) -> str | None:
     """What the journal knows a finished image by; ``None``: it cannot be read."""
     try:
         return stamp(int(source.labels[index]), source.read(index))
+    except StorageError:
+        raise
     except UNDECODABLE:
         return None
 
@@ -285,10 +304,14 @@ def check_room(source: Source, files: Path, todo: int, kind: Format, quality: in
         OSError: the disk has not enough room; the message has both numbers.
     """
     copies = todo + (2 * len(source) if kind.packed else 0)  # `datasets` makes a copy of its own, and the packed one
-    sizes = []
-    for index in range(0, len(source) if copies else 0, (len(source) - 1) // 1024 + 1):
+
+    def size(index: int) -> float | None:
         with suppress(*UNDECODABLE), source.open(index) as image:
-            sizes.append(kind.room(image.width * image.height, quality) + HALF_BLOCK)
+            return kind.room(image.width * image.height, quality) + HALF_BLOCK
+        return None
+
+    some = range(0, len(source) if copies else 0, (len(source) - 1) // 1024 + 1)
+    sizes = [each for each in ahead(size, some, AT_ONCE if source.far else 0) if each is not None]
     needed = int(copies * sum(sizes) / max(len(sizes), 1))
     free = shutil.disk_usage(files).free
     if needed > free:
@@ -315,41 +338,6 @@ def check_classes(source: Source, generator: NoiseGenerator) -> Tensor:
     check_class_count("SOURCE", source.classes, generator.num_classes, generator=generator.name, remedy=remedy)
     warn_of_other_names("SOURCE", source.classes, generator.classes, generator=generator.name, remedy=remedy)
     return generator_labels(source.labels, None, generator.num_classes, place="SOURCE: ")
-
-
-def check_places(source: Source, out: Path, private: Path) -> None:
-    """Refuse places where writing would change what is read, or publish what is private.
-
-    Args:
-        source: its folder must not hold ``out``, nor lie in it.
-        out: where the protected copies go.
-        private: where the seed goes; must lie outside ``out``.
-
-    Raises:
-        ValueError: the places overlap, or ``out`` cannot be a folder.
-    """
-    target = out.resolve()
-    if source.protected:
-        raise ValueError(f"SOURCE {source.identity!r} is protected already: noise on noise. Give the original images.")
-    if source.folder is not None:
-        origin = source.folder.resolve()
-        if record := record_above(origin):
-            lies = "holds" if record.parent == origin else f"lies in {str(record.parent)!r}, which holds"
-            raise ValueError(
-                f"SOURCE {str(source.folder)!r} {lies} {MANIFEST}: it is protected already, and noise on noise is "
-                "beyond rho_u. Give the original images."
-            )
-        if target == origin or origin in target.parents:
-            raise ValueError(f"OUT {str(out)!r} lies inside SOURCE {str(source.folder)!r}. Choose a folder outside it.")
-        if target in origin.parents:
-            raise ValueError(f"SOURCE {str(source.folder)!r} lies inside OUT {str(out)!r}. Choose another OUT.")
-    if target == private.resolve() or target in private.resolve().parents:
-        raise ValueError(
-            f"the private folder {str(private)!r} lies inside OUT {str(out)!r}, where its seed would be published. "
-            "Choose another OUT or --cache-dir."
-        )
-    if os.path.isfile(out) and out.suffix != ".parquet":  # of that one, `refuse_finished` tells
-        raise ValueError(f"OUT {str(out)!r} is a file. Choose another name, or remove it.")
 
 
 def _manifest(source: Source, maker: Maker, images: int, difference: Difference) -> dict[str, Any]:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from semtransforms.data.listing import hidden_below
 from semtransforms.data.sources import Source
+from semtransforms.protect.formats import FORMATS
 from semtransforms.protect.publish import Outcome
+
+_NEXT_TIME = {False: "The same command takes them.", True: "The same command with another OUT takes all."}
 
 
 def describe_outcome(outcome: Outcome, out: Path, format: str, source: Source) -> list[str]:
@@ -40,6 +43,11 @@ def describe_outcome(outcome: Outcome, out: Path, format: str, source: Source) -
             f"{len(outcome.empty)} classes have no image ({outcome.empty[0]} first), and no folder in {out}: "
             "ImageFolder refuses empty ones, and numbers those that are there anew, from 0. The labels of SOURCE stand "
             "in metadata.csv, which `datasets` and semtransforms read."
+        )
+    if outcome.since:
+        lines.append(
+            f"{len(outcome.since)} images have come into SOURCE since it was listed, {outcome.since[0]} first, and are "
+            f"not protected. {_NEXT_TIME[FORMATS[format].packed]}"
         )
     if source.other_columns:
         lines.append(f"Columns not copied: {', '.join(source.other_columns)}.")

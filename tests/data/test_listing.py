@@ -123,6 +123,6 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
     """A named pipe called .jpg: reading it would wait for ever."""
     picture(tmp_path / "cat" / "1.png")
     os.mkfifo(tmp_path / "cat" / "2.png")
-    images, others = files_below(tmp_path, tmp_path)
+    images, others, _ = files_below(tmp_path, tmp_path)
     assert images == ["cat/1.png"]
     assert others == ["cat/2.png"]

@@ -21,7 +21,8 @@ from torchvision.datasets import ImageFolder
 from semtransforms.core.config import GeneratorConfig
 from semtransforms.core.files import UNFINISHED
 from semtransforms.core.models import build_model
-from semtransforms.data.sources import class_folders, open_source, open_with_one_label, unique_names
+from semtransforms.data.naming import class_folders, unique_names
+from semtransforms.data.sources import open_source, open_with_one_label
 from semtransforms.generators.generator import NoiseGenerator
 from semtransforms.protect.publish import Outcome, protect_source
 from semtransforms.protect.wrapper import ProtectedDataset

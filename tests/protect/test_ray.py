@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,22 @@ def test_any_number_of_workers_makes_the_files_of_one_process(
         == "error: not protected: photos/dog/broken.jpg (it is no image of a known format)"
     )
     assert without_names(tree(Path("out"))) == without_names(wanted)
+
+
+@pytest.mark.processes
+def test_what_lies_at_an_address_is_read_by_the_workers(
+    cluster: Path, photos: Path, wanted: dict[str, bytes], tmp_path: Path
+):
+    """What this process has open of a storage does not travel; or all bytes would go through one machine."""
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for name, data in tree(photos).items():
+            archive.writestr(f"mine/{name}", data)
+    address = f"zip://mine::file://{tmp_path / 'photos.zip'}"
+    outcome = protect_with_ray(
+        address, tmp_path / "out", small_generator(), seed=SEED, workers=2, private=tmp_path / "private"
+    )
+    assert tree(tmp_path / "out") == wanted
+    assert len(outcome.failed) == 1
 
 
 @pytest.mark.processes

@@ -1,0 +1,321 @@
+"""Files and folders behind an address (s3://, gs://, memory://), with those methods of a path that reading needs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+import xxhash
+
+AT_ONCE = 16  # requests on their way: each waits for the network, not for this machine
+
+_ADDRESS = re.compile(r"([a-zA-Z][\w+.-]*)://(.*)", re.DOTALL)
+_HEAD = 1 << 17  # bytes asked for at a time where only the beginning of a file is wanted, as a rule
+_LONGEST = 255  # bytes of a folder's name that disks allow
+# by what the kinds of storage tell that a file is another one now
+_TELLING = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "updated", "mtime", "created",
+            "CRC")  # fmt: skip
+
+
+class StorageError(ConnectionError):
+    """A storage cannot be reached or used at all: that says nothing of the file which was asked for."""
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A file or folder behind an address; travels to other processes, which log in by themselves.
+
+    Args:
+        head: what its address begins with, down to the bucket, the server or the archive, with ``/`` at the end.
+        below: the rest, names with ``/`` between them; may be empty.
+        tail: ``::`` and the address of the archive that it lies in, where it lies in one.
+        kind: ``"file"`` or ``"directory"`` as it was listed; empty where nobody has looked.
+        version: as it was listed, a number that changes when the file does; 0 where the storage does not tell.
+    """
+
+    head: str
+    below: str = ""
+    tail: str = ""
+    kind: str = field(default="", compare=False)
+    version: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return self.head + self.below + self.tail
+
+    def __truediv__(self, names: str) -> RemotePath:
+        return RemotePath(self.head, f"{self.below}/{names}" if self.below else names, self.tail)
+
+    @property
+    def name(self) -> str:
+        """The last of its names."""
+        return self.below.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, as a path's."""
+        return Path(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that it lies in; of the uppermost one, itself."""
+        return RemotePath(self.head, self.below.rpartition("/")[0], self.tail)
+
+    @property
+    def parents(self) -> tuple[RemotePath, ...]:
+        """The folders that it lies in, from the inside out."""
+        parts = self.below.split("/") if self.below else []
+        return tuple(RemotePath(self.head, "/".join(parts[:end]), self.tail) for end in reversed(range(len(parts))))
+
+    def relative_to(self, folder: RemotePath) -> PurePosixPath:
+        """Its names below a folder that it lies in."""
+        return PurePosixPath(self.below).relative_to(folder.below)
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        """The file system of fsspec, and what it calls this place."""
+        import fsspec
+
+        with _explained(self):
+            # what it lists it would else keep, and not see what comes meanwhile
+            system, top = fsspec.core.url_to_fs(self.head + self.tail, use_listings_cache=False)
+        return system, "/".join(part for part in (top.rstrip("/"), self.below) if part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
+
+    def seen(self) -> RemotePath:
+        """The same with its kind and version, as they are now where they are not known; without, where nothing is."""
+        if self.kind:
+            return self
+        system, place = self._opened
+        with suppress(FileNotFoundError), _explained(self):
+            told = system.info(place)
+            return replace(self, kind=told["type"], version=_version(told))
+        return self
+
+    def exists(self) -> bool:
+        """Whether anything is there."""
+        return bool(self.seen().kind)
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+        return self.seen().kind == "directory"
+
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+        return self.seen().kind == "file"
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """What lies in a folder, as it was listed now, each with its kind and version.
+
+        Raises:
+            OSError: it is not there, or cannot be listed.
+            ValueError: something in it has a name that no folder on a disk can have.
+        """
+        system, place = self._opened
+        with _explained(self):
+            found = system.ls(place, detail=True)
+        for entry in found:
+            name = str(entry["name"])
+            inside = name.rstrip("/").rpartition("/")[2]
+            if name.strip("/") == place.strip("/") and not (entry["type"] == "directory" and name.endswith("/")):
+                continue  # what a folder without files is made of: a file of no bytes and the folder's name
+            strange = inside in ("", ".", "..") or "\0" in inside or len(os.fsencode(inside)) > _LONGEST
+            if strange or name.strip("/") == place.strip("/"):
+                raise ValueError(
+                    f"{self} holds {name!r}, a name that no folder on a disk can have. Rename it, or move it elsewhere."
+                )
+            yield replace(self / inside, kind=entry["type"], version=_version(entry))
+
+    def glob(self, pattern: str) -> list[RemotePath]:
+        """What lies in a folder and has a name of some form; ``data/*.parquet`` looks into a folder in it.
+
+        A folder that is not there holds nothing.
+        """
+        folder, _, names = pattern.rpartition("/")
+        with suppress(FileNotFoundError):
+            return [each for each in (self / folder if folder else self).iterdir() if fnmatchcase(each.name, names)]
+        return []
+
+    def rglob(self, pattern: str) -> Iterator[RemotePath]:
+        """The files in a folder and its sub-folders that have a name of some form."""
+        for each in self.iterdir():
+            if each.is_dir():
+                yield from each.rglob(pattern)
+            elif fnmatchcase(each.name, pattern):
+                yield each
+
+    def open(self, mode: str = "rb") -> Any:
+        """The file, open for reading as bytes; only what is asked for is fetched, and a little more.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+        """
+        system, place = self._opened
+        with _explained(self):
+            return system.open(place, mode, block_size=_HEAD)
+
+    def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
+        """The file, or the bytes of it from ``start`` to before ``stop``.
+
+        Raises:
+            OSError: it is not there, or cannot be read; a ``StorageError`` where that says nothing of this file.
+        """
+        system, place = self._opened
+        with _explained(self):
+            return bytes(system.cat_file(place, start=start, end=stop))
+
+    def download(self, path: Path) -> None:
+        """Write the file to a path of this machine.
+
+        Raises:
+            OSError: it is not there, or cannot be read, or there is no room.
+        """
+        system, place = self._opened
+        with _explained(self):
+            system.get_file(place, str(path))
+
+
+Place: TypeAlias = Path | RemotePath
+
+
+def place_of(spec: str) -> Place:
+    """What an argument names: a path of this machine, or an address that fsspec opens.
+
+    Args:
+        spec: a path, ``file://`` and a path, or an address such as ``s3://bucket/photos``.
+
+    Raises:
+        ValueError: the address names no bucket, or what stands for one.
+    """
+    address = _ADDRESS.fullmatch(spec)
+    if address is None:
+        return Path(spec).expanduser()
+    scheme, rest = address.group(1).lower(), address.group(2)
+    if scheme in ("file", "local"):
+        return Path(rest)
+    inside, chain, outside = rest.partition("::")
+    if chain:
+        return RemotePath(f"{scheme}://", inside.strip("/"), chain + outside)
+    top, _, below = inside.partition("/")
+    if not top:
+        raise ValueError(f"{spec!r} names no bucket. Give {scheme}://BUCKET/FOLDER.")
+    return RemotePath(f"{scheme}://{top}/", below.strip("/"))
+
+
+def is_address(path: Path) -> bool:
+    """Whether a path was an address, of which a path takes a slash away; ``C:/`` is none."""
+    return re.match(r"[a-zA-Z][\w+.-]+:/", path.as_posix()) is not None
+
+
+def check_there(place: RemotePath) -> None:
+    """See that something is at an address, or that it is a pattern of names in a folder that is there.
+
+    Raises:
+        OSError, ModuleNotFoundError, ValueError: nothing is, or it cannot be read; or its bucket is not there.
+    """
+    is_pattern = any(letter in place.name for letter in "*?[")
+    if (place.parent if is_pattern else place).exists():
+        return
+    top = RemotePath(place.head, "", place.tail)
+    try:
+        next(top.iterdir(), None)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, f"there is no {top}. Correct the name, or make it") from None
+    raise FileNotFoundError(errno.ENOENT, f"nothing of that name is in {top}. Correct the name")
+
+
+def read_part(file: Place, start: int, size: int) -> bytes:
+    """So many bytes of a file from one on; fewer where it ends before.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    if isinstance(file, RemotePath):
+        return file.read_bytes(start, start + size)
+    with file.open("rb") as opened:
+        opened.seek(start)
+        return opened.read(size)
+
+
+@contextmanager
+def named(argument: str, place: Place) -> Iterator[None]:
+    """Let what a storage refuses name the argument and the remedy; errors of paths of this machine pass.
+
+    Raises:
+        OSError, ModuleNotFoundError, ValueError: the block raised one.
+    """
+    try:
+        yield
+    except (OSError, ModuleNotFoundError) as error:
+        if isinstance(place, Path):
+            raise
+        what = getattr(error, "strerror", None) or error
+        raise type(error)(f"{argument} {str(place)!r}: {what}") from error
+
+
+@contextmanager
+def _explained(place: RemotePath) -> Iterator[None]:
+    """Errors of the system's kinds for those of all storages: not there, not allowed, or the storage itself.
+
+    Raises:
+        FileNotFoundError, PermissionError: this file or folder cannot be read.
+        StorageError: the storage cannot be reached, so no file of it.
+        ModuleNotFoundError: what opens such addresses is not installed.
+        ValueError: nothing opens such addresses.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        told = str(error.strerror or "")
+        bucket = f" ({told})" if "bucket" in told else ""
+        raise FileNotFoundError(errno.ENOENT, f"it is not there{bucket}", str(place)) from error
+    except PermissionError as error:
+        raise PermissionError(
+            errno.EACCES, f"no permission to read it ({error}). Log in as someone who may list and read it", str(place)
+        ) from error
+    except ImportError as error:
+        scheme = place.head.partition(":")[0]
+        raise ModuleNotFoundError(
+            f"{scheme}:// needs a package that is not installed. {_install(scheme, error)}"
+        ) from error
+    except ValueError as error:
+        if "Protocol not known" not in str(error):
+            raise
+        raise ValueError(
+            f"{str(place)!r}: nothing opens {place.head.partition(':')[0]}://. Give s3://, gs://, or another kind of "
+            "address that fsspec knows."
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # of this machine's disk
+            raise
+        raise _silent(place, error) from error
+    except Exception as error:  # botocore, aiohttp, gcsfs and others have their own
+        raise _silent(place, error) from error
+
+
+def _silent(place: RemotePath, error: Exception) -> StorageError:
+    what = " ".join(str(error).split()) or type(error).__name__
+    return StorageError(errno.ECONNABORTED, f"the storage does not answer as it should ({what})", str(place))
+
+
+def _install(scheme: str, error: ImportError) -> str:
+    from fsspec.registry import known_implementations
+
+    if scheme in ("s3", "s3a"):
+        return "pip install 'semtransforms[s3]'"
+    package = str(known_implementations.get(scheme, {}).get("class", "fsspec")).partition(".")[0]
+    return str(error) if package == "fsspec" else f"pip install {package}"
+
+
+def _version(entry: dict[str, Any]) -> int:
+    told = [str(entry[key]) for key in _TELLING if entry.get(key) is not None]
+    return xxhash.xxh3_64_intdigest(repr((entry.get("size"), *told)).encode()) or 1 if told else 0
