@@ -136,13 +136,15 @@ def files_since(root: Place, listed: Listed) -> list[str]:
     Raises:
         OSError: it cannot be read any more.
     """
-    found = files_below(root, root)
-    everywhere = not listed.folders or METADATA in found.others
-    now = [path for path in found.images if everywhere or "/" in path]
     known = np.sort(_numbers(listed.files))
-    numbers = _numbers(now)
-    places = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
-    return [now[row] for row in np.flatnonzero(known[places] != numbers)]
+    in_classes = listed.folders and not (root / METADATA).is_file()
+    new: list[str] = []
+    for folder in [each for each in root.iterdir() if each.is_dir()] if in_classes else [root]:
+        now = files_below(folder, root).images  # of one class at a time: there may be millions
+        numbers = _numbers(now)
+        places = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+        new += [now[row] for row in np.flatnonzero(known[places] != numbers)]
+    return sorted(new)
 
 
 def _numbers(paths: Sequence[str]) -> NDArray[np.uint64]:
