@@ -11,6 +11,7 @@ import pytest
 import storage
 import torch
 from fsspec.registry import _registry
+from killing import run_killed
 from storage import Storage
 from test_publish import run, small_generator, tree, write_pictures
 from test_tars import write_tars
@@ -138,6 +139,34 @@ def test_processes_read_from_s3_by_themselves(bucket: Storage, photos: Path, tmp
     """As above, for the client of S3, which has a thread and connections of its own."""
     monkeypatch.setattr(publish, "BATCH_IMAGES", 2)
     same(photos, bucket.put(photos, "photos"), tmp_path, workers=2)
+
+
+KILLED = """
+from pathlib import Path
+from killing import kill_at_rename
+from semtransforms.protect import publish
+from test_publish import run
+publish.BATCH_IMAGES = 2
+kill_at_rename(8)
+run({address!r}, Path({out!r}), seed={seed}, private=Path({private!r}))
+"""
+
+
+@pytest.mark.processes
+def test_a_killed_run_goes_on_and_fetches_nothing_twice(
+    bucket: Storage, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """kill -9 in mid-run, and what the listing says of finished images must be what it said to the dead process."""
+    address = bucket.put(photos, "photos")
+    killed = {"address": address, "out": str(tmp_path / "out"), "seed": SEED, "private": str(tmp_path / "private")}
+    run_killed(KILLED.format(**killed), __file__)
+    finished = [path.name for path in (tmp_path / "out").rglob("[0-9].png")]
+    assert 3 <= len(finished) <= 6
+    fetched: list[str] = []
+    whole = RemotePath.read_bytes
+    monkeypatch.setattr(RemotePath, "read_bytes", lambda self, *part: fetched.append(self.name) or whole(self, *part))
+    same(photos, address, tmp_path)
+    assert not set(fetched) & set(finished)
 
 
 def test_a_file_address_is_the_path(photos: Path, tmp_path: Path):
