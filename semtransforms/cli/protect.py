@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 MINUTES = 20  # of a fit on two cores
 
 FORMAT_HELP = (
-    "png: image folder, exact. jpeg: image folder for photographs, a fifth as large. parquet, datasets: one Parquet "
-    "file or datasets folder. tars: a folder of tars for WebDataset. noise: the noise alone, to be kept private."
+    "png: image folder, exact. jpeg: image folder for photographs, a fifth as large. parquet: one file if OUT ends in "
+    ".parquet, else a folder of shards. datasets: a datasets folder. tars: a folder of tars for WebDataset. noise: the "
+    "noise alone, to be kept private."
 )
 QUALITY_HELP = "Of JPEG, 75 to 100. Default: 90."
 WORKERS_HELP = "Processes that share the images; 0: this one alone. The files are the same."

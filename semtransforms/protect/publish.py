@@ -108,7 +108,7 @@ def protect_source(
 
     Args:
         source: the clean images.
-        out: folder to write (a file ending in ``.parquet`` for that format); must be empty, or begun by this call.
+        out: folder to write, or for ``"parquet"`` a file if it ends so; must be empty, or begun by this call.
         generator: makes the noise; fitted for the source's classes.
         format: ``"png"``, ``"parquet"``, ``"datasets"``, ``"tars"``, ``"noise"`` or ``"jpeg"``.
         quality: of JPEG, 75 to 100; ``None`` for 90.
@@ -131,8 +131,6 @@ def protect_source(
     seed = None if seed is None else whole_seed("seed", seed)
     labels = check_classes(source, generator)
     check_places(source, out, private)
-    if format == "parquet" and out.suffix != ".parquet":
-        raise ValueError(f"OUT must end in .parquet for --format parquet, got {str(out)!r}.")
     chosen = pick_quality(format, quality)
     maker = Maker(
         generator, format, chosen, 0 if seed is None else seed, noise_size, visibility, device,

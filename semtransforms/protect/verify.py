@@ -55,7 +55,7 @@ def verify(published: Path, source: Source | None = None) -> Iterator[Finding]:
     """Look at what was published as its owner should before anybody else does.
 
     Args:
-        published: what ``semtransforms protect`` wrote: a folder of PNG or JPEG, a Parquet file, or a folder of
+        published: what ``semtransforms protect`` wrote: a folder of PNG or JPEG, Parquet, or a folder of
             `datasets`.
         source: the originals; without them bound, completeness and labels are not asked for.
 

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from killing import run_killed
@@ -24,7 +25,9 @@ from semtransforms.core.models import build_model
 from semtransforms.data.naming import class_folders, unique_names
 from semtransforms.data.sources import open_source, open_with_one_label
 from semtransforms.generators.generator import NoiseGenerator
+from semtransforms.protect import packing
 from semtransforms.protect.publish import Outcome, protect_source
+from semtransforms.protect.verify import verify
 from semtransforms.protect.wrapper import ProtectedDataset
 
 RHO = 8  # levels
@@ -505,6 +508,37 @@ def test_undecodable_images_are_named_and_the_others_finished(photos: Path, tmp_
     assert (outcome.written, outcome.found, len(outcome.failed)) == (1, 8, 1)
 
 
+def test_parquet_in_shards(photos: Path, tmp_path: Path, hf_cache: None, monkeypatch: pytest.MonkeyPatch):
+    """Millions of images in one file cannot be shared out, and the Hub wants them in shards of its own names."""
+    import datasets
+
+    run(photos, tmp_path / "files", seed=5)
+    expected = sorted((tmp_path / "files").rglob("*.png"))
+    largest = max(file.stat().st_size for file in expected)
+    monkeypatch.setattr(packing, "IN_A_SHARD", 3 * largest)
+    out = tmp_path / "out"
+    run(photos, out, seed=5, format="parquet")
+    shards = sorted(out.glob("*.parquet"))
+    assert [file.name for file in shards] == [
+        f"train-{number:05d}-of-{len(shards):05d}.parquet" for number in range(len(shards))
+    ]
+    counts = [pq.read_metadata(file).num_rows for file in shards]
+    assert sum(counts) == len(expected)
+    assert all(count >= 3 for count in counts[:-1]), counts
+    assert len(counts) > 2
+    table = datasets.load_dataset(str(out), split="train")  # as a folder that was downloaded from the Hub
+    for row, file in zip(table, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(row["image"]), read(file))
+        assert table.features["label"].names[row["label"]] == file.parent.name
+    assert set(json.loads((out / "protection.json").read_text())["files"]) == {file.name for file in shards}
+    assert all(found.holds for found in verify(out, open_source(str(photos))))
+    assert not (tmp_path / "out.unfinished").exists()
+    # an image larger than a shard has one of its own
+    monkeypatch.setattr(packing, "IN_A_SHARD", 1)
+    run(photos, tmp_path / "single", seed=5, format="parquet")
+    assert len(list((tmp_path / "single").glob("*.parquet"))) == len(expected)
+
+
 @pytest.mark.parametrize("format", ["parquet", "datasets"])
 def test_packed_formats_read_back_bit_for_bit(photos: Path, tmp_path: Path, format: str, hf_cache: None):
     """`datasets` stores paths, or re-encodes as JPEG, unless it is given PNG bytes; either loses the noise."""
@@ -666,8 +700,6 @@ def test_places_that_would_do_harm_are_refused(photos: Path, tmp_path: Path):
             run(photos, out, private=tmp_path.parent / "private")
     with pytest.raises(ValueError, match="would be published"):
         run(photos, tmp_path / "out", private=tmp_path / "out" / "private")
-    with pytest.raises(ValueError, match=r"end in \.parquet"):
-        run(photos, tmp_path / "out", format="parquet")
     run(photos, tmp_path / "ours", seed=1)
     with pytest.raises(ValueError, match="another seed"):
         run(photos, tmp_path / "ours", seed=2)
