@@ -24,14 +24,17 @@ def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
         except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from error
-        except RuntimeError as error:
+        except Exception as error:
+            from semtransforms.data.remote import StorageError
             from semtransforms.data.shards import DamagedStoreError  # brings torch, which help need not wait for
 
-            if isinstance(error, DamagedStoreError):
-                typer.echo(f"error: {error}", err=True)
+            if isinstance(error, DamagedStoreError | StorageError):
+                typer.echo(f"error: {' '.join(str(error).split())}", err=True)
                 raise typer.Exit(2) from error
             # torch's word for what a device cannot do or hold; any other is a mistake of ours, and keeps its traceback
-            if not re.search(r"CUDA|NVIDIA|out of memory|not linked with|backend", str(error)):
+            if not isinstance(error, RuntimeError) or not re.search(
+                r"CUDA|NVIDIA|out of memory|not linked with|backend", str(error)
+            ):
                 raise
             first = str(error).partition("\n")[0]
             typer.echo(f"error: --device: {first} Another device, such as --device cpu, may do.", err=True)

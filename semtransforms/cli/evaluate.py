@@ -164,7 +164,9 @@ def _whole_images(
 
 def _test_part(source: str, test: str) -> str | None:
     """The part of one data set that gives the test images; ``None`` for the usual one of another."""
-    return "test" if test == source and not Path(source).expanduser().is_dir() else None
+    from semtransforms.data.remote import place_of
+
+    return "test" if test == source and not place_of(source).is_dir() else None
 
 
 def _names(option: str, text: str) -> list[str]:

@@ -47,11 +47,11 @@ def writing(path: Path, *, mode: int = 0o666, first: bool = False, flush: bool =
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield temporary
         if flush:
-            _flush(temporary)
+            flush_file(temporary)
         if not (first and _link(temporary, path)):
             os.replace(temporary, path)
         if flush and os.name == "posix":  # the new name lies in the folder's own bytes
-            _flush(path.parent)
+            flush_file(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -133,14 +133,14 @@ def flush_all(files: Iterable[Path]) -> None:
     Args:
         files: which are there.
     """
-    if os.name == "posix":
+    if sys.platform == "linux":  # elsewhere it may return before
         os.sync()
     else:
         for file in files:
-            _flush(file)
+            flush_file(file)
 
 
-def _flush(path: Path) -> None:
+def flush_file(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk."""
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

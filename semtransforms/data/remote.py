@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -17,16 +21,22 @@ import xxhash
 
 AT_ONCE = 16  # requests on their way: each waits for the network, not for this machine
 
-_ADDRESS = re.compile(r"([a-zA-Z][\w+.-]*)://(.*)", re.DOTALL)
+_ADDRESS = re.compile(r"([a-zA-Z][\w+.-]+):/{1,2}(.*)", re.DOTALL)  # one letter is a disk of Windows
 _HEAD = 1 << 17  # bytes asked for at a time where only the beginning of a file is wanted, as a rule
 _LONGEST = 255  # bytes of a folder's name that disks allow
-# by what the kinds of storage tell that a file is another one now
-_TELLING = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "updated", "mtime", "created",
-            "CRC")  # fmt: skip
+# by what the kinds of storage tell that a file is another one now; no time does, which many files of a tar share
+_TELLING = ("ETag", "etag", "md5Hash", "generation", "CRC")
+# names that no file or folder of a disk has; on Windows one with a drive or a backslash would lead elsewhere
+_NOT_ON_WINDOWS = re.compile(r'[\\:*?"<>|\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
+_NOT_ON_DISKS = _NOT_ON_WINDOWS if os.name == "nt" else re.compile("\0")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError)
 
 
-class StorageError(ConnectionError):
-    """A storage cannot be reached or used at all: that says nothing of the file which was asked for."""
+class StorageError(Exception):
+    """A storage cannot be reached or used at all: that says nothing of the file which was asked for.
+
+    None of the errors that a damaged image raises: it would be left out, and the next ones with it.
+    """
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ class RemotePath:
             inside = name.rstrip("/").rpartition("/")[2]
             if name.strip("/") == place.strip("/") and not (entry["type"] == "directory" and name.endswith("/")):
                 continue  # what a folder without files is made of: a file of no bytes and the folder's name
-            strange = inside in ("", ".", "..") or "\0" in inside or len(os.fsencode(inside)) > _LONGEST
+            strange = inside in ("", ".", "..") or _NOT_ON_DISKS.search(inside) or len(os.fsencode(inside)) > _LONGEST
             if strange or name.strip("/") == place.strip("/"):
                 raise ValueError(
                     f"{self} holds {name!r}, a name that no folder on a disk can have. Rename it, or move it elsewhere."
@@ -153,7 +163,7 @@ class RemotePath:
             elif fnmatchcase(each.name, pattern):
                 yield each
 
-    def open(self, mode: str = "rb") -> Any:
+    def open(self, mode: str = "rb") -> io.BufferedReader:
         """The file, open for reading as bytes; only what is asked for is fetched, and a little more.
 
         Raises:
@@ -161,7 +171,7 @@ class RemotePath:
         """
         system, place = self._opened
         with _explained(self):
-            return system.open(place, mode, block_size=_HEAD)
+            return io.BufferedReader(_Opened(self, system.open(place, mode, block_size=_HEAD)))
 
     def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
         """The file, or the bytes of it from ``start`` to before ``stop``.
@@ -184,6 +194,35 @@ class RemotePath:
             system.get_file(place, str(path))
 
 
+class _Opened(io.RawIOBase):
+    """An opened file whose every reading may be refused, as its opening may."""
+
+    def __init__(self, place: RemotePath, file: Any) -> None:
+        self._place, self._file = place, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _explained(self._place):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 Place: TypeAlias = Path | RemotePath
 
 
@@ -197,11 +236,13 @@ def place_of(spec: str) -> Place:
         ValueError: the address names no bucket, or what stands for one.
     """
     address = _ADDRESS.fullmatch(spec)
-    if address is None:
+    if re.match(r"[\w+.-]+::[\w+.-]+://", spec):
+        raise ValueError(f"{spec!r} begins with what keeps files of an address. Give the address alone, behind '::'.")
+    if address is None or not spec.startswith(f"{address.group(1)}://"):
         return Path(spec).expanduser()
     scheme, rest = address.group(1).lower(), address.group(2)
     if scheme in ("file", "local"):
-        return Path(rest)
+        return Path(re.sub(r"^/(?=[a-zA-Z]:)", "", rest) if os.name == "nt" else rest)
     inside, chain, outside = rest.partition("::")
     if chain:
         return RemotePath(f"{scheme}://", inside.strip("/"), chain + outside)
@@ -213,7 +254,7 @@ def place_of(spec: str) -> Place:
 
 def is_address(path: Path) -> bool:
     """Whether a path was an address, of which a path takes a slash away; ``C:/`` is none."""
-    return re.match(r"[a-zA-Z][\w+.-]+:/", path.as_posix()) is not None
+    return _ADDRESS.fullmatch(path.as_posix()) is not None
 
 
 def check_there(place: RemotePath) -> None:
@@ -251,11 +292,11 @@ def named(argument: str, place: Place) -> Iterator[None]:
     """Let what a storage refuses name the argument and the remedy; errors of paths of this machine pass.
 
     Raises:
-        OSError, ModuleNotFoundError, ValueError: the block raised one.
+        OSError, StorageError, ModuleNotFoundError, ValueError: the block raised one.
     """
     try:
         yield
-    except (OSError, ModuleNotFoundError) as error:
+    except (OSError, StorageError, ModuleNotFoundError) as error:
         if isinstance(place, Path):
             raise
         what = getattr(error, "strerror", None) or error
@@ -298,13 +339,17 @@ def _explained(place: RemotePath) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # of this machine's disk
             raise
         raise _silent(place, error) from error
+    except _DAMAGED as error:  # of an archive: this file of it, or its list
+        raise OSError(errno.EIO, f"it is damaged in its archive ({error})", str(place)) from error
+    except StorageError:
+        raise
     except Exception as error:  # botocore, aiohttp, gcsfs and others have their own
         raise _silent(place, error) from error
 
 
 def _silent(place: RemotePath, error: Exception) -> StorageError:
     what = " ".join(str(error).split()) or type(error).__name__
-    return StorageError(errno.ECONNABORTED, f"the storage does not answer as it should ({what})", str(place))
+    return StorageError(f"{place}: the storage does not answer as it should ({what})")
 
 
 def _install(scheme: str, error: ImportError) -> str:

@@ -26,6 +26,7 @@ from semtransforms.data.tables import (
     FORMS,
     find_column,
     homes_of_files,
+    identity_of,
     image_of_row,
     is_protected,
     is_tabular,
@@ -252,7 +253,7 @@ def _tabular(spec: str, path: Place, split: str | None, image_column: str | None
         return image_of_row(images[index][image_column], homes)
 
     source = _numbered(
-        f"{spec} ({split}, {image_column}, {label_column}, {table._fingerprint})", labels, classes, read_row,
+        f"{spec} ({split}, {image_column}, {label_column}, {identity_of(table)})", labels, classes, read_row,
         place=lambda index: f"image {index} of {spec!r}",
         folder=path if isinstance(path, Path) and path.is_dir() else None,
         columns=(image_column, label_column),

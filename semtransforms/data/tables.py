@@ -106,6 +106,12 @@ def _cache_for(files: list[Path]) -> str:
     return str(Path(datasets.config.HF_DATASETS_CACHE, f"semtransforms-{digest.hexdigest()[:32]}"))
 
 
+def identity_of(table: Any) -> str:
+    """What tells a table from another one: the SHA-256 of its Parquet files, or of others what `datasets` has."""
+    found = (re.search(r"semtransforms-([0-9a-f]{32})[\\/]", each["filename"]) for each in table.cache_files)
+    return next((each[1] for each in found if each), str(table._fingerprint))
+
+
 # what `datasets` and Arrow raise of a table, or of what it says of itself, that they cannot make sense of
 _UNREADABLE = (
     OSError,

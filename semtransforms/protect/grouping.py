@@ -11,7 +11,7 @@ from torch import Tensor
 from semtransforms.core.ahead import ahead
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.opening import ImageFile, open_image
-from semtransforms.data.remote import AT_ONCE, StorageError
+from semtransforms.data.remote import AT_ONCE
 from semtransforms.data.sources import Source, reason
 from semtransforms.protect.making import Failed, Task
 
@@ -52,8 +52,6 @@ class Groups:
         try:
             task = Task(row, int(self.labels[row]), place, self.source.read(row))
             return task, 3 * _pixels(task.file)
-        except StorageError:
-            raise
         except UNDECODABLE as error:
             return Failed(f"{place} ({reason(error)})"), 0
 
@@ -63,7 +61,5 @@ def _pixels(file: ImageFile) -> int:
     try:
         with open_image(file, sys.maxsize) as image:
             return image.width * image.height
-    except StorageError:
-        raise
     except UNDECODABLE:
         return 0

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import reduce
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from semtransforms.core.files import explained, flush_all, read_json, sweep, to_json, write_atomically, writing
 from semtransforms.core.private import refuse_link, tighten
@@ -222,8 +222,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, Difference]]:
         for line in file:
             with suppress(ValueError, TypeError, RecursionError):
                 found = _parsed(line)
-                place = PurePosixPath(found[0])
-                outside = "\0" in found[0] or place.is_absolute() or ".." in place.parts
+                place = Path(found[0])
+                outside = "\0" in found[0] or place.anchor != "" or ".." in place.parts
                 if line.endswith(b"\n") and not outside:
                     yield found
 

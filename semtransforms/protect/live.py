@@ -67,7 +67,7 @@ def read_in_turns(dataset: Any, rows: Iterable[int]) -> Iterator[tuple[list[int]
     for row in rows:
         sample = read_whole(dataset, row)
         image = pair_of(sample)[0]
-        held += 3 * image.width * image.height if isinstance(image, Image.Image) else image.nbytes
+        held += 3 * image.width * image.height if isinstance(image, Image.Image) else getattr(image, "nbytes", 0)
         places.append(row)
         samples.append(sample)
         if held >= TURN_BYTES:

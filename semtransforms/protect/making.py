@@ -18,7 +18,7 @@ from semtransforms.core.processes import end_with_parent
 from semtransforms.data.colour import ProfileEffect, profile_effect
 from semtransforms.data.images import UNDECODABLE, RGBImage, to_rgb
 from semtransforms.data.opening import MOST_PIXELS, ImageFile, open_image
-from semtransforms.data.remote import AT_ONCE, RemotePath, StorageError
+from semtransforms.data.remote import AT_ONCE, RemotePath
 from semtransforms.data.sources import reason
 from semtransforms.protect.batch import protect_batch
 from semtransforms.protect.formats import FORMATS, Difference, Format, published_difference
@@ -152,8 +152,6 @@ def _fetch(task: Task | Failed) -> bytes | Image.Image | Exception:
         return task.file
     try:
         return task.file.read_bytes()
-    except StorageError:
-        raise
     except UNDECODABLE as error:
         return error
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from semtransforms.core.files import flush_all, to_json, write_atomically
+from semtransforms.core.files import flush_file, to_json, write_atomically
 from semtransforms.data.metadata import PROTECTION
 from semtransforms.data.sources import Source
 from semtransforms.data.tables import PROTECTED
@@ -85,8 +85,11 @@ def pack(source: Source, files: Path, indices: Sequence[int], out: Path, format:
         else:
             manifest["files"] = {p.name: _sha256(p) for p in sorted(built.iterdir())}
             write_atomically(built / PROTECTION, to_json(manifest))
-        flush_all([built] if built.is_file() else built.iterdir())  # what it was made of is removed next
+        for file in [built] if built.is_file() else [*built.iterdir()]:
+            flush_file(file)  # what it was made of is removed next
         os.replace(built, out)
+        if os.name == "posix":
+            flush_file(out.parent)
 
 
 def _write_shards(source: Source, files: Path, indices: Sequence[int], built: Path) -> None:

@@ -187,7 +187,7 @@ def _protect(
                     if empty := write_labels(source, finished, kind.suffix, files):
                         outcome.empty, manifest["labels"] = empty, METADATA
                     write_atomically(files / MANIFEST, to_json(manifest))
-    with suppress(OSError, ValueError):  # of a source that is no longer there nothing can be told
+    with suppress(OSError, StorageError, ValueError):  # of a source that is no longer there nothing can be told
         outcome.since = source.since()
     return outcome
 
@@ -205,9 +205,15 @@ def _finish(
     """Make what is not finished, remove what is no longer wanted; returns the images whose copies are there."""
     kind = maker.kind
     there = bytearray(len(source))  # a byte an image, where a list of numbers takes 40
-    for row, name in enumerate(source.names):
-        # the stamp costs as much as reading: asked for only where it decides
-        there[row] = (known := journal.stamp(name + kind.suffix)) is not None and known == _stamp(source, row)
+    names = enumerate(source.names)
+    known = ((row, stamp) for row, name in names if (stamp := journal.stamp(name + kind.suffix)) is not None)
+
+    def as_known(each: tuple[int, str]) -> tuple[int, bool]:
+        return each[0], each[1] == _stamp(source, each[0])
+
+    # the stamp costs as much as reading: asked for only where it decides
+    for row, same in ahead(as_known, known, AT_ONCE if source.far else 0):
+        there[row] = same
     outcome.found = there.count(1)
     todo = array("q", (row for row in range(len(source)) if not there[row]))
     check_room(source, files, len(todo), kind, maker.quality)
@@ -263,17 +269,13 @@ def _reached(groups: Iterator[list[Made | Failed]]) -> Iterator[list[Made | Fail
         yield from groups
     except StorageError as error:
         line = str(error).strip().splitlines()[-1]  # from a process it brings all of its traceback
-        raise StorageError(
-            f"SOURCE: {error.strerror or line}. What is finished is kept: the same command goes on from here."
-        ) from error
+        raise StorageError(f"SOURCE: {line}. What is finished is kept: the same command goes on from here.") from error
 
 
 def _stamp(source: Source, index: int) -> str | None:
     """What the journal knows a finished image by; ``None``: it cannot be read."""
     try:
         return stamp(int(source.labels[index]), source.read(index))
-    except StorageError:
-        raise
     except UNDECODABLE:
         return None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +14,16 @@ import storage
 import torch
 from fsspec.registry import _registry
 from killing import run_killed
+from PIL import Image
 from storage import Storage
 from test_publish import run, small_generator, tree, write_pictures
 from test_tars import write_tars
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
-from semtransforms.data.remote import RemotePath, StorageError, place_of
+from semtransforms.data import remote
+from semtransforms.data.images import UNDECODABLE
+from semtransforms.data.remote import RemotePath, StorageError, is_address, place_of
 from semtransforms.data.sources import open_source
 from semtransforms.protect import publish
 from semtransforms.protect.publish import Outcome
@@ -215,6 +220,7 @@ def test_double_slashes_in_a_bucket_are_refused_and_marks_of_folders_are_not(buc
 
 def test_going_on_reads_only_what_is_new(stored: Storage, photos: Path, tmp_path: Path, monkeypatch):
     """Of four million files each would be fetched again to see that nothing has changed: days."""
+    monkeypatch.setattr(remote, "_TELLING", ("ETag", "created"))  # the latter by memory://, to the microsecond
     address = stored.put(photos, "photos")
     outcome = run(address, tmp_path / "out", seed=SEED)
     assert (outcome.written, len(outcome.failed)) == (10, 1)
@@ -373,3 +379,77 @@ def test_what_is_written_lies_on_this_machine(photos: Path, tmp_path: Path, monk
         assert result.exit_code == 2, result.output
         assert "must be a folder of this machine" in result.output
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "generator"}
+
+
+def test_a_time_alone_tells_no_two_files_apart(photos: Path, tmp_path: Path):
+    """In a tar that was made to be the same each time all files are of 1970: the copy of another image would stay."""
+    paths = sorted(path for path in photos.rglob("*.png"))
+
+    def write() -> None:
+        with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+            for path in paths:
+                data = path.with_suffix(".bmp").name, io.BytesIO()
+                Image.open(path).save(data[1], "BMP")  # of one size whatever it shows
+                member = tarfile.TarInfo(f"photos/{path.parent.name}/{data[0]}")
+                member.size = data[1].tell()
+                data[1].seek(0)
+                tar.addfile(member, data[1])
+
+    write()
+    address = f"tar://photos::file://{tmp_path}/photos.tar"
+    assert run(address, tmp_path / "out", seed=SEED).written == 10
+    Image.new("RGB", Image.open(paths[0]).size, (200, 0, 0)).save(paths[0])
+    write()
+    assert (again := run(address, tmp_path / "out", seed=SEED)).written == 1
+    assert again.found == 9
+
+
+def test_a_damaged_image_of_an_archive_is_listed_and_the_others_are_finished(photos: Path, tmp_path: Path):
+    """It would else stop every further call at the same place, with the storage to blame."""
+    (photos / "dog" / "broken.jpg").unlink()
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(photos.rglob("*.png")):
+            archive.write(path, path.relative_to(photos.parent).as_posix())
+    packed, image = (tmp_path / "photos.zip").read_bytes(), (photos / "cat" / "1.png").read_bytes()
+    (tmp_path / "photos.zip").write_bytes(packed.replace(image, image[:-1] + bytes([image[-1] ^ 1])))
+    outcome = run(f"zip://photos::file://{tmp_path}/photos.zip", tmp_path / "out", seed=SEED)
+    assert (outcome.written, len(outcome.failed)) == (9, 1)
+    assert "cat/1.png" in outcome.failed[0]
+
+
+def test_a_silent_storage_is_no_damaged_image(memory: Storage, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is left out as damaged is measured around, and the figure is of half the images."""
+    address = memory.put(photos, "photos")
+
+    class Slow(Exception):
+        """As botocore's, of no kind that Python knows."""
+
+    class Refusing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise Slow("503 SlowDown")
+
+    monkeypatch.setattr(type(memory.system), "_open", lambda *_, **__: Refusing())
+    source = open_source(address)
+    with pytest.raises(StorageError, match="503 SlowDown"), source.open(0):
+        pass
+    assert not issubclass(StorageError, UNDECODABLE)
+
+
+def test_a_name_of_windows_leads_nowhere_else(memory: Storage, photos: Path, tmp_path: Path, monkeypatch):
+    """``D:/out`` and the name ``C:`` are ``C:``, and a backslash goes up from there."""
+    monkeypatch.setattr(remote, "_NOT_ON_DISKS", remote._NOT_ON_WINDOWS)
+    for number, name in enumerate(("cat/C:x.png", "C:/1.png", "cat/..\\..\\x.png", "cat/con.png", "cat./1.png")):
+        memory.put(photos, f"{number}")
+        memory.put(photos / "cat" / "1.png", f"{number}/{name}")
+        with pytest.raises(ValueError, match="no folder on a disk can have"):
+            run(f"{memory.address}/{number}", tmp_path / "out")
+
+
+def test_places_of_this_machine_are_no_addresses():
+    """A disk of Windows has one letter; ``file://`` is a path."""
+    assert place_of("C://photos") == Path("C://photos")
+    assert place_of("file:///tmp/photos") == Path("/tmp/photos")
+    assert place_of("photos") == Path("photos")
+    with pytest.raises(ValueError, match="address alone"):
+        place_of("simplecache::s3://bucket/photos")
+    assert [is_address(Path(each)) for each in ("s3://b/x", "C:/x", "photos")] == [True, False, False]

@@ -594,6 +594,9 @@ def test_tables_and_torchvision_as_sources(photos: Path, tmp_path: Path, hf_cach
             assert label == also
     run(tmp_path / "clean.parquet", tmp_path / "out")
     assert [p.name for p in sorted((tmp_path / "out" / "dog").iterdir())] == ["6.png", "7.png", "8.png", "9.png"]
+    os.utime(tmp_path / "clean.parquet")  # fetched or copied anew: the same images, and the same protection goes on
+    shutil.rmtree(tmp_path / "hf")
+    assert run(tmp_path / "clean.parquet", tmp_path / "out").found == 10
     run(tmp_path / "clean.parquet", tmp_path / "out.parquet", format="parquet")
     assert datasets.Dataset.from_parquet(str(tmp_path / "out.parquet")).column_names == ["img", "label"]
 
