@@ -100,6 +100,9 @@ def test_bad_input_is_named_when_its_turn_comes(tmp_path):
     photographs.images[2] = Image.open(broken)
     with pytest.raises(ValueError, match=r"index 2.* does not decode"):
         ProtectedDataset(photographs, painter(), seed=SEED, store=False)[2]
+    photographs.images[2] = None
+    with pytest.raises(TypeError, match=r"sample 2: image must be"):
+        ProtectedDataset(photographs, painter(), seed=SEED, store=False)[2]
     once = ProtectedDataset(Photographs(), painter(), seed=SEED, store=False)
     photographs.images[3] = once[3][0]
     with pytest.raises(ValueError, match="index 3 is protected already"):
