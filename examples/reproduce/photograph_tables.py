@@ -31,6 +31,7 @@ PHOTOGRAPHS = {
     "random-start-clothing10-20-each": "random start, 20 a class",
     "random-start-tiny-imagenet-10": "`tiny-imagenet-100`, 10 classes, 5,000, random start",
 }
+USUAL = 500  # updates
 CROPS = {"random-resized": "random resized", "resize": "resize"}
 
 
@@ -76,7 +77,8 @@ def _clean_trainings(root: Path) -> Mapping[tuple[Any, ...], list[float]]:
 
 def _trainer(row: Mapping[str, Any]) -> str:
     """The network, and what its trainer does; records of before say nothing of a convnet whose trainer does nothing."""
-    told = [row.get("network", "convnet")]
+    steps = row.get("steps", USUAL)
+    told = [row.get("network", "convnet") + (f" for {steps:,} updates" if steps != USUAL else "")]
     if row.get("rho_a"):
         told.append(f"adversarial at {row['rho_a']}/255")
     if row.get("countermeasure", NONE) != NONE:

@@ -82,6 +82,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--generator", type=Path, help="a folder: protect with it, and fit nothing")
     parser.add_argument("--pretrained-surrogate", type=PretrainedSurrogate.parse, nargs="+", default=[])
     parser.add_argument("--network", default=TRAINER.network, help="of the trainers (default: %(default)s)")
+    parser.add_argument("--train-steps", type=int, default=TRAINER.train_steps, help="theirs (default: %(default)s)")
     parser.add_argument("--rho-a", type=int, default=0, help="of adversarial training, in 255ths (default: none)")
     parser.add_argument("--countermeasures", nargs="+", default=[NONE], help="of the trainers (default: none)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainers")
@@ -153,6 +154,11 @@ def sizes(train: Part, test: Part, generator: NoiseGenerator, arguments: Any, wo
         "test": test, "victims": _victims(arguments), "countermeasures": arguments.countermeasures,
         "seeds": arguments.seeds, "protection_seed": SEED,
     }  # fmt: skip
+    if arguments.copies == ["protected"]:  # as the trainer has them: without the clean ones
+        published = ProtectedDataset(train, generator, seed=SEED, cache_dir=work / "noise")
+        for record in evaluate(published, out=work / "published", **common).records:
+            yield _row(record, "protected")
+        return
     # one report for all fits on these photographs, so that clean trainings are made once
     out = arguments.work / f"sizes-{arguments.name}-{len(train)}"
     made = None if arguments.copies == ["clean"] else generator
@@ -225,12 +231,13 @@ def _as_files(part: Part, folder: Path) -> Any:
 
 
 def _victims(arguments: Any) -> dict[str, VictimConfig]:
-    network, rho_a = arguments.network, arguments.rho_a
+    network, rho_a, steps = arguments.network, arguments.rho_a, arguments.train_steps
     trainer = TRAINER if network == TRAINER.network else replace(TRAINER, network=network, width=None)
-    trainer = replace(trainer, rho_a=rho_a / 255)
-    told = "".join([f"{network} " * (network != TRAINER.network), f"adversarial-{rho_a} " * (rho_a > 0)])
+    trainer = replace(trainer, rho_a=rho_a / 255, train_steps=steps)
+    told = [f"{network} " * (network != TRAINER.network), f"adversarial-{rho_a} " * (rho_a > 0)]
+    told.append(f"{steps} updates " * (steps != TRAINER.train_steps))
     return {
-        f"{told}{crop} {side}": replace(trainer, train_size=side, crop=crop)
+        f"{''.join(told)}{crop} {side}": replace(trainer, train_size=side, crop=crop)
         for side in arguments.sizes
         for crop in arguments.crops
     }
@@ -258,7 +265,7 @@ def _keep(file: Path, record: dict[str, Any]) -> None:
 
 def _which(row: dict[str, Any]) -> tuple[Any, ...]:
     trainer = row.get("network", TRAINER.network), row.get("rho_a", 0), row.get("countermeasure", NONE)
-    return row["copy"], *trainer, row["trained_at"], row["crop"], row["seed"]
+    return row["copy"], *trainer, row.get("steps", TRAINER.train_steps), row["trained_at"], row["crop"], row["seed"]
 
 
 if __name__ == "__main__":

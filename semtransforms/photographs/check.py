@@ -28,6 +28,10 @@ COPY = "published"  # its name in the report
 TRAINER = VictimConfig(network="convnet", width=32, batch_size=64)
 COUNTERMEASURES = (NONE, "greyscale")  # the second undoes noise that lies in the colours
 RUNS = 1 + len(COUNTERMEASURES)  # trainings at each size: on the originals, and on the copies under each
+# learns from noise that holds the small one; at S its updates take as long, since it halves its images twice at once
+LARGER = VictimConfig(network="torchvision/resnet18", batch_size=64)
+LARGER_RUNS = 2  # at S alone: on the originals and on the copies
+SMALL_NAME, LARGER_NAME = "small network", "ResNet-18"  # in the report
 # its updates: half of the fit's, within these. Stopped while the originals, too, have taught it little, it tells what a
 # moment teaches, not what the photographs do; more than 500 were not measured
 FEWEST_UPDATES, MOST_UPDATES = 200, 500
@@ -86,7 +90,7 @@ def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, re
         read: seconds to read one pixel of the photographs.
     """
     # at S and with a quarter of the pixels; originals are decoded twice, copies once
-    trained = RUNS * 1.25 * updates_of_check(config) * TRAINER.batch_size
+    trained = (RUNS * 1.25 + LARGER_RUNS) * updates_of_check(config) * TRAINER.batch_size
     sample = min(SAMPLE, len(found.rows)) / len(found.rows)
     return trained / passes + 3 * read * found.pixels * sample
 
@@ -94,7 +98,9 @@ def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, re
 def check_copy(
     found: Found, copies: dict[int, Path], config: GeneratorConfig, folder: Path, *, device: str | None, progress: bool
 ) -> Checked:
-    """Train a small network on a sample of the published photographs, in colour and grey, and on their originals.
+    """Train two networks on a sample of the published photographs, and on their originals.
+
+    The small one makes them grey too, and half as large; the larger one is a ResNet-18.
 
     A fifth of the sample is kept from both trainings. Its originals are what is tested with: the trainer never had
     them, in no form.
@@ -117,22 +123,26 @@ def check_copy(
     if not held_out:
         lesson = "Nothing was checked: the photographs held out for it are all copies of others."
         return Checked((lesson, "Take the copies out of SOURCE, and give the same command again."), None, None)
-    published = Sample(found, train, [copies[row] for row in train])
-    report = evaluate(
-        Sample(found, train),
-        protected=published,
-        test=Sample(found, held_out),
-        victims={"standard": replace(TRAINER, train_steps=updates_of_check(config))},
-        countermeasures=COUNTERMEASURES,
-        train_sizes=(side // 2, side),
-        crops=("random-resized",),
-        seeds=(0,),
-        name="photographs",
-        copy_name=COPY,
-        out=folder,
-        device=device,
-        progress=progress,
-    )
+    updates = updates_of_check(config)
+    for name, trainer, countermeasures, sizes in (
+        (SMALL_NAME, TRAINER, COUNTERMEASURES, (side // 2, side)),
+        (LARGER_NAME, LARGER, COUNTERMEASURES[:1], (side,)),
+    ):
+        report = evaluate(  # each adds to the same report
+            Sample(found, train),
+            protected=Sample(found, train, [copies[row] for row in train]),
+            test=Sample(found, held_out),
+            victims={name: replace(trainer, train_steps=updates)},
+            countermeasures=countermeasures,
+            train_sizes=sizes,
+            crops=("random-resized",),
+            seeds=(0,),
+            name="photographs",
+            copy_name=COPY,
+            out=folder,
+            device=device,
+            progress=progress,
+        )
     return Checked(*_verdict(report, folder))
 
 
@@ -179,10 +189,11 @@ def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], P
     record = report.records[0]
     published, clean, guess = (percent(share) for share in (on_copy, on_originals, summary.guess))
     grey = ", made grey," if found.row is not None and found.row.countermeasure != NONE else ""
+    larger = found.row is not None and found.row.trainer.victim.startswith(LARGER_NAME)
     first = (
-        f"A small network that trained on {record.train_images} of the published photographs{grey} names "
-        f"{published} of {record.test_images} other, clean ones rightly; trained on the originals, {clean}; guessing "
-        f"gives {guess}."
+        f"A {LARGER_NAME if larger else SMALL_NAME} that trained on {record.train_images} of the published "
+        f"photographs{grey} names {published} of {record.test_images} other, clean ones rightly; trained on the "
+        f"originals, {clean}; guessing gives {guess}."
     )
     if found.learned is None:
         second = "The originals taught it next to nothing, so this says nothing about the protection."

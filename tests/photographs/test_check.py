@@ -14,7 +14,7 @@ from semtransforms.evaluation.records import NONE
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.victims import VictimConfig
 from semtransforms.noise.methods import SEM_CLASSWISE
-from semtransforms.photographs.check import COPY, _verdict, check_copy, draw, seconds_of_check
+from semtransforms.photographs.check import COPY, LARGER_NAME, _verdict, check_copy, draw, seconds_of_check
 from semtransforms.photographs.look import Found, look
 
 FITTED = replace(SEM_CLASSWISE, image_size=(16, 16), train_steps=1)
@@ -67,6 +67,7 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A check that always says protected, or never, is worth nothing: originals are learned, others' colours not."""
     trainer = VictimConfig(network="convnet", width=4, evaluations=1)  # a look at its start would be luck
     monkeypatch.setattr("semtransforms.photographs.check.TRAINER", trainer)
+    monkeypatch.setattr("semtransforms.photographs.check.LARGER", replace(trainer, width=8))
     monkeypatch.setattr("semtransforms.photographs.check.FEWEST_UPDATES", 40)
     as_they_are = publish(found, tmp_path / "same", lambda pixels, label: pixels)
     # what tells the classes apart says the opposite in the copy
@@ -92,6 +93,16 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert learned == pytest.approx(1, abs=0.1)
     assert "photographs, made grey, names" in first
     assert f"trained on the originals, {checked.verdict[0].split('on the originals, ')[1]}" in first
+    # or the larger network, where the small one is held
+    larger = [
+        replace(run, test_accuracy=0.5, peak_test_accuracy=0.5)
+        if run.copy == COPY and not run.victim.startswith(LARGER_NAME)
+        else run
+        for run in EvaluationReport.load(tmp_path / "report").records
+    ]
+    (first, _), _, learned = _verdict(EvaluationReport(larger), tmp_path)
+    assert learned == pytest.approx(1, abs=0.1)
+    assert first.startswith("A ResNet-18 that trained")
     checked = check_copy(found, swapped, FITTED, tmp_path / "other", device="cpu", progress=False)
     assert checked.learned is not None
     assert checked.learned < 0.2
