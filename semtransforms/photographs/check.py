@@ -28,9 +28,10 @@ COPY = "published"  # its name in the report
 TRAINER = VictimConfig(network="convnet", width=32, batch_size=64)
 COUNTERMEASURES = (NONE, "greyscale")  # the second undoes noise that lies in the colours
 RUNS = 1 + len(COUNTERMEASURES)  # trainings at each size: on the originals, and on the copies under each
-# learns from noise that holds the small one; at S its updates take as long, since it halves its images twice at once
+# learns from noise that holds the small one; played at S alone, once on the originals and once on the copies
 LARGER = VictimConfig(network="torchvision/resnet18", batch_size=64)
-LARGER_RUNS = 2  # at S alone: on the originals and on the copies
+LARGER_COST = 4  # times the small one's time for an update at S (64 px, two cores)
+LARGER_FROM = 300  # updates: a shorter check, after a short fit, goes without it
 SMALL_NAME, LARGER_NAME = "small network", "ResNet-18"  # in the report
 # its updates: half of the fit's, within these. Stopped while the originals, too, have taught it little, it tells what a
 # moment teaches, not what the photographs do; more than 500 were not measured
@@ -90,7 +91,8 @@ def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, re
         read: seconds to read one pixel of the photographs.
     """
     # at S and with a quarter of the pixels; originals are decoded twice, copies once
-    trained = (RUNS * 1.25 + LARGER_RUNS) * updates_of_check(config) * TRAINER.batch_size
+    updates = updates_of_check(config)
+    trained = (RUNS * 1.25 + 2 * LARGER_COST * (updates >= LARGER_FROM)) * updates * TRAINER.batch_size
     sample = min(SAMPLE, len(found.rows)) / len(found.rows)
     return trained / passes + 3 * read * found.pixels * sample
 
@@ -100,7 +102,7 @@ def check_copy(
 ) -> Checked:
     """Train two networks on a sample of the published photographs, and on their originals.
 
-    The small one makes them grey too, and half as large; the larger one is a ResNet-18.
+    The small one makes them grey too, and half as large; the larger one, a ResNet-18, is left out after a short fit.
 
     A fifth of the sample is kept from both trainings. Its originals are what is tested with: the trainer never had
     them, in no form.
@@ -124,10 +126,11 @@ def check_copy(
         lesson = "Nothing was checked: the photographs held out for it are all copies of others."
         return Checked((lesson, "Take the copies out of SOURCE, and give the same command again."), None, None)
     updates = updates_of_check(config)
-    for name, trainer, countermeasures, sizes in (
-        (SMALL_NAME, TRAINER, COUNTERMEASURES, (side // 2, side)),
-        (LARGER_NAME, LARGER, COUNTERMEASURES[:1], (side,)),
-    ):
+    trainers: list[tuple[str, VictimConfig, Sequence[str], Sequence[int]]]
+    trainers = [(SMALL_NAME, TRAINER, COUNTERMEASURES, (side // 2, side))]
+    if updates >= LARGER_FROM:
+        trainers.append((LARGER_NAME, LARGER, COUNTERMEASURES[:1], (side,)))
+    for name, trainer, countermeasures, sizes in trainers:
         report = evaluate(  # each adds to the same report
             Sample(found, train),
             protected=Sample(found, train, [copies[row] for row in train]),

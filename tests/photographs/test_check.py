@@ -68,6 +68,7 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     trainer = VictimConfig(network="convnet", width=4, evaluations=1)  # a look at its start would be luck
     monkeypatch.setattr("semtransforms.photographs.check.TRAINER", trainer)
     monkeypatch.setattr("semtransforms.photographs.check.LARGER", replace(trainer, width=8))
+    monkeypatch.setattr("semtransforms.photographs.check.LARGER_FROM", 40)
     monkeypatch.setattr("semtransforms.photographs.check.FEWEST_UPDATES", 40)
     as_they_are = publish(found, tmp_path / "same", lambda pixels, label: pixels)
     # what tells the classes apart says the opposite in the copy
@@ -80,7 +81,8 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "8 other" in checked.verdict[0]
     assert checked.report == tmp_path / "report" / "report.html"
     assert checked.report.is_file()
-    trained = sum(run.passes * (run.train_size / 16) ** 2 for run in EvaluationReport.load(tmp_path / "report").records)
+    runs = EvaluationReport.load(tmp_path / "report").records
+    trained = sum(run.passes * (run.train_size / 16) ** 2 * (4 if "ResNet" in run.victim else 1) for run in runs)
     assert seconds_of_check(found, FITTED, passes=trained, read=0) == pytest.approx(1)  # what was announced
     # the strongest trainer may be one who makes them grey, and there are no originals of that kind to compare with
     records = [
@@ -103,7 +105,9 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (first, _), _, learned = _verdict(EvaluationReport(larger), tmp_path)
     assert learned == pytest.approx(1, abs=0.1)
     assert first.startswith("A ResNet-18 that trained")
+    monkeypatch.setattr("semtransforms.photographs.check.LARGER_FROM", 41)  # without it after a short fit
     checked = check_copy(found, swapped, FITTED, tmp_path / "other", device="cpu", progress=False)
+    assert not any(run.victim.startswith(LARGER_NAME) for run in EvaluationReport.load(tmp_path / "other").records)
     assert checked.learned is not None
     assert checked.learned < 0.2
     assert "mostly protected" in checked.verdict[1]
