@@ -11,6 +11,7 @@ facescrub         ``facescrub/train/PERSON/*`` and ``facescrub/test/PERSON/*``: 
                   by you, 102 and 18 images of each; read at 64 px
 cifar10-jpeg      ``cifar10-jpeg/train-*.parquet`` and ``test.parquet``
 tiny-imagenet-100 ``tiny-imagenet-100/train-*.parquet`` and ``validation.parquet``
+faces10           ``faces10/train.parquet`` and ``test.parquet``; read at 64 px
 ================= ================================================================================================
 """
 

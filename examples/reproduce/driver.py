@@ -38,7 +38,7 @@ def drive(rows: Sequence[Row], scale: Scale, out: Path, results: Path, deadline:
         ValueError, FileNotFoundError: a dataset is missing, or a row was measured with other settings; found before
             anything is run.
     """
-    for dataset in dict.fromkeys(scale.dataset or row.dataset for row in rows if missing_seeds(row, scale, results)):
+    for dataset in dict.fromkeys(scale.dataset(row) for row in rows if missing_seeds(row, scale, results)):
         scale.find(dataset)
     failed: list[str] = []
     not_before: dict[str, float] = {}

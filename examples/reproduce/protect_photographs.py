@@ -59,7 +59,9 @@ VICTIMS = {
 PARQUET = {
     "cifar10-jpeg": ("train-*.parquet", "test.parquet"),
     "tiny-imagenet-100": ("train-*.parquet", "validation.parquet"),
+    "faces10": ("train.parquet", "test.parquet"),
 }
+SIDES = {"faces10": 64}  # px, of what has another size where it is published
 
 
 def read_data(name: str, root: Path, rows: int, download: bool) -> tuple[Labelled, Labelled]:
@@ -74,9 +76,10 @@ def read_data(name: str, root: Path, rows: int, download: bool) -> tuple[Labelle
             )
             for pattern in PARQUET.get(name, PARQUET["cifar10-jpeg"])
         )
-    tests = load_labelled(test)
+    size = (SIDES[name], SIDES[name]) if name in SIDES else None
+    tests = load_labelled(test, image_size=size)
     names = train.classes if in_batches else train.features["label"].names
-    data = load_labelled(Subset(train, range(min(rows, len(train)))), len(names))
+    data = load_labelled(Subset(train, range(min(rows, len(train)))), len(names), size)
     return replace(data, classes=tuple(names)), tests
 
 

@@ -106,7 +106,7 @@ def settings(row: Row, scale: Scale) -> dict[str, Any]:
     """What decides the figures of a row besides the seed, as JSON values."""
     generator, victim, trainer = scale.plan(row)
     return {
-        "dataset": scale.dataset or row.dataset,
+        "dataset": scale.dataset(row),
         "generator": generator and _without_seed(generator),
         "victim": victim,
         "trainer": _without_seed(trainer),
@@ -148,7 +148,7 @@ def _measure_seeds(row: Row, scale: Scale, out: Path, file: Path) -> None:
     }
     if not (seeds := missing_seeds(row, scale, file.parent)):
         return  # another process was faster
-    dataset = scale.dataset or row.dataset
+    dataset = scale.dataset(row)
     data, tests = scale.read(dataset)
     for seed in seeds:
         record, fit = _measure(row, scale, seed, dataset, data, tests, out / f"{scale.name}-{dataset}")
