@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.transforms import v2
@@ -184,12 +185,15 @@ def epoch_jobs(images: int, folder: Path) -> Iterator[Job]:
     photographs.transform = v2.Compose([v2.RandomResizedCrop(224), *_TRANSFORM.transforms[1:]])
     for name, dataset in (("CIFAR10 in memory", cifar), ("JPEG of 300 x 400 px", photographs)):
         live = ProtectedDataset(dataset, painter, store=False)
-        yield Job(
-            f"epoch, noise made in passing, {name}",
-            partial(_epoch, live),
-            partial(_epoch, dataset),
-            against="the bare dataset",
-        )
+        small = partial(build_model, "convnet", num_classes=10, image_size=32, width=32)
+        # with photographs a network takes minutes
+        for does, network in (("", None), (" that trains a convnet", small))[: 2 if dataset is cifar else 1]:
+            yield Job(
+                f"epoch{does}, noise made in passing, {name}",
+                partial(_epoch, live, network),
+                partial(_epoch, dataset, network),
+                against="the bare dataset",
+            )
 
 
 def _pictures(count: int, size: tuple[int, int], folder: Path, kind: str, drawn: np.random.Generator) -> ImageFolder:
@@ -209,17 +213,27 @@ def _collect(worker: int) -> None:
     gc.collect()
 
 
-def _epoch(dataset: Any) -> float:
+def _epoch(dataset: Any, network: Callable[[], nn.Module] | None = None) -> float:
+    """Seconds of the second of two epochs that load, and train a network if one is given."""
     # spawned, as on every system but Linux; with workers that stay, since starting them is not what is asked
     loader = DataLoader(
         dataset, 128, num_workers=2, multiprocessing_context="spawn", persistent_workers=True, worker_init_fn=_collect
     )
-    for _ in loader:
-        pass
+    learn = _learner(network()) if network else lambda images, labels: None
+    for images, labels in loader:
+        learn(images, labels)
     started = time.perf_counter()
-    for _ in loader:
-        pass
+    for images, labels in loader:
+        learn(images, labels)
     return time.perf_counter() - started
+
+
+def _learner(network: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], object]:
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    return lambda images, labels: update_weights(
+        network, optimizer, images.contiguous(memory_format=torch.channels_last), labels, None
+    )
 
 
 # --- processes ---------------------------------------------------------------------------------------------------
