@@ -109,7 +109,7 @@ def pretrained(root: Path) -> str:
 
 def on_cifar10(root: Path) -> str:
     """The generators fitted on CIFAR-10 itself against every trainer of their cards."""
-    return _side_by_side(root, ("sem-plus-cifar10", "sem-one-pass-cifar10"))
+    return _side_by_side(root, ("sem-cifar10", "sem-plus-cifar10", "sem-one-pass-cifar10"))
 
 
 def at_32_px(root: Path) -> str:

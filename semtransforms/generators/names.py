@@ -37,7 +37,6 @@ class StandIn(NamedTuple):
 # commit, so that a name means the same bytes everywhere and always, as in
 # "sem-digits": OnHub("org/sem-digits", "0123456789abcdef0123456789abcdef01234567"),
 TABLE: Mapping[str, OnHub | StandIn] = {
-    "sem-cifar10": StandIn("sem-cifar10-small"),
     "sem-imagenet100": StandIn("sem-imagenet100-small"),
 }
 

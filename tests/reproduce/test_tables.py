@@ -141,9 +141,9 @@ def test_the_readme_table_names_the_strongest_trainer(copy):
 def test_the_readme_table_takes_three_seeds_where_they_are(copy):
     """One seed in the place of three would be the figure that the spread is there to replace."""
     judged = json.loads((copy / RESULTS / "worst_case-sem-cifar10-small.json").read_text(encoding="utf-8"))
-    row = next(
-        cells for label, cells in cells("readme", copy).items() if "as JPEG, 32 px: `sem-cifar10-small`" in label
-    )
+    judged["generator"] = "sem-cifar10"
+    (copy / RESULTS / "worst_case-sem-cifar10.json").write_text(json.dumps(judged), encoding="utf-8")
+    row = next(cells for label, cells in cells("readme", copy).items() if "32 px: `sem-cifar10`," in label)
     nothing, jpeg = judged["accuracy"]["none"], judged["accuracy"]["jpeg-10"]
     assert row[2] == f"{mean(nothing):.1f} ± {stdev(nothing):.1f} (n=3)"
     assert row[5].startswith(f"{mean(jpeg):.1f} ± {stdev(jpeg):.1f} (n=3): JPEG")
