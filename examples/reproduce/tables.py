@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from examples.reproduce import photograph_tables, search_plus, worst_case
 from examples.reproduce.headline import headline
@@ -33,6 +34,7 @@ from semtransforms.evaluation.sets import SETS, TRAINERS
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ("*.md", "examples/*.md", "examples/reproduce/*.md", "tests/**/*.md")
+OF_TODAY = ("sem-one-pass-cifar10", "sem-plus-cifar10", "sem-plus-cifar10-small")  # judged by the trainers of today
 DOING_NOTHING = ("standard", "none")
 COMPARED = ("clean", "em", "rem", "sem")
 OTHERS = {
@@ -183,31 +185,39 @@ def other_data(root: Path) -> str:
 
 def today(root: Path) -> str:
     """What the trainers of today learn from lossless CIFAR-10; at their end, and at their best moment."""
-    file = root / RESULTS / "today-sem-plus-cifar10-small.json"
-    found: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    seconds: dict[tuple[str, ...], list[float]] = {}
-    for row in read_json(file)["rows"] if file.exists() else ():
-        place = f"{row['rows']:,}" + (f", at {row['trained_at']} px" if row["trained_at"] else "")
-        network = f"`{row['network']}`" + (f", rate {row['learning_rate']:g}" if "learning_rate" in row else "")
-        trainer = row["victim"], row["countermeasure"], network, place
-        for copy, figure in ((row["copy"], row["accuracy"]), (f"{row['copy']} at best", row["peak"])):
-            found.setdefault(trainer, {}).setdefault(copy, []).append(100 * figure)
-        seconds.setdefault(trainer, []).append(row["seconds"])
+    found: dict[tuple[str, ...], dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    for generator in OF_TODAY:
+        file = root / RESULTS / f"today-{generator}.json"
+        for row in read_json(file)["rows"] if file.exists() else ():
+            place = f"{row['rows']:,}" + (f", at {row['trained_at']} px" if row["trained_at"] else "")
+            network = f"`{row['network']}`" + (f", rate {row['learning_rate']:g}" if "learning_rate" in row else "")
+            of = found.setdefault((row["victim"], row["countermeasure"], network, place), {})
+            of.setdefault((row["copy"], generator), []).append(row)
     lines = []
-    for trainer, of in sorted(
-        found.items(), key=lambda item: (item[0][2:], [name not in DOING_NOTHING for name in item[0]])
-    ):
+    for trainer in sorted(found, key=lambda each: (each[2:], [name not in DOING_NOTHING for name in each])):
         victim, countermeasure, network, place = trainer
-        # what the share is of, as in a verdict
-        clean = found.get((victim, "none", network, place), {}).get("clean", [])
         name = "+".join(each for each in (victim, countermeasure) if each not in DOING_NOTHING) or "standard"
-        learned = of.get("protected", [])
-        figures = (clean, of.get("clean", []), learned, of.get("protected at best", []))
-        cells = (*map(spread, figures), share(learned, clean, 10))
-        lines.append([f"`{name}`", network, place, *cells, f"{median(seconds[trainer]):.0f}"])
-    head = ("trainer", "network", "rows", "clean, doing nothing", "clean, doing the same", "protected", "at best",
-            "share", "seconds")  # fmt: skip
+        for generator in OF_TODAY:
+            rows = found[trainer].get(("protected", generator))
+            if not rows:
+                continue
+            # what the share is of, as in a verdict
+            plain = _clean_today(found.get((victim, "none", network, place), {}), generator)
+            same = _clean_today(found[trainer], generator)
+            learned, best = ([100 * row[key] for row in rows] for key in ("accuracy", "peak"))
+            cells = (*map(spread, (plain, same, learned, best)), share(learned, plain, 10))
+            seconds = median(row["seconds"] for row in rows)
+            lines.append([f"`{name}`", network, place, f"`{generator}`", *cells, f"{seconds:.0f}"])
+    head = ("trainer", "network", "rows", "noise of", "clean, doing nothing", "clean, doing the same", "protected",
+            "at best", "share", "seconds")  # fmt: skip
     return table(head, lines)
+
+
+def _clean_today(copies: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], generator: str) -> list[float]:
+    """What clean images taught a trainer: as measured beside this generator, or beside another one."""
+    names = [generator, *OF_TODAY]
+    rows = next((copies["clean", name] for name in names if ("clean", name) in copies), [])
+    return [100 * row["accuracy"] for row in rows]
 
 
 def clean_shares(root: Path) -> str:

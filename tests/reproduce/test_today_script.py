@@ -55,7 +55,14 @@ def test_rows_are_of_the_trainers_that_were_played(tmp_path: Path, monkeypatch: 
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.today(tmp_path).splitlines()[2:]]
     assert [line[:3] for line in lines] == [["`standard`", "`convnet`", "40"], ["`low-pass`", "`convnet`", "40"]]
     assert [line[-2] for line in lines] == ["17 %", "33 %"]  # (20 - 10) / (70 - 10), (30 - 10) / (70 - 10)
-    assert [line[4].split(" ")[0] for line in lines] == ["70.0", "60.0"]  # clean, doing the same
+    assert [line[5].split(" ")[0] for line in lines] == ["70.0", "60.0"]  # clean, doing the same
+
+    # of another generator, beside which the same trainer on clean images was not measured: those of the first one serve
+    other = {"rows": [{**row, "accuracy": 0.3} for row in rows if row["copy"] == "protected"]}
+    file.with_name("today-sem-one-pass-cifar10.json").write_text(json.dumps(other))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.today(tmp_path).splitlines()[2:]]
+    assert [line[3] for line in lines] == 2 * ["`sem-one-pass-cifar10`", "`sem-plus-cifar10-small`"]
+    assert [line[-2] for line in lines] == ["33 %", "17 %", "33 %", "33 %"]  # (30 - 10) / (70 - 10) of the new ones
 
 
 def test_who_holds_pairs_is_not_played_on_clean_images_and_rates_are_rows_of_their_own(
