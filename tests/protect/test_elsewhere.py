@@ -23,7 +23,8 @@ from typer.testing import CliRunner, Result
 from semtransforms.cli import app
 from semtransforms.data import remote
 from semtransforms.data.images import UNDECODABLE
-from semtransforms.data.remote import RemotePath, StorageError, is_address, place_of
+from semtransforms.data.refusals import StorageError
+from semtransforms.data.remote import RemotePath, is_address, place_of
 from semtransforms.data.sources import open_source
 from semtransforms.protect import publish
 from semtransforms.protect.publish import Outcome
