@@ -94,6 +94,14 @@ class RemotePath:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_opened"}
 
+    def check_opens(self) -> None:
+        """See that something opens such addresses, without asking the storage.
+
+        Raises:
+            ValueError, ModuleNotFoundError: nothing does, or it is not installed.
+        """
+        assert self._opened
+
     def seen(self) -> RemotePath:
         """The same with its kind and version, as they are now where they are not known; without, where nothing is."""
         if self.kind:

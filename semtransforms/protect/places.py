@@ -10,7 +10,7 @@ from pathlib import Path
 from semtransforms.core.ahead import ahead
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.metadata import PROTECTION, record_above
-from semtransforms.data.remote import AT_ONCE, Place, RemotePath, is_address
+from semtransforms.data.remote import AT_ONCE, Place, RemotePath, is_address, named
 from semtransforms.data.sources import Source
 from semtransforms.protect.formats import FORMATS, Format
 
@@ -77,6 +77,8 @@ def _check_address(source: Source, out: RemotePath) -> None:
         raise ValueError(f"OUT {str(out)!r} lies in an archive, which is only read. Give a folder outside of one.")
     if scheme in _NOT_WRITTEN:
         raise ValueError(f"OUT {str(out)!r}: {_NOT_WRITTEN[scheme]}. Give a bucket (s3://, gs://) or a folder.")
+    with named("OUT", out):
+        out.check_opens()
     if out.below and any(name in ("", ".", "..") for name in out.below.split("/")):
         raise ValueError(f"OUT {str(out)!r} has a name that no folder on a disk can have. Choose another one.")
     if origin is not None and origin.head == out.head and not origin.tail and origin in (out, *out.parents):

@@ -212,8 +212,8 @@ class Bucket:
             self.remove(self._trials.pop())
 
     def record(self) -> Any:
-        """What an earlier protection has written of itself; ``None`` where none has."""
-        with suppress(FileNotFoundError), _going_on():
+        """What an earlier protection has written of itself; ``None`` where none has, or a kill has cut it."""
+        with suppress(FileNotFoundError, ValueError), _going_on():
             return read_json(self.place / PROTECTION)
         return None
 
