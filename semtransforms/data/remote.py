@@ -210,8 +210,8 @@ class RemotePath:
             try:
                 system.pipe_file(place, data)
             except FileNotFoundError:
-                if not self.below or not system.exists(RemotePath(self.head, "", self.tail)._opened[1]):
-                    raise
+                if not system.exists(RemotePath(self.head, "", self.tail)._opened[1]):
+                    raise FileNotFoundError(errno.ENOENT, "no such bucket") from None
                 system.makedirs(self.parent._opened[1], exist_ok=True)
                 system.pipe_file(place, data)
 

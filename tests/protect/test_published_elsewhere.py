@@ -324,7 +324,9 @@ def test_names_that_are_no_text_are_refused(memory: Storage, photos: Path, tmp_p
 
 def test_what_s3_refuses_is_told_in_a_line(s3_server: str, bucket: Storage, photos: Path, tmp_path: Path):
     """A bucket of a mistyped name would be made, of whoever; without permission a night's noise has no place to go."""
-    refused(photos, "s3://other-bucket/out", tmp_path, "OUT 's3://other-bucket/out'", "bucket does not exist")
+    refused(
+        photos, "s3://other-bucket/out", tmp_path, "OUT 's3://other-bucket/out'", "it is not there (no such bucket)"
+    )
     assert [name for name in bucket.system.ls("") if "other" in name] == []
     storage.post(s3_server, "reset-auth", b"0")
     try:
