@@ -47,7 +47,7 @@ def check_places(source: Source, out: Place, private: Path) -> None:
         _check_address(source, out)
         return
     if is_address(out):
-        raise ValueError(f"OUT {str(out)!r}: a path has lost a slash of this address. Give it as text.")
+        raise ValueError(f"OUT {str(out)!r}: a path has lost a slash of this address. Give it as text, to place_of.")
     target = out.resolve()
     if source.folder is not None:
         origin = source.folder.resolve()

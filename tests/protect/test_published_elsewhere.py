@@ -88,9 +88,9 @@ def test_copies_at_an_address_are_those_of_a_folder(
     assert anywhere.tree("copies/out") == wanted
 
 
-def test_from_one_bucket_to_another_with_processes(stored: Storage, photos: Path, tmp_path: Path):
+def test_from_one_bucket_to_another(stored: Storage, photos: Path, tmp_path: Path):
     """The museum's case: nothing but the journal touches this disk."""
-    outcome = protect(stored.put(photos, "photos"), stored, tmp_path, workers=0)
+    outcome = protect(stored.put(photos, "photos"), stored, tmp_path)
     assert outcome.written == 19
     assert {name: data for name, data in stored.tree("copies/out").items() if name.endswith(".png")} == {
         name: data for name, data in here(photos, tmp_path).items() if name.endswith(".png")
