@@ -10,8 +10,22 @@ from urllib.request import Request, urlopen
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 LOGIN = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+class Disk(LocalFileSystem):
+    """A storage with folders, which must be made, and files that a kill cuts: ``disk://tmp/a`` is ``/tmp/a``."""
+
+    protocol = "disk"
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> str:
+        return "/" + str(path).removeprefix("disk://").strip("/")
+
+
+fsspec.register_implementation("disk", Disk, clobber=True)
 
 
 class Storage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,8 @@ import typer
 from semtransforms.cli.errors import one_line_errors
 from semtransforms.cli.options import ImageColumn, LabelColumn, Split
 
-Published = Annotated[
-    Path, typer.Argument(metavar="PUBLISHED", help="Folder or table that protect wrote.", show_default=False)
-]
+PUBLISHED_HELP = "Folder or table that protect wrote, or its address."
+Published = Annotated[str, typer.Argument(metavar="PUBLISHED", help=PUBLISHED_HELP, show_default=False)]
 Original = Annotated[
     str | None, typer.Option(help="SOURCE of that protection: asks for bound, completeness and labels too.")
 ]
@@ -31,15 +29,17 @@ def check_command(
     far copies are from originals. What a trainer learns is another question: `semtransforms evaluate`.
     """
     with one_line_errors():
+        from semtransforms.data.remote import named, place_of
         from semtransforms.data.sources import open_source
         from semtransforms.protect.verify import verify
 
         source = None
         if original is not None:
             source = open_source(original, split=split, image_column=image_column, label_column=label_column)
-        well = True
-        for finding in verify(published.expanduser(), source):
-            typer.echo(f"{'ok  ' if finding.holds else 'FAIL'}  {finding.text}")
-            well &= finding.holds
+        well, place = True, place_of(published)
+        with named("PUBLISHED", place):
+            for finding in verify(place, source):
+                typer.echo(f"{'ok  ' if finding.holds else 'FAIL'}  {finding.text}")
+                well &= finding.holds
         if not well:
             raise typer.Exit(1)

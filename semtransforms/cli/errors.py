@@ -25,7 +25,7 @@ def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from error
         except Exception as error:
-            from semtransforms.data.remote import StorageError
+            from semtransforms.data.refusals import StorageError
             from semtransforms.data.shards import DamagedStoreError  # brings torch, which help need not wait for
 
             if isinstance(error, DamagedStoreError | StorageError):

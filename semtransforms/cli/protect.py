@@ -52,7 +52,8 @@ VISIBILITY_HELP = (
     "tolerates, little in sky and skin, more in leaves; costs protection."
 )
 
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; new or empty.", show_default=False)]
+OUT_HELP = "What to write: a folder, new or empty; or for png and jpeg the address of one (s3://bucket/folder)."
+Out = Annotated[str, typer.Argument(metavar="OUT", help=OUT_HELP, show_default=False)]
 Format = Annotated[str, typer.Option(help=FORMAT_HELP)]
 Quality = Annotated[int | None, typer.Option(help=QUALITY_HELP)]
 Workers = Annotated[int, typer.Option(help=WORKERS_HELP)]
@@ -135,7 +136,7 @@ def protect_command(
 
 
 def _fit_and_protect(
-    source: str, out: Path, minutes: float | None, pretrained: list[str] | None, common: Mapping[str, Any]
+    source: str, out: str, minutes: float | None, pretrained: list[str] | None, common: Mapping[str, Any]
 ) -> Outcome:
     """Protect with a generator that is fitted for these images, and tell the verdict."""
     # only here: what fits and judges brings torchvision and with it torch's compiler, 160 MB
@@ -151,7 +152,7 @@ def _fit_and_protect(
 def _protect_with(
     generator: str,
     source: str,
-    out: Path,
+    out: str,
     label: str | None,
     cache_dir: Path | None,
     columns: Mapping[str, Any],
@@ -178,13 +179,14 @@ def _protect_with(
             all_in = f"semtransforms.NoiseGenerator.from_pretrained({generator!r}).classes"
             raise ValueError(f"--label: {unknown('class of the generator', label, names, all_in=all_in)}")
         images = open_with_one_label(place_of(source), names.index(label), maker.classes)
-    private = cache_dir and cache_dir / "protections"
+    private, target = cache_dir and cache_dir / "protections", place_of(out)
     if cluster is not None:
         from semtransforms.protect.ray import protect_with_ray
 
-        outcome = protect_with_ray(images, out, maker, cluster=cluster, private=private, **common)
+        outcome = protect_with_ray(images, target, maker, cluster=cluster, private=private, **common)
     else:
-        outcome = protect_source(images, out, maker, private=private or default_cache_dir() / "protections", **common)
+        private = private or default_cache_dir() / "protections"
+        outcome = protect_source(images, target, maker, private=private, **common)
     return outcome, images, maker.classes
 
 
@@ -208,13 +210,14 @@ def tell_verdict(checked: Checked, generator: Path) -> None:
     typer.echo("\n".join(checked.verdict))
 
 
-def _tell(outcome: Outcome, out: Path, format: str, source: LabelledSource) -> None:
+def _tell(outcome: Outcome, out: str, format: str, source: LabelledSource) -> None:
     """What was done, and what must stay private."""
+    from semtransforms.data.remote import place_of
     from semtransforms.protect.telling import describe_outcome
 
     for place in outcome.failed:
         typer.echo(f"error: not protected: {place}", err=True)
-    typer.echo("\n".join(describe_outcome(outcome, out, format, source)))
+    typer.echo("\n".join(describe_outcome(outcome, place_of(out), format, source)))
 
 
 def parse_noise_size(text: str | None) -> int | Literal["full"] | None:

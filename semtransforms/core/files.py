@@ -41,7 +41,7 @@ def writing(path: Path, *, mode: int = 0o666, first: bool = False, flush: bool =
     """
     # not named after the file, whose name may be as long as the disk allows; numbered, since a thread may write
     # several that belong together
-    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{threading.get_ident()}-{next(_NUMBERS)}")
+    temporary = path.with_name(unfinished_name())
     temporary.unlink(missing_ok=True)  # the mode counts only for a new file
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
@@ -79,11 +79,17 @@ def sweep(folder: Path) -> None:
 
 def is_unfinished(path: Path) -> bool:
     """Whether it is what a kill has left of a file that :func:`writing` wrote; a folder of such a name is another's."""
-    return (
-        path.name.startswith(UNFINISHED)
-        and bool(_OURS.fullmatch(path.name.removeprefix(UNFINISHED)))
-        and (path.is_symlink() or not path.is_dir())
-    )
+    return is_unfinished_name(path.name) and (path.is_symlink() or not path.is_dir())
+
+
+def is_unfinished_name(name: str) -> bool:
+    """Whether it is one that :func:`unfinished_name` has given."""
+    return name.startswith(UNFINISHED) and bool(_OURS.fullmatch(name.removeprefix(UNFINISHED)))
+
+
+def unfinished_name() -> str:
+    """A name for what is being written, of no other file, thread or process of this machine."""
+    return f"{UNFINISHED}{os.getpid()}-{threading.get_ident()}-{next(_NUMBERS)}"
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, first: bool = False, flush: bool = True) -> None:
@@ -263,7 +269,7 @@ def making_folder(folder: Path, argument: str, *, mode: int = 0o777) -> Iterator
 
 
 @contextmanager
-def explained(argument: str, place: Path, advice: str = CHOOSE_ANOTHER) -> Iterator[None]:
+def explained(argument: str, place: object, advice: str = CHOOSE_ANOTHER) -> Iterator[None]:
     """Let the system's refusal to write name the argument, its value and the remedy.
 
     Args:

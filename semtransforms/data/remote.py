@@ -6,9 +6,6 @@ import errno
 import io
 import os
 import re
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import xxhash
+
+from semtransforms.data.refusals import StorageError, storage_errors
 
 AT_ONCE = 16  # requests on their way: each waits for the network, not for this machine
 
@@ -29,14 +28,6 @@ _TELLING = ("ETag", "etag", "md5Hash", "generation", "CRC")
 # names that no file or folder of a disk has; on Windows one with a drive or a backslash would lead elsewhere
 _NOT_ON_WINDOWS = re.compile(r'[\\:*?"<>|\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 _NOT_ON_DISKS = _NOT_ON_WINDOWS if os.name == "nt" else re.compile("\0")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError)
-
-
-class StorageError(Exception):
-    """A storage cannot be reached or used at all: that says nothing of the file which was asked for.
-
-    None of the errors that a damaged image raises: it would be left out, and the next ones with it.
-    """
 
 
 @dataclass(frozen=True)
@@ -49,6 +40,7 @@ class RemotePath:
         tail: ``::`` and the address of the archive that it lies in, where it lies in one.
         kind: ``"file"`` or ``"directory"`` as it was listed; empty where nobody has looked.
         version: as it was listed, a number that changes when the file does; 0 where the storage does not tell.
+        size: as it was listed, in bytes.
     """
 
     head: str
@@ -56,6 +48,7 @@ class RemotePath:
     tail: str = ""
     kind: str = field(default="", compare=False)
     version: int = field(default=0, compare=False)
+    size: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return self.head + self.below + self.tail
@@ -93,7 +86,7 @@ class RemotePath:
         """The file system of fsspec, and what it calls this place."""
         import fsspec
 
-        with _explained(self):
+        with storage_errors(str(self)):
             # what it lists it would else keep, and not see what comes meanwhile
             system, top = fsspec.core.url_to_fs(self.head + self.tail, use_listings_cache=False)
         return system, "/".join(part for part in (top.rstrip("/"), self.below) if part)
@@ -101,15 +94,26 @@ class RemotePath:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_opened"}
 
+    def check_opens(self) -> None:
+        """See that something opens such addresses, without asking the storage.
+
+        Raises:
+            ValueError, ModuleNotFoundError: nothing does, or it is not installed.
+        """
+        assert self._opened
+
     def seen(self) -> RemotePath:
         """The same with its kind and version, as they are now where they are not known; without, where nothing is."""
         if self.kind:
             return self
         system, place = self._opened
-        with suppress(FileNotFoundError), _explained(self):
+        with suppress(FileNotFoundError), storage_errors(str(self)):
             told = system.info(place)
-            return replace(self, kind=told["type"], version=_version(told))
+            return self._as_told(told)
         return self
+
+    def _as_told(self, told: dict[str, Any]) -> RemotePath:
+        return replace(self, kind=told["type"], version=_version(told), size=int(told.get("size") or 0))
 
     def exists(self) -> bool:
         """Whether anything is there."""
@@ -131,7 +135,7 @@ class RemotePath:
             ValueError: something in it has a name that no folder on a disk can have.
         """
         system, place = self._opened
-        with _explained(self):
+        with storage_errors(str(self)):
             found = system.ls(place, detail=True)
         for entry in found:
             name = str(entry["name"])
@@ -143,7 +147,7 @@ class RemotePath:
                 raise ValueError(
                     f"{self} holds {name!r}, a name that no folder on a disk can have. Rename it, or move it elsewhere."
                 )
-            yield replace(self / inside, kind=entry["type"], version=_version(entry))
+            yield (self / inside)._as_told(entry)
 
     def glob(self, pattern: str) -> list[RemotePath]:
         """What lies in a folder and has a name of some form; ``data/*.parquet`` looks into a folder in it.
@@ -170,7 +174,7 @@ class RemotePath:
             OSError: it is not there, or cannot be read.
         """
         system, place = self._opened
-        with _explained(self):
+        with storage_errors(str(self)):
             return io.BufferedReader(_Opened(self, system.open(place, mode, block_size=_HEAD)))
 
     def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
@@ -180,7 +184,7 @@ class RemotePath:
             OSError: it is not there, or cannot be read; a ``StorageError`` where that says nothing of this file.
         """
         system, place = self._opened
-        with _explained(self):
+        with storage_errors(str(self)):
             return bytes(system.cat_file(place, start=start, end=stop))
 
     def download(self, path: Path) -> None:
@@ -190,8 +194,36 @@ class RemotePath:
             OSError: it is not there, or cannot be read, or there is no room.
         """
         system, place = self._opened
-        with _explained(self):
+        with storage_errors(str(self)):
             system.get_file(place, str(path))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write the file, and the folders it lies in where the storage has such; of buckets none is made.
+
+        Object stores have it whole or not at all. Elsewhere a kill may leave a part of it.
+
+        Raises:
+            OSError: it cannot be written; a ``StorageError`` where that says nothing of this file.
+        """
+        system, place = self._opened
+        with storage_errors(str(self), "write"):
+            try:
+                system.pipe_file(place, data)
+            except FileNotFoundError:
+                if not system.exists(RemotePath(self.head, "", self.tail)._opened[1]):
+                    raise FileNotFoundError(errno.ENOENT, "no such bucket") from None
+                system.makedirs(self.parent._opened[1], exist_ok=True)
+                system.pipe_file(place, data)
+
+    def unlink(self) -> None:
+        """Remove the file, if it is there.
+
+        Raises:
+            OSError: it cannot be removed; a ``StorageError`` where that says nothing of this file.
+        """
+        system, place = self._opened
+        with suppress(FileNotFoundError), storage_errors(str(self), "remove"):
+            system.rm_file(place)
 
 
 class _Opened(io.RawIOBase):
@@ -207,7 +239,7 @@ class _Opened(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with _explained(self._place):
+        with storage_errors(str(self._place)):
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -301,64 +333,6 @@ def named(argument: str, place: Place) -> Iterator[None]:
             raise
         what = getattr(error, "strerror", None) or error
         raise type(error)(f"{argument} {str(place)!r}: {what}") from error
-
-
-@contextmanager
-def _explained(place: RemotePath) -> Iterator[None]:
-    """Errors of the system's kinds for those of all storages: not there, not allowed, or the storage itself.
-
-    Raises:
-        FileNotFoundError, PermissionError: this file or folder cannot be read.
-        StorageError: the storage cannot be reached, so no file of it.
-        ModuleNotFoundError: what opens such addresses is not installed.
-        ValueError: nothing opens such addresses.
-    """
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        told = str(error.strerror or "")
-        bucket = f" ({told})" if "bucket" in told else ""
-        raise FileNotFoundError(errno.ENOENT, f"it is not there{bucket}", str(place)) from error
-    except PermissionError as error:
-        raise PermissionError(
-            errno.EACCES, f"no permission to read it ({error}). Log in as someone who may list and read it", str(place)
-        ) from error
-    except ImportError as error:
-        scheme = place.head.partition(":")[0]
-        raise ModuleNotFoundError(
-            f"{scheme}:// needs a package that is not installed. {_install(scheme, error)}"
-        ) from error
-    except ValueError as error:
-        if "Protocol not known" not in str(error):
-            raise
-        raise ValueError(
-            f"{str(place)!r}: nothing opens {place.head.partition(':')[0]}://. Give s3://, gs://, or another kind of "
-            "address that fsspec knows."
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # of this machine's disk
-            raise
-        raise _silent(place, error) from error
-    except _DAMAGED as error:  # of an archive: this file of it, or its list
-        raise OSError(errno.EIO, f"it is damaged in its archive ({error})", str(place)) from error
-    except StorageError:
-        raise
-    except Exception as error:  # botocore, aiohttp, gcsfs and others have their own
-        raise _silent(place, error) from error
-
-
-def _silent(place: RemotePath, error: Exception) -> StorageError:
-    what = " ".join(str(error).split()) or type(error).__name__
-    return StorageError(f"{place}: the storage does not answer as it should ({what})")
-
-
-def _install(scheme: str, error: ImportError) -> str:
-    from fsspec.registry import known_implementations
-
-    if scheme in ("s3", "s3a"):
-        return "pip install 'semtransforms[s3]'"
-    package = str(known_implementations.get(scheme, {}).get("class", "fsspec")).partition(".")[0]
-    return str(error) if package == "fsspec" else f"pip install {package}"
 
 
 def _version(entry: dict[str, Any]) -> int:

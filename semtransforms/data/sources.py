@@ -57,6 +57,7 @@ class Source:
         protected: whether the table says that images in it were protected before.
         far: whether reading an image waits for a network.
         since: places of the images that have come since they were listed.
+        address: of the images, if they lie elsewhere; must not be written into either.
     """
 
     identity: str
@@ -76,6 +77,7 @@ class Source:
     protected: bool = False
     far: bool = False
     since: Callable[[], Sequence[str]] = tuple
+    address: RemotePath | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -215,6 +217,7 @@ def _of_files(root: Place, listed: Listed) -> Source:
         read=read,
         place=lambda index: str(root / files[index]),
         folder=here,
+        address=None if isinstance(root, Path) else root,
         files=files,
         other_files=tuple(str(root / other) for other in listed.others),
         protected=here is None and record_above(root) is not None,
@@ -259,7 +262,7 @@ def _tabular(spec: str, path: Place, split: str | None, image_column: str | None
         columns=(image_column, label_column),
         other_columns=tuple(name for name in features if name not in (image_column, label_column)),
     )  # fmt: skip
-    return replace(source, protected=protected)
+    return replace(source, protected=protected, address=None if isinstance(path, Path) else path)
 
 
 def _of_tars(
@@ -280,6 +283,7 @@ def _of_tars(
     return replace(
         source,
         protected=record is not None,
+        address=None if isinstance(path, Path) else path,
         far=not isinstance(path, Path),
         since=lambda: [str(file) for file in find_tars(path) if file not in files],
     )

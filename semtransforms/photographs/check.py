@@ -14,6 +14,7 @@ from semtransforms.core.config import GeneratorConfig
 from semtransforms.data.images import as_pixels
 from semtransforms.data.loading import resized
 from semtransforms.data.opening import open_image
+from semtransforms.data.remote import Place
 from semtransforms.evaluation.protocol import evaluate
 from semtransforms.evaluation.records import CLEAN, NONE
 from semtransforms.evaluation.report import EvaluationReport
@@ -62,7 +63,7 @@ class Sample:
         copies: the files that were published, row by row; ``None`` for the originals.
     """
 
-    def __init__(self, found: Found, rows: Sequence[int], copies: Sequence[Path] | None = None) -> None:
+    def __init__(self, found: Found, rows: Sequence[int], copies: Sequence[Place] | None = None) -> None:
         self.source, self.rows, self.copies = found.source, rows, copies
         self.classes = found.source.classes
 
@@ -98,7 +99,7 @@ def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, re
 
 
 def check_copy(
-    found: Found, copies: dict[int, Path], config: GeneratorConfig, folder: Path, *, device: str | None, progress: bool
+    found: Found, copies: dict[int, Place], config: GeneratorConfig, folder: Path, *, device: str | None, progress: bool
 ) -> Checked:
     """Train two networks on a sample of the published photographs, and on their originals.
 

@@ -19,13 +19,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from semtransforms.core.ahead import ahead
 from semtransforms.core.checks import whole_seed
 from semtransforms.core.config import GeneratorConfig, PretrainedSurrogate
-from semtransforms.core.files import alone_in, explained, making_folder, read_json, sweep, to_json, write_atomically
+from semtransforms.core.files import alone_in, explained, read_json, sweep, to_json, write_atomically
 from semtransforms.core.grid import levels
 from semtransforms.core.models import MODELS
 from semtransforms.core.private import making_private, refuse_link, tighten
 from semtransforms.data.opening import MOST_PIXELS
+from semtransforms.data.remote import Place, place_of
 from semtransforms.data.sources import open_source
 from semtransforms.data.store import default_cache_dir
 from semtransforms.generators.fitting import fit_generator
@@ -35,16 +37,11 @@ from semtransforms.photographs.check import TRAINER, Checked, check_copy, second
 from semtransforms.photographs.look import Found, Say, check_enough, look, read_squares
 from semtransforms.photographs.plan import Plan, in_words, make_plan, measure_files, measure_noise, measure_passes
 from semtransforms.protect.checksums import read_checksums
+from semtransforms.protect.finished import Line
 from semtransforms.protect.formats import FORMATS, pick_quality
-from semtransforms.protect.places import check_places
-from semtransforms.protect.publish import (
-    MANIFEST,
-    Outcome,
-    check_all_there,
-    check_limits,
-    check_room,
-    protect_source,
-)
+from semtransforms.protect.places import check_places, check_room
+from semtransforms.protect.publish import MANIFEST, Outcome, check_all_there, check_limits, protect_source
+from semtransforms.protect.shelves import shelf_at
 from semtransforms.views.resize import NOISE_SIZE, NoiseScale
 
 SMALLEST = MODELS["convnet"].smallest  # px, of the surrogate that a plan has
@@ -96,7 +93,7 @@ def protect_photographs(
 
     Args:
         source: an image folder, or what else :func:`semtransforms.data.sources.open_source` takes.
-        out: folder to write the protected copies to; must be empty, or begun by this call.
+        out: folder to write the protected copies to, or the address of one; must be empty, or begun by this call.
         minutes: for the fit; protecting and checking take as long as they take, and the plan says how long.
         pretrained: networks with pretrained weights that noise is driven against too.
         private: folder for what must not be published: generator, seed, reports. Default: where noise is kept.
@@ -117,7 +114,7 @@ def protect_photographs(
     _check_options(format, quality, workers, max_megapixels, visibility, seed)
     columns = {name: value for name, value in (columns or {}).items() if value is not None}
     images = replace(open_source(os.fspath(source), **columns), most_pixels=round(max_megapixels * 1e6))
-    target, hidden = (Path(each).expanduser() for each in (out, default_cache_dir() if private is None else private))
+    target, hidden = place_of(os.fspath(out)), (default_cache_dir() if private is None else Path(private)).expanduser()
     check_places(images, target, hidden)
     check_pretrained(pretrained)
     say: Say = tqdm.write if progress else lambda line: None
@@ -157,7 +154,7 @@ def plan_photographs(
         ValueError, OSError: as there, before any long work.
     """
     lines: list[str] = []
-    images, target = open_source(os.fspath(source)), Path(out).expanduser()
+    images, target = open_source(os.fspath(source)), place_of(os.fspath(out))
     hidden = (default_cache_dir() if private is None else Path(private)).expanduser()
     check_places(images, target, hidden)
     found = look(images, SMALLEST)
@@ -278,7 +275,7 @@ class _Maker:
         found: Found,
         minutes: float,
         seed: int | None,
-        out: Path,
+        out: Place,
         format: str,
         quality: int | None,
         *,
@@ -290,9 +287,10 @@ class _Maker:
             ValueError: ``out`` holds something, or the minutes are too few.
             OSError: ``out`` cannot be written, or the disk has not enough room for the copies.
         """
-        if out.is_dir() and any(out.iterdir()):  # found out now, not behind the fit
+        shelf = shelf_at(out)
+        if shelf.first() is not None:  # found out now, not behind the fit
             raise ValueError(f"OUT {str(out)!r} is not empty. Choose an empty folder.")
-        with making_folder(out, "OUT"):  # so that one that cannot be written is found out now, too
+        with shelf.made():  # so that one that cannot be written is found out now, too
             check_room(found.source, out, len(found.rows), FORMATS[format], quality)
             read, write = measure_files(found, NOISE_SIZE)
             plan = self._begun(found) or self._begin(found, minutes, seed, read, keep)
@@ -323,15 +321,17 @@ class _Maker:
             self._checkpoint.unlink(missing_ok=True)
         return NoiseGenerator.from_pretrained(self.generator, device=self.device)
 
-    def check(self, found: Found, config: GeneratorConfig, out: Path, format: str) -> Checked:
+    def check(self, found: Found, config: GeneratorConfig, out: Place, format: str) -> Checked:
         """Check the copies of a format that lie in ``out``."""
-        files = {row: out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows}
-        copies = {row: file for row, file in files.items() if file.is_file()}
+        shelf = shelf_at(out)
+        files = [out / f"{found.source.names[row]}{FORMATS[format].suffix}" for row in found.rows]
+        there = ahead(lambda file: file.is_file(), files, shelf.at_once)
+        copies = {row: file for row, file, is_there in zip(found.rows, files, there, strict=True) if is_there}
         # another copy gets another report: the runs of an earlier one are not of this copy
         published = read_checksums(out, read_json(out / MANIFEST))
-        folder = self.folder / f"report-{_digest([found.digest, str(out.resolve()), published])}"
+        folder = self.folder / f"report-{_digest([found.digest, shelf.identity, published])}"
         checked = check_copy(found, copies, config, folder, device=self.device, progress=self.progress)
-        check_all_there(out, out, [MANIFEST, *published])  # it took minutes
+        check_all_there(out, shelf, map(Line, [MANIFEST, *published]))  # it took minutes
         return checked
 
     @property

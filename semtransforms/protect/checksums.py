@@ -8,21 +8,20 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
-from semtransforms.core.files import read_json, write_atomically
-from semtransforms.data.metadata import PROTECTION
+from semtransforms.data.remote import Place
+from semtransforms.protect.shelves import Shelf
 
 MOST = 10_000  # files in a record or a table: 1 MB of text
 _TABLE = re.compile(r"protection-\d+\.jsonl")
 
 
-def write_checksums(files: Path, sums: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def write_checksums(shelf: Shelf, sums: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Write tables where a record would be too long, so that never more than a part of it is in memory as text.
 
     Args:
-        files: the published folder.
+        shelf: the published folder.
         sums: names of its files and their SHA-256.
 
     Returns:
@@ -35,15 +34,15 @@ def write_checksums(files: Path, sums: Iterable[tuple[str, str]]) -> dict[str, A
         left, part = chain([more], left), first
         while part:
             name, data = f"protection-{len(tables):04d}.jsonl", "".join(json.dumps(each) + "\n" for each in part)
-            write_atomically(files / name, data.encode())
+            shelf.write(name, data.encode())
             tables[name] = hashlib.sha256(data.encode()).hexdigest()
             part = list(islice(left, MOST))
-    for name in set(_earlier_tables(files)).difference(tables):
-        (files / name).unlink(missing_ok=True)
+    for name in set(_earlier_tables(shelf)).difference(tables):
+        shelf.remove(name)
     return {"tables": tables} if tables else {"files": dict(first)}
 
 
-def read_checksums(files: Path, record: dict[str, Any]) -> dict[str, str]:
+def read_checksums(files: Place, record: dict[str, Any]) -> dict[str, str]:
     """The SHA-256 of each file.
 
     Args:
@@ -59,16 +58,15 @@ def read_checksums(files: Path, record: dict[str, Any]) -> dict[str, str]:
     return dict(chain.from_iterable(_read_table(files, name, record["tables"][name]) for name in record["tables"]))
 
 
-def _read_table(files: Path, name: str, sha256: str) -> Iterator[tuple[str, str]]:
+def _read_table(files: Place, name: str, sha256: str) -> Iterator[tuple[str, str]]:
     data = (files / name).read_bytes() if _TABLE.fullmatch(name) and (files / name).is_file() else b""
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"{name} is not as it was written")
     return (tuple(json.loads(line)) for line in data.splitlines())
 
 
-def _earlier_tables(files: Path) -> list[str]:
+def _earlier_tables(shelf: Shelf) -> list[str]:
     """Those that an earlier record of this folder names; no others of such names are ours."""
-    if not (files / PROTECTION).is_symlink():
-        with suppress(FileNotFoundError, ValueError, AttributeError, TypeError):  # or it is no record
-            return [name for name in read_json(files / PROTECTION).get("tables", ()) if _TABLE.fullmatch(name)]
+    with suppress(ValueError, AttributeError, TypeError):  # it is no record
+        return [name for name in (shelf.record() or {}).get("tables", ()) if _TABLE.fullmatch(name)]
     return []

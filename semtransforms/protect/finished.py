@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from semtransforms.protect.formats import Difference
 
 _AT_ONCE = 1000  # names
 _GOING = f"""
 SELECT name, (SELECT other.name FROM finished AS other WHERE other.lower = finished.lower AND other.kept LIMIT 1)
 FROM finished WHERE NOT kept AND name > ? ORDER BY name LIMIT {_AT_ONCE}
 """
+
+
+class Line(NamedTuple):
+    """What is known of one finished file; of a folder that was made, its name with ``/`` at the end.
+
+    Args:
+        name: below the folder that is filled, with ``/``.
+        stamp: what it was made from; empty where it is to be made anew.
+        sha256: of its bytes.
+        difference: from its original.
+        size: of its bytes; 0 where nobody has noted it.
+    """
+
+    name: str
+    stamp: str = ""
+    sha256: str = ""
+    difference: Difference = Difference()
+    size: int = 0
+
+    def __str__(self) -> str:
+        return json.dumps([self.name, self.stamp, self.sha256, *self.difference, self.size]) + "\n"
+
+    @classmethod
+    def read(cls, line: str | bytes) -> Line:
+        """The line that a text is of."""
+        name, stamp, sha256, *numbers = json.loads(line)
+        largest, squares, values, size = map(int, (*numbers, 0) if len(numbers) == 3 else numbers)
+        return cls(name, str(stamp), str(sha256), Difference(largest, squares, values), size)
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """What was finished; a line that a kill has cut, or that is damaged, is left out, and its file made anew."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError, TypeError, RecursionError):
+                found = Line.read(line)
+                place = Path(found.name)
+                outside = "\0" in found.name or place.anchor != "" or ".." in place.parts
+                if line.endswith(b"\n") and not outside:
+                    yield found
 
 
 class Finished:

@@ -7,17 +7,18 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import reduce
 from pathlib import Path
 
-from semtransforms.core.files import explained, flush_all, read_json, sweep, to_json, write_atomically, writing
+from semtransforms.core.ahead import ahead
+from semtransforms.core.files import explained, read_json, sweep, to_json, write_atomically, writing
 from semtransforms.core.private import refuse_link, tighten
-from semtransforms.protect.finished import Finished
+from semtransforms.protect.finished import Finished, Line, read_lines
 from semtransforms.protect.formats import Difference
+from semtransforms.protect.shelves import Shelf
 
 FINISHED = "finished.jsonl"
-_NOTHING = Difference()
 
 
 class Journal:
@@ -26,55 +27,54 @@ class Journal:
     Lies in ``<private>/<hash of source, OUT, generator, format>-<n>/``, readable by its owner only.
     """
 
-    def __init__(self, folder: Path, files: Path) -> None:
+    def __init__(self, folder: Path, shelf: Shelf) -> None:
         self.folder = folder
-        self._files = files
+        self.shelf = shelf
         self.seed = _read_seed(folder / "secret.json")
         self._path = folder / FINISHED
         self._finished = Finished()
         self._folders: set[str] = set()  # those that we made
-        for name, stamp, sha256, apart in _lines(self._path):
-            if _link_in(files, name) is not None:  # not as we left it
-                continue
-            if name.endswith("/") and (files / name).is_dir():
-                self._folders.add(name)
-            elif (files / name).is_file() and hashlib.sha256((files / name).read_bytes()).hexdigest() == sha256:
-                self._finished[name] = _line(name, stamp, sha256, apart)
+        for line in shelf.whole(read_lines(self._path)):
+            if line.name.endswith("/"):
+                self._folders.add(line.name)
+            else:
+                self._finished[line.name] = str(line)
         # written anew: a line that a kill cut short must not swallow the next one
         with writing(self._path, mode=0o600) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(map(_line, self._folders))
+            file.writelines(str(Line(name)) for name in self._folders)
             file.writelines(self._finished.lines())
 
     @classmethod
     @contextmanager
     def begin(
-        cls, private: Path, identity: list[str], files: Path, seed: int | None, *, alone: bool
+        cls, private: Path, identity: list[str], shelf: Shelf, seed: int | None, *, alone: bool
     ) -> Iterator[Journal]:
         """Open the journal of an interrupted protection, or start one; one that a failure leaves empty is removed.
 
         Args:
             private: folder of all journals.
             identity: what makes this protection this one.
-            files: the folder that is being filled.
+            shelf: what is being filled.
             seed: given by the user, or ``None``.
-            alone: no other process writes into ``files`` now; what a kill has left there is removed then.
+            alone: no other process writes there now; what a kill has left there is removed then.
 
         Yields:
             The journal.
 
         Raises:
-            ValueError: ``files`` holds something else, or was begun with another seed.
+            ValueError: ``shelf`` holds something else, or was begun with another seed.
         """
         key, earlier = _earlier(private, identity)
-        fresh = not any(files.iterdir())
+        first = shelf.first()
+        fresh = first is None
         if not fresh and not earlier:
             raise ValueError(
-                f"OUT {str(files)!r} is not empty (it holds {next(files.iterdir()).name!r}), and not an unfinished "
-                "protection of this SOURCE with this generator, format, noise size and visibility. Choose an empty "
-                "folder."
+                f"OUT {str(shelf.place)!r} is not empty (it holds {first!r}), and not an unfinished protection of this "
+                "SOURCE with this generator, format, noise size and visibility. Choose an empty folder."
             )
-        # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere
-        unused = fresh and bool(earlier) and not any(_lines(private / f"{key}-{earlier[-1]}" / FINISHED))  # a kill's
+        # a fresh seed for a fresh copy; the earlier ones stay, for the copies made with them may live elsewhere. One
+        # that a kill came upon before any copy is used
+        unused = fresh and bool(earlier) and not any(read_lines(private / f"{key}-{earlier[-1]}" / FINISHED))
         folder = private / f"{key}-{(earlier or [-1])[-1] + (fresh and not unused)}"
         refuse_link(folder, "--cache-dir")
         if fresh and not (unused and seed is None):
@@ -86,19 +86,20 @@ class Journal:
                 write_atomically(folder / "secret.json", to_json(secret), mode=0o600, first=not unused)
         with explained("--cache-dir", folder):
             tighten(folder, "--cache-dir")
-            journal = cls(folder, files)
+            journal = cls(folder, shelf)
         with closing(journal._finished):
             if alone:
-                for ours in (folder, files, *(files / name for name in journal._folders)):
-                    sweep(ours)
+                sweep(folder)
+                shelf.sweep(journal._folders)
             if seed is not None and seed != journal.seed:
-                raise ValueError(f"OUT {str(files)!r} was begun with another seed. Give none, or choose another OUT.")
+                raise ValueError(
+                    f"OUT {str(shelf.place)!r} was begun with another seed. Give none, or choose another OUT."
+                )
             try:
                 yield journal
             except BaseException:
                 # another one may be at work with it where there are no locks
-                made = (files / _parsed(line)[0] for line in journal._finished.lines())
-                if fresh and alone and not any(path.is_file() for path in made):
+                if fresh and alone and not shelf.any_there(journal.lines()):
                     journal.keep_only()
                     shutil.rmtree(folder)
                 raise
@@ -109,66 +110,62 @@ class Journal:
         return bool(_earlier(private, identity)[1])
 
     @classmethod
-    def remove_left(cls, private: Path, identity: list[str], files: Path) -> None:
+    def remove_left(cls, private: Path, identity: list[str], shelf: Shelf) -> None:
         """Remove what a kill behind a protection's end has left; arguments as for :meth:`begin`."""
         key, earlier = _earlier(private, identity)
-        if any(files.iterdir()):  # of an empty one the journal would forget that it was filled, and use its seed again
-            journal = cls(private / f"{key}-{earlier[-1]}", files)
+        if shelf.first():  # of an empty one the journal would forget that it was filled, and use its seed again
+            journal = cls(private / f"{key}-{earlier[-1]}", shelf)
             with closing(journal._finished):
-                journal.remove_copies()
-        with suppress(OSError):
-            files.rmdir()
+                journal.keep_only()
+        shelf.remove_folder("")
 
     def remove_copies(self) -> None:
         """Remove all finished files, and their folder unless it holds another's; they lie elsewhere now."""
         self.keep_only()
-        with suppress(OSError):  # not empty
-            self._files.rmdir()
+        self.shelf.remove_folder("")
 
     def stamp(self, name: str) -> str | None:
         """The stamp a file was finished with; ``None`` where it is not there, or not whole."""
         line = self._finished.get(name)
-        return None if line is None else _parsed(line)[1]
+        return None if line is None else Line.read(line).stamp
 
     def sha256(self, name: str) -> str:
         """SHA-256 of a finished file."""
         line = self._finished.get(name)
         assert line is not None
-        return _parsed(line)[2]
+        return Line.read(line).sha256
+
+    def lines(self) -> Iterator[Line]:
+        """What is known of all finished files, in the order of their names."""
+        return map(Line.read, self._finished.lines())
 
     def difference(self) -> Difference:
         """How far all finished files are from their originals."""
-        return reduce(Difference.and_of, (_parsed(line)[3] for line in self._finished.lines()), _NOTHING)
+        return reduce(Difference.and_of, (line.difference for line in self.lines()), Difference())
 
-    def make_folder(self, name: str) -> None:
-        """Make a folder, and remember that it is ours.
+    def remember(self, name: str, stamp: str, data: bytes, difference: Difference) -> None:
+        """Note a file that is written next: before it, so that after a kill none of ours is taken for another's.
+
+        Args:
+            name: where it goes.
+            stamp: what it was made from.
+            data: its bytes.
+            difference: from its original.
 
         Raises:
-            ValueError: a link stands there, which would lead copies to somewhere else.
+            ValueError, OSError: it cannot be written there.
         """
-        if link := _link_in(self._files, name):
-            refuse_link(link, "OUT")
-        if not (self._files / name).is_dir():
-            if "/" in name:
-                self.make_folder(name.rpartition("/")[0])
-            self._folders.add(f"{name}/")
-            self._append(_line(f"{name}/"))
-            with explained("OUT", self._files):
-                (self._files / name).mkdir(exist_ok=True)
-
-    def finish(self, name: str, stamp: str, data: bytes, difference: Difference, *, mode: int) -> None:
-        """Write a file, and remember it: first, so that after a kill no file of ours is taken for another's."""
-        self.make_folder(name.rpartition("/")[0])
-        self._append(line := _line(name, stamp, hashlib.sha256(data).hexdigest(), difference))
-        self._finished[name] = line
-        with explained("OUT", self._files):
-            # what a power failure takes of it is made again: it is looked at when the protection goes on
-            write_atomically(self._files / name, data, mode=mode, flush=False)
-
-    def flush(self) -> None:
-        """Wait until all finished files are on the disk."""
-        with explained("OUT", self._files):
-            flush_all(self._files / _parsed(line)[0] for line in self._finished.lines())
+        for folder in self.shelf.missing_folders(name):
+            self._folders.add(f"{folder}/")
+            self._append(Line(f"{folder}/"))
+            with explained("OUT", self.shelf.place):
+                self.shelf.make_folder(folder)
+        if self.shelf.at_once and self._finished.get(name) is not None:
+            with explained("OUT", self.shelf.place):  # of the same size, what is there would be taken for the new one
+                self.shelf.remove(name)
+        line = Line(name, stamp, hashlib.sha256(data).hexdigest(), difference, len(data))
+        self._append(line)
+        self._finished[name] = str(line)
 
     def keep_only(self, names: Iterable[str] = ()) -> int:
         """Remove the files and the empty folders that we made and that are no longer wanted; never anyone else's.
@@ -180,57 +177,30 @@ class Journal:
             How many files are no longer there.
         """
         removed = 0
-        with explained("OUT", self._files):
-            for name, twin in self._finished.keep_only(names):
-                # one and the same file where case does not count (macOS)
-                if twin is None or not (self._files / name).samefile(self._files / twin):
-                    (self._files / name).unlink(missing_ok=True)
+        with explained("OUT", self.shelf.place):
+            going = self._finished.keep_only(names)
+            for _ in ahead(lambda each: self.shelf.remove(*each), going, self.shelf.at_once):
                 removed += 1
             # a folder comes after its sub-folders
             for name in sorted(self._folders, reverse=True):
-                with suppress(OSError):  # not empty
-                    (self._files / name).rmdir()
+                if self.shelf.remove_folder(name):
                     self._folders.remove(name)
         return removed
 
-    def _append(self, line: str) -> None:
+    def _append(self, line: Line) -> None:
         with explained("--cache-dir", self.folder), self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(str(line))
 
 
-def _link_in(files: Path, name: str) -> Path | None:
-    """The first link on the way from ``files`` to what lies at a name below it; ``files`` itself may be one."""
-    places = [files / name, *(files / name).parents]
-    return next((place for place in places[: places.index(files)] if place.is_symlink()), None)
+def key_of(identity: list[str]) -> str:
+    """What the journals of a protection are called by; arguments as for :meth:`Journal.begin`."""
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 def _earlier(private: Path, identity: list[str]) -> tuple[str, list[int]]:
     """What the journals of a protection are called by, and the numbers of those that are there."""
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    key = key_of(identity)
     return key, sorted(int(p.parent.name.partition("-")[2]) for p in private.glob(f"{key}-*/secret.json"))
-
-
-def _line(name: str, stamp: str = "", sha256: str = "", difference: Difference = _NOTHING) -> str:
-    return json.dumps([name, stamp, sha256, *difference]) + "\n"
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str, str, Difference]]:
-    """What was finished; a line that a kill has cut, or that is damaged, is left out, and its file made anew."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            with suppress(ValueError, TypeError, RecursionError):
-                found = _parsed(line)
-                place = Path(found[0])
-                outside = "\0" in found[0] or place.anchor != "" or ".." in place.parts
-                if line.endswith(b"\n") and not outside:
-                    yield found
-
-
-def _parsed(line: str | bytes) -> tuple[str, str, str, Difference]:
-    name, stamp, sha256, *apart = json.loads(line)
-    return name, str(stamp), str(sha256), Difference(*map(int, apart))
 
 
 def _read_seed(path: Path) -> int:

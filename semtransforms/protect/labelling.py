@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
-from semtransforms.core.files import read_json, write_atomically
-from semtransforms.data.metadata import METADATA, PROTECTION, label_table
+from semtransforms.data.metadata import METADATA, label_table
 from semtransforms.data.sources import Source
+from semtransforms.protect.shelves import Shelf
 
 
-def write_labels(source: Source, published: Sequence[int], suffix: str, files: Path) -> tuple[str, ...]:
+def write_labels(source: Source, published: Sequence[int], suffix: str, shelf: Shelf) -> tuple[str, ...]:
     """Write ``metadata.csv`` where some classes have no image: an empty folder is refused, and a missing one renumbers.
 
     Args:
         source: the images.
         published: rows of those whose copies are there.
         suffix: of the copies.
-        files: the folder of the copies.
+        shelf: the folder of the copies.
 
     Returns:
         The folders of the classes without images.
@@ -27,15 +25,7 @@ def write_labels(source: Source, published: Sequence[int], suffix: str, files: P
     empty = tuple(folder for label, folder in enumerate(source.folders) if label not in present)
     if empty:
         labels = {f"{source.names[row]}{suffix}": int(source.labels[row]) for row in published}
-        write_atomically(files / METADATA, label_table(labels))
-    elif _is_ours(files):  # of an earlier run, when some had none
-        (files / METADATA).unlink(missing_ok=True)
+        shelf.write(METADATA, label_table(labels))
+    elif (shelf.record() or {}).get("labels") == METADATA:  # of an earlier run, when some had none
+        shelf.remove(METADATA)
     return empty
-
-
-def _is_ours(files: Path) -> bool:
-    if (files / PROTECTION).is_symlink():
-        return False
-    with suppress(FileNotFoundError):
-        return bool(read_json(files / PROTECTION).get("labels") == METADATA)
-    return False

@@ -6,7 +6,6 @@ the clean file but its pixels' shape.
 
 from __future__ import annotations
 
-import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,24 +20,27 @@ from tqdm.auto import tqdm
 from semtransforms import __version__
 from semtransforms.core.ahead import ahead
 from semtransforms.core.checks import check_integer, check_number, whole_seed
-from semtransforms.core.files import alone_in, explained, making_folder, to_json, write_atomically
+from semtransforms.core.files import explained, to_json
 from semtransforms.core.grid import levels
 from semtransforms.core.hardware import describe_arithmetic
 from semtransforms.core.private import making_private, refuse_link
 from semtransforms.data.images import UNDECODABLE
 from semtransforms.data.metadata import METADATA, PROTECTION
 from semtransforms.data.opening import MOST_PIXELS
-from semtransforms.data.remote import AT_ONCE, StorageError
+from semtransforms.data.refusals import StorageError
+from semtransforms.data.remote import AT_ONCE, Place
 from semtransforms.data.sources import Source
 from semtransforms.protect.batch import check_class_count, generator_labels, warn_of_other_names
 from semtransforms.protect.checksums import write_checksums
+from semtransforms.protect.finished import Line
 from semtransforms.protect.formats import Difference, Format, pick_quality
 from semtransforms.protect.grouping import Groups
-from semtransforms.protect.journal import Journal
+from semtransforms.protect.journal import Journal, key_of
 from semtransforms.protect.labelling import write_labels
 from semtransforms.protect.making import Engine, Failed, Made, Maker, make, stamp
 from semtransforms.protect.packing import is_there, pack, remove_half_built
-from semtransforms.protect.places import check_places
+from semtransforms.protect.places import check_format, check_places, check_room
+from semtransforms.protect.shelves import Shelf, shelf_at
 
 if TYPE_CHECKING:
     from semtransforms.generators.generator import NoiseGenerator, NoiseSize
@@ -48,8 +50,6 @@ MANIFEST = PROTECTION
 # One batch of reading, noise and writing: what an interruption costs at most, and what lies in memory at once.
 BATCH_IMAGES = 128
 BATCH_BYTES = 32 << 20  # of pixels; a photograph of 12 megapixels has 36 MB, so it is alone
-
-HALF_BLOCK = 2048  # bytes: disks give room in blocks of 4096
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Outcome:
 
 def protect_source(
     source: Source,
-    out: Path,
+    out: Place,
     generator: NoiseGenerator,
     *,
     format: str = "png",
@@ -108,7 +108,8 @@ def protect_source(
 
     Args:
         source: the clean images.
-        out: folder to write, or for ``"parquet"`` a file if it ends so; must be empty, or begun by this call.
+        out: folder to write, or for ``"parquet"`` a file if it ends so; must be empty, or begun by this call. Elsewhere
+            (:func:`semtransforms.data.remote.place_of`) a folder for ``"png"`` and ``"jpeg"``.
         generator: makes the noise; fitted for the source's classes.
         format: ``"png"``, ``"parquet"``, ``"datasets"``, ``"tars"``, ``"noise"`` or ``"jpeg"``.
         quality: of JPEG, 75 to 100; ``None`` for 90.
@@ -126,8 +127,10 @@ def protect_source(
     Raises:
         ValueError: an argument does not fit, or another process writes ``out``; nothing has been written then.
         OSError: ``out`` or ``private`` cannot be written, or the disk has not enough room.
+        StorageError: images or ``out`` lie elsewhere and cannot be reached any more.
     """
     check_limits(workers, max_megapixels)
+    check_format(format, out)
     seed = None if seed is None else whole_seed("seed", seed)
     labels = check_classes(source, generator)
     check_places(source, out, private)
@@ -142,7 +145,7 @@ def protect_source(
 def _protect(
     source: Source,
     labels: Tensor,
-    out: Path,
+    out: Place,
     maker: Maker,
     seed: int | None,
     private: Path,
@@ -151,42 +154,42 @@ def _protect(
 ) -> Outcome:
     """What is left of ``protect_source`` when its arguments are known to be right."""
     kind, generator = maker.kind, maker.generator
-    files = out.with_name(f"{out.name}.unfinished") if kind.packed else out
+    unfinished = out.with_name(f"{out.name}.unfinished") if kind.packed and isinstance(out, Path) else None
+    shelf = shelf_at(unfinished or out)
     form = maker.format if maker.quality is None else f"{maker.format} {maker.quality}"
     scale = generator.scale(maker.noise_size, maker.visibility).identity
-    identity = [source.identity, str(out.resolve()), generator.fingerprint, form, *scale]
-    if kind.packed:
-        refuse_link(files, "OUT")
-    with making_folder(files, "OUT"), alone_in(files, "OUT") as alone, making_private(private, "--cache-dir"):
-        if kind.packed:
+    identity = [source.identity, shelf_at(out).identity, generator.fingerprint, form, *scale]
+    if unfinished:
+        refuse_link(unfinished, "OUT")
+    lock = private / key_of(identity)
+    with shelf.made(), shelf.alone(lock) as alone, making_private(private, "--cache-dir"):
+        if unfinished:
+            assert isinstance(out, Path)
             begun = Journal.was_begun(private, identity)
             if begun and alone:
-                remove_half_built(files)
+                remove_half_built(unfinished)
             if is_there(out, maker.format):
                 if begun:  # a kill behind the end has left them
-                    Journal.remove_left(private, identity, files)
+                    Journal.remove_left(private, identity, shelf)
                 raise ValueError(f"OUT {str(out)!r} exists already. Choose another name, or remove it.")
-        with Journal.begin(private, identity, files, seed, alone=alone) as journal:
-            if not kind.published:
-                files.chmod(0o700)
+        with Journal.begin(private, identity, shelf, seed, alone=alone) as journal:
+            if not kind.published and isinstance(out, Path):
+                out.chmod(0o700)
             outcome = Outcome(private=journal.folder)
             maker = replace(maker, seed=journal.seed)
-            finished = _finish(source, labels, maker, journal, files, outcome, workers, engine)
+            finished = _finish(source, labels, maker, journal, outcome, workers, engine)
             outcome.difference = journal.difference()
-            check_all_there(out, files, (source.names[i] + kind.suffix for i in finished))
+            check_all_there(out, shelf, journal.lines())
             manifest = _manifest(source, maker, len(finished), outcome.difference)
             with explained("OUT", out):
-                if kind.packed:
-                    pack(source, files, finished, out, maker.format, manifest)
+                if unfinished:
+                    assert isinstance(out, Path)
+                    pack(source, unfinished, finished, out, maker.format, manifest)
                     journal.remove_copies()
                 else:
-                    journal.flush()
-                if kind.published and not kind.packed:
-                    names = (source.names[i] + kind.suffix for i in finished)
-                    manifest |= write_checksums(files, ((name, journal.sha256(name)) for name in names))
-                    if empty := write_labels(source, finished, kind.suffix, files):
-                        outcome.empty, manifest["labels"] = empty, METADATA
-                    write_atomically(files / MANIFEST, to_json(manifest))
+                    shelf.flush(journal.lines())
+                    if kind.published:
+                        outcome.empty = _write_record(source, finished, kind, journal, manifest)
     with suppress(OSError, StorageError, ValueError):  # of a source that is no longer there nothing can be told
         outcome.since = source.since()
     return outcome
@@ -197,7 +200,6 @@ def _finish(
     labels: Tensor,
     maker: Maker,
     journal: Journal,
-    files: Path,
     outcome: Outcome,
     workers: int,
     engine: Engine,
@@ -216,14 +218,16 @@ def _finish(
         there[row] = same
     outcome.found = there.count(1)
     todo = array("q", (row for row in range(len(source)) if not there[row]))
-    check_room(source, files, len(todo), kind, maker.quality)
+    shelf = journal.shelf
+    check_room(source, shelf.place, len(todo), kind, maker.quality)
+    groups = _reached(engine(maker, Groups(source, labels, todo, BATCH_IMAGES, BATCH_BYTES), workers))
+    made = _remembered(groups, source, kind, journal, outcome)
     with tqdm(total=len(source), initial=outcome.found, unit="image", disable=None, desc="protect") as bar:
-        for group in _reached(engine(maker, Groups(source, labels, todo, BATCH_IMAGES, BATCH_BYTES), workers)):
-            while group:  # emptied, so that a large file is not held while the next one is made
-                for row in _write(group.pop(0), source, kind, journal, outcome):
-                    there[row] = 1
-                    outcome.written += 1
-                bar.update()
+        for done in ahead(lambda each: _write(each, source, kind, shelf), made, shelf.at_once):
+            if done is not None:
+                there[done] = 1
+                outcome.written += 1
+            bar.update()
     if not any(there):
         raise ValueError(f"SOURCE has no image that can be protected; the first of {len(source)}: {outcome.failed[0]}.")
     finished = array("q", (row for row in range(len(source)) if there[row]))
@@ -231,36 +235,64 @@ def _finish(
     return finished
 
 
-def check_all_there(out: Path, files: Path, names: Iterable[str]) -> None:
+def _write_record(
+    source: Source, finished: Sequence[int], kind: Format, journal: Journal, manifest: dict[str, Any]
+) -> tuple[str, ...]:
+    """Write what is told of the copies, ``protection.json`` at last; returns the folders of classes without images."""
+    names = (source.names[row] + kind.suffix for row in finished)
+    manifest |= write_checksums(journal.shelf, ((name, journal.sha256(name)) for name in names))
+    if empty := write_labels(source, finished, kind.suffix, journal.shelf):
+        manifest["labels"] = METADATA
+    journal.shelf.write(MANIFEST, to_json(manifest))
+    return empty
+
+
+def check_all_there(out: Place, shelf: Shelf, lines: Iterable[Line]) -> None:
     """See that nobody has removed finished files meanwhile.
 
     Args:
         out: what messages call their place.
-        files: the folder that they lie in.
-        names: of the files, relative to it.
+        shelf: the folder that they lie in.
+        lines: what is known of them.
 
     Raises:
         OSError: someone has.
     """
-    if gone := next((name for name in names if not (files / name).is_file()), None):
+    if gone := next(shelf.lost(lines), None):
         raise OSError(
             f"OUT {str(out)!r}: {gone!r} was written and is gone, so someone removed it meanwhile. The same command "
             "makes again what is missing."
         )
 
 
-def _write(made: Made | Failed, source: Source, kind: Format, journal: Journal, outcome: Outcome) -> list[int]:
+def _remembered(
+    groups: Iterable[list[Made | Failed]], source: Source, kind: Format, journal: Journal, outcome: Outcome
+) -> Iterator[Made | Failed]:
+    """What became of each image, noted before its file is written."""
+    for group in groups:
+        while group:  # emptied, so that a large file is not held while the next one is made
+            match group[0]:
+                case Failed(place):
+                    outcome.failed.append(place)
+                case made:
+                    journal.remember(source.names[made.row] + kind.suffix, made.stamp, made.data, made.difference)
+                    outcome.with_metadata += made.with_metadata
+                    outcome.without_alpha += made.without_alpha
+                    outcome.converted += made.profile == "converted"
+                    outcome.profile_ignored += made.profile == "ignored"
+                    del made
+            yield group.pop(0)
+
+
+def _write(made: Made | Failed, source: Source, kind: Format, shelf: Shelf) -> int | None:
     """Write one file; returns its row, or none where it failed."""
     if isinstance(made, Failed):
-        outcome.failed.append(made.place)
-        return []
-    name = source.names[made.row] + kind.suffix
-    journal.finish(name, made.stamp, made.data, made.difference, mode=0o666 if kind.published else 0o600)
-    outcome.with_metadata += made.with_metadata
-    outcome.without_alpha += made.without_alpha
-    outcome.converted += made.profile == "converted"
-    outcome.profile_ignored += made.profile == "ignored"
-    return [made.row]
+        return None
+    with explained("OUT", shelf.place):
+        # what a power failure takes of it is made again: it is looked at when the protection goes on
+        mode = 0o666 if kind.published else 0o600
+        shelf.write(source.names[made.row] + kind.suffix, made.data, mode=mode, flush=False)
+    return made.row
 
 
 def _reached(groups: Iterator[list[Made | Failed]]) -> Iterator[list[Made | Failed]]:
@@ -288,37 +320,6 @@ def check_limits(workers: int, max_megapixels: float) -> None:
     """
     check_integer("workers", workers, low=0, advice="0 works in this process.")
     check_number("max_megapixels", max_megapixels, low=0.001)
-
-
-def check_room(source: Source, files: Path, todo: int, kind: Format, quality: int | None = None) -> None:
-    """Find out before the work that the disk is too small, from the pixels of up to 1,024 images and the format.
-
-    Args:
-        source: the clean images.
-        files: folder on the disk that is asked for room.
-        todo: how many images are to be written.
-        kind: their format.
-        quality: of that format.
-
-    Raises:
-        OSError: the disk has not enough room; the message has both numbers.
-    """
-    copies = todo + (2 * len(source) if kind.packed else 0)  # `datasets` makes a copy of its own, and the packed one
-
-    def size(index: int) -> float | None:
-        with suppress(*UNDECODABLE), source.open(index) as image:
-            return kind.room(image.width * image.height, quality) + HALF_BLOCK
-        return None
-
-    some = range(0, len(source) if copies else 0, (len(source) - 1) // 1024 + 1)
-    sizes = [each for each in ahead(size, some, AT_ONCE if source.far else 0) if each is not None]
-    needed = int(copies * sum(sizes) / max(len(sizes), 1))
-    free = shutil.disk_usage(files).free
-    if needed > free:
-        raise OSError(
-            f"OUT {str(files)!r} needs about {needed:,} bytes and its disk has {free:,} free. "
-            "Free space there, or choose a folder on a larger disk."
-        )
 
 
 def check_classes(source: Source, generator: NoiseGenerator) -> Tensor:

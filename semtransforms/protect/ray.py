@@ -20,6 +20,7 @@ import torch
 
 from semtransforms import __version__
 from semtransforms.core.checks import check_integer
+from semtransforms.data.remote import Place, place_of
 from semtransforms.data.sources import Source, open_source
 from semtransforms.data.store import default_cache_dir
 from semtransforms.generators.generator import NoiseGenerator
@@ -34,7 +35,7 @@ Versions = tuple[tuple[str, str], ...]
 
 def protect_with_ray(
     source: Source | str,
-    out: Path | str,
+    out: Place | str,
     generator: NoiseGenerator | str,
     *,
     cluster: str = "auto",
@@ -46,7 +47,7 @@ def protect_with_ray(
 
     Args:
         source: the clean images; a folder must be seen by all machines under the same path.
-        out: folder to write, by this process alone; must be empty, or begun by this call.
+        out: folder to write, or the address of one, by this process alone; must be empty, or begun by this call.
         generator: makes the noise; fitted for the source's classes.
         cluster: ``HOST:PORT``, or ``"auto"`` for the cluster that this machine belongs to; where it belongs to none,
             one is started here for the time being.
@@ -75,7 +76,8 @@ def protect_with_ray(
         generator = NoiseGenerator.from_pretrained(generator, device=options.get("device"))
     shared = images.folder.absolute() if images.files and images.folder is not None else None
     engine = partial(make_with_ray, cluster=cluster, folder=shared)
-    return protect_source(images, Path(out), generator, private=private, workers=workers, engine=engine, **options)
+    target = place_of(out) if isinstance(out, str) else out
+    return protect_source(images, target, generator, private=private, workers=workers, engine=engine, **options)
 
 
 def make_with_ray(

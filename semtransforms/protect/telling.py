@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from semtransforms.data.listing import hidden_below
+from semtransforms.data.remote import Place
 from semtransforms.data.sources import Source
 from semtransforms.protect.formats import FORMATS
 from semtransforms.protect.publish import Outcome
@@ -12,7 +11,7 @@ from semtransforms.protect.publish import Outcome
 _NEXT_TIME = {False: "The same command takes them.", True: "The same command with another OUT takes all."}
 
 
-def describe_outcome(outcome: Outcome, out: Path, format: str, source: Source) -> list[str]:
+def describe_outcome(outcome: Outcome, out: Place, format: str, source: Source) -> list[str]:
     """Say what was done, and what must stay private; what failed stands in the outcome.
 
     Args:

@@ -43,20 +43,25 @@ def write_photographs(root: Path, images: int, side: int) -> Source:
 
 def time_files(protect: Callable[..., Any], **options: Any) -> tuple[float, float, float]:
     """Images a second, seconds to the first file, and how much of the rest the driver was busy with writing."""
-    begun, at, busy, write = time.perf_counter(), [], [0.0], publish._write
+    begun, at, busy, write, remember = time.perf_counter(), [], [0.0], publish._write, publish.Journal.remember
 
-    def timed(*arguments: Any) -> list[int]:
+    def timed(*arguments: Any) -> int | None:
         start = time.perf_counter()
-        rows = write(*arguments)
+        row = write(*arguments)
         at.append(time.perf_counter())
         busy[0] += at[-1] - start
-        return rows
+        return row
 
-    publish._write = timed
+    def also_timed(*arguments: Any) -> None:
+        start = time.perf_counter()
+        remember(*arguments)
+        busy[0] += time.perf_counter() - start
+
+    publish._write, publish.Journal.remember = timed, also_timed
     try:
         protect(**options)
     finally:
-        publish._write = write
+        publish._write, publish.Journal.remember = write, remember
     passed = at[-1] - at[GROUP - 1]
     return (len(at) - GROUP) / passed, at[0] - begun, busy[0] / len(at)
 

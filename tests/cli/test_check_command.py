@@ -17,6 +17,7 @@ from test_cli import fails, run, save_generator
 from typer.testing import Result
 
 from semtransforms.protect import checksums
+from semtransforms.protect.shelves import Folder
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_checksums_of_very_many_files_lie_in_tables(
     files = record["files"]
     monkeypatch.setattr(checksums, "MOST", 5)
     (published / "protection-0009.jsonl").touch()  # not ours: no record names it
-    part = checksums.write_checksums(published, files.items())
+    part = checksums.write_checksums(Folder(published), files.items())
     assert sorted(part["tables"]) == [f"protection-{k:04d}.jsonl" for k in range(-(-len(files) // 5))]
     for name, sha256 in part["tables"].items():
         assert hashlib.sha256((published / name).read_bytes()).hexdigest() == sha256
@@ -138,13 +139,15 @@ def test_checksums_of_very_many_files_lie_in_tables(
     assert failing(run("check", published, "--original", photos)) == {"nothing else"}  # that one
     (published / "protection-0009.jsonl").unlink()
     assert run("check", published, "--original", photos).exit_code == 0
-    assert checksums.write_checksums(published, list(files.items())[:5]) == {"files": dict(list(files.items())[:5])}
+    assert checksums.write_checksums(Folder(published), list(files.items())[:5]) == {
+        "files": dict(list(files.items())[:5])
+    }
     assert not list(published.glob("protection-*"))  # the tables of an earlier, longer record
     for damaged in ("[]", '{"tables": 5}', '{"tables": [1]}'):  # whoever protects again is not stopped by it
         (published / "protection.json").write_text(damaged)
-        assert checksums.write_checksums(published, [("a.png", "0")]) == {"files": {"a.png": "0"}}
+        assert checksums.write_checksums(Folder(published), [("a.png", "0")]) == {"files": {"a.png": "0"}}
     (published / "protection.json").write_text(json.dumps(record | part))
-    checksums.write_checksums(published, files.items())
+    checksums.write_checksums(Folder(published), files.items())
     (published / "protection-0001.jsonl").write_text("")
     fails(run("check", published), "damaged", "protection-0001.jsonl is not as it was written")
 

@@ -3,16 +3,19 @@
 import json
 import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import storage
 import torch
 import torchvision
 from killing import run_killed
 from owner import quicken, tree, write_photographs
 from PIL import Image
 from safetensors.torch import save_file
+from storage import Storage
 
 from semtransforms import NoiseGenerator, protect_photographs
 from semtransforms.core.config import PretrainedSurrogate
@@ -26,6 +29,11 @@ SEED = 8_314_159_265
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     quicken(monkeypatch.setattr)
     return write_photographs(tmp_path / "photos")
+
+
+@pytest.fixture
+def memory() -> Iterator[Storage]:
+    yield from storage.memory()
 
 
 def protect(photos: Path, where: Path, **options):
@@ -88,6 +96,18 @@ def test_more_photographs_get_noise_of_the_same_generator(photos: Path, tmp_path
     with pytest.raises(ValueError, match=r"new: eel.*new generator"):
         protect(photos, tmp_path)
     assert tree(tmp_path / "out") == after
+
+
+def test_copies_in_a_bucket_get_the_same_verdict(photos: Path, tmp_path: Path, memory: Storage):
+    """A fit of twenty minutes whose copies cannot be written, or are not found again by the check."""
+    here = protect(photos, tmp_path, seed=SEED)
+    options = {"private": tmp_path / "private", "seed": SEED, "device": "cpu", "progress": False}
+    there = protect_photographs(photos, "memory://bucket/out", **options)
+    assert memory.tree("out") == tree(tmp_path / "out")
+    assert there.checked.verdict == here.checked.verdict
+    assert there.checked.report != here.checked.report
+    with pytest.raises(ValueError, match="is not empty"):
+        protect_photographs(photos, "memory://bucket/out", **{**options, "private": tmp_path / "other"})
 
 
 def test_a_copy_that_is_made_anew_gets_a_verdict_of_its_own(photos: Path, tmp_path: Path):

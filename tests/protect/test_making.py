@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 from typer.testing import CliRunner, Result
 
 from semtransforms.cli import app
-from semtransforms.protect import journal
+from semtransforms.protect import shelves
 
 SIDES = ((24, 32), (17, 17), (40, 21))
 
@@ -283,7 +283,7 @@ def test_workers_make_the_same_files_and_die_with_their_parent(
 
 def test_ctrl_c_just_behind_the_first_file_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The file was there and its journal removed: the same command then refused OUT as another's."""
-    write = journal.write_atomically
+    write = shelves.write_atomically
 
     def interrupted(path: Path, *arguments, **options):
         write(path, *arguments, **options)
@@ -291,7 +291,7 @@ def test_ctrl_c_just_behind_the_first_file_goes_on(photos: Path, tmp_path: Path,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "write_atomically", interrupted)
+        patch.setattr(shelves, "write_atomically", interrupted)
         assert command(photos, tmp_path / "out").exit_code == 130
     result = command(photos, tmp_path / "out")
     assert result.exit_code == 0, result.output

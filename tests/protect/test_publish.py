@@ -264,7 +264,7 @@ def test_a_disk_that_is_full_when_a_table_is_packed_is_said(
 
 def test_what_a_kill_left_is_swept_where_it_is_ours(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Half a photograph would be published; but a file of the user, or of a process that still writes, is not ours."""
-    from semtransforms.protect import publish
+    from semtransforms.protect import shelves
 
     out = tmp_path / "out"
     private = run(photos, out).private
@@ -273,7 +273,7 @@ def test_what_a_kill_left_is_swept_where_it_is_ours(photos: Path, tmp_path: Path
     for path in (*left, out / "mine" / left[0].name):
         path.write_bytes(b"half")
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "alone_in", lambda folder, argument: nullcontext(False))  # a disk without locks
+        patch.setattr(shelves, "alone_in", lambda folder, argument: nullcontext(False))  # a disk without locks
         run(photos, out)
     assert all(path.exists() for path in left)
     run(photos, out)
@@ -390,9 +390,9 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(photos: Path, tmp_path: Pa
 
 def test_disk_that_fills_up_is_said_in_our_words(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """'[Errno 28]' names neither the argument nor what to do; what is finished stays finished."""
-    import semtransforms.protect.journal as journal
+    from semtransforms.protect import shelves
 
-    write = journal.write_atomically
+    write = shelves.write_atomically
 
     def full(path: Path, data: bytes, **options: int) -> None:
         if path.name == "3.png":
@@ -400,7 +400,7 @@ def test_disk_that_fills_up_is_said_in_our_words(photos: Path, tmp_path: Path, m
         write(path, data, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "write_atomically", full)
+        patch.setattr(shelves, "write_atomically", full)
         with pytest.raises(OSError, match=r"^OUT '.*out' cannot be written \(No space left on device\)\. Choose"):
             run(photos, tmp_path / "out")
     assert run(photos, tmp_path / "out").found > 0

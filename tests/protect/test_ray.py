@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import storage
 import torch
 from killing import run_killed
 from test_publish import small_generator, tree, write_pictures
@@ -219,6 +220,17 @@ def test_killed_workers_cost_nothing_but_time(
     assert all(killed), killed
     assert (outcome.written, outcome.found) == (20, 0)
     assert tree(tmp_path / "out") == wanted
+
+
+@pytest.mark.processes
+def test_copies_go_to_an_address(cluster: Path, photos: Path, tmp_path: Path, wanted: dict[str, bytes]):
+    """Actors that write would need a login, and a storage that all of them see."""
+    for memory in storage.memory():
+        outcome = protect_with_ray(
+            str(photos), "memory://bucket/out", small_generator(), seed=SEED, private=tmp_path / "private", workers=2
+        )
+        assert (outcome.written, len(outcome.failed)) == (20, 1)
+        assert memory.tree("out") == wanted
 
 
 @pytest.mark.processes

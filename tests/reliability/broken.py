@@ -41,6 +41,7 @@ from semtransforms.generators.weights import from_files
 from semtransforms.photographs.plan import Plan
 from semtransforms.protect.journal import Journal
 from semtransforms.protect.making import carries_metadata
+from semtransforms.protect.shelves import Folder
 from semtransforms.protect.verify import verify
 
 from .pictures import KINDS, broken, broken_picture
@@ -177,8 +178,8 @@ def make_targets(given: Given, root: Path) -> dict[str, Target]:
         "shard.safetensors": keep(file_target(shard, read_store, stores), shard),
         "protection.json": file_target(out / "protection.json", lambda: look_at_copy(out)),
         "metadata.csv": file_target(table, lambda: open_source(str(out))),
-        "secret.json": file_target(journal / "secret.json", lambda: Journal(journal, out)),
-        "finished.jsonl": file_target(journal / "finished.jsonl", lambda: Journal(journal, out)),
+        "secret.json": file_target(journal / "secret.json", lambda: Journal(journal, Folder(out))),
+        "finished.jsonl": file_target(journal / "finished.jsonl", lambda: Journal(journal, Folder(out))),
         "plan.json": file_target(_plan(root), lambda: Plan.from_dict(read_json(root / "plan.json"))),
         "report.json": file_target(report / "report.json", lambda: EvaluationReport.load(report)),
         "a record of a run": file_target(record, lambda: Results(report, facts).go_on([], False)),

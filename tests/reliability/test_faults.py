@@ -32,6 +32,7 @@ from semtransforms.data.raw import read_sample
 from semtransforms.noise.methods import SC_LINF
 from semtransforms.protect import wrapper
 from semtransforms.protect.journal import FINISHED, Journal
+from semtransforms.protect.shelves import Folder
 
 LONG = [pytest.mark.long, pytest.mark.timeout(7200)]
 ON_DISK = [name for name, job in JOBS.items() if job.folder is not None]
@@ -178,12 +179,12 @@ def test_a_damaged_line_of_a_journal_costs_its_file_and_nothing_else(tmp_path: P
     (tmp_path / "out").mkdir()
     lines = ["null", '["cut', '["../secret.json", "a", "b", 1, 2, 3]', '["/etc/passwd", "", "", 0, 0, 0]', "\0"]
     (tmp_path / FINISHED).write_text("\n".join(lines) + "\n")
-    journal = Journal(tmp_path, tmp_path / "out")
+    journal = Journal(tmp_path, Folder(tmp_path / "out"))
     assert journal.seed == 7
     assert (tmp_path / FINISHED).read_text() == ""
     (tmp_path / "secret.json").write_text("{}")
     with pytest.raises(ValueError, match=r"secret\.json is damaged: it holds no seed"):
-        Journal(tmp_path, tmp_path / "out")
+        Journal(tmp_path, Folder(tmp_path / "out"))
 
 
 @pytest.mark.processes
