@@ -18,7 +18,7 @@ PHOTOS_FOLDER = "semtransforms-demo-photos"
 
 Out = Annotated[Path, typer.Option(help="Folder for the picture; with --photos for the photographs too.")]
 Photos = Annotated[
-    bool, typer.Option("--photos", help="All of `semtransforms protect` with 200 photographs, in 2.5 minutes.")
+    bool, typer.Option("--photos", help="All of `semtransforms protect` with 200 photographs, in two minutes.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
