@@ -21,6 +21,7 @@ from semtransforms.data.refusals import StorageError, storage_errors
 AT_ONCE = 16  # requests on their way: each waits for the network, not for this machine
 
 _ADDRESS = re.compile(r"([a-zA-Z][\w+.-]+):/{1,2}(.*)", re.DOTALL)  # one letter is a disk of Windows
+_PASSWORD = re.compile(r"([\w+.-]+)://[^/@]*:[^/]*@")
 _HEAD = 1 << 17  # bytes asked for at a time where only the beginning of a file is wanted, as a rule
 _LONGEST = 255  # bytes of a folder's name that disks allow
 # by what the kinds of storage tell that a file is another one now; no time does, which many files of a tar share
@@ -265,9 +266,15 @@ def place_of(spec: str) -> Place:
         spec: a path, ``file://`` and a path, or an address such as ``s3://bucket/photos``.
 
     Raises:
-        ValueError: the address names no bucket, or what stands for one.
+        ValueError: the address names no bucket, or what stands for one, or has a password in it.
     """
     address = _ADDRESS.fullmatch(spec)
+    if address is not None and (login := _PASSWORD.search(spec)):
+        kind, without = login.group(1).upper(), _PASSWORD.sub(r"\1://***@", spec)
+        raise ValueError(
+            f"{without!r}: an address must hold no password, which others see in the list of "
+            f"processes and in messages. Set FSSPEC_{kind}_USERNAME and FSSPEC_{kind}_PASSWORD in the environment."
+        )
     if re.match(r"[\w+.-]+::[\w+.-]+://", spec):
         raise ValueError(f"{spec!r} begins with what keeps files of an address. Give the address alone, behind '::'.")
     if address is None or not spec.startswith(f"{address.group(1)}://"):

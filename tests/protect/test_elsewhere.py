@@ -428,3 +428,26 @@ def test_places_of_this_machine_are_no_addresses():
     with pytest.raises(ValueError, match="address alone"):
         place_of("simplecache::s3://bucket/photos")
     assert [is_address(Path(each)) for each in ("s3://b/x", "C:/x", "photos")] == [True, False, False]
+
+
+@pytest.mark.parametrize("address", ["ftp://me:hidden@here/photos", "zip://a::ftp://me:hidden@here/b"])
+def test_a_password_in_an_address_is_shown_to_nobody(address: str) -> None:
+    """It would stand in messages, in the private journal and in the list of processes."""
+    with pytest.raises(ValueError, match="must hold no password") as refused_as:
+        place_of(address)
+    assert "hid" not in str(refused_as.value)
+    assert "FSSPEC_FTP_PASSWORD" in str(refused_as.value)
+    assert str(place_of("s3://bucket/a:b@c/photos")) == "s3://bucket/a:b@c/photos"  # a name, behind the bucket
+
+
+def test_what_is_told_to_do_about_a_password_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec takes it from the environment, by these names."""
+    import fsspec
+    from fsspec.config import set_conf_env
+
+    taken: dict[str, object] = {}
+    monkeypatch.setattr(fsspec.config, "conf", taken)
+    monkeypatch.setenv("FSSPEC_FTP_PASSWORD", "hidden")
+    monkeypatch.setenv("FSSPEC_FTP_USERNAME", "me")
+    set_conf_env(taken)
+    assert taken["ftp"] == {"password": "hidden", "username": "me"}
