@@ -46,7 +46,8 @@ class Checked:
     Args:
         verdict: two sentences.
         report: the page; it shows originals and noise, so it must stay private. ``None`` where nothing was measured.
-        learned: share of what the originals teach beyond guessing that the trainer still learned, where known.
+        learned: share of what the originals teach beyond guessing that the trainer still learned; ``None`` without a
+            verdict.
     """
 
     verdict: tuple[str, str]
@@ -91,11 +92,14 @@ def seconds_of_check(found: Found, config: GeneratorConfig, *, passes: float, re
         passes: images a second that the trainer's network sends forward and backward at S.
         read: seconds to read one pixel of the photographs.
     """
-    # at S and with a quarter of the pixels; originals are decoded twice, copies once
+    # at S and with a quarter of the pixels
     updates = updates_of_check(config)
-    trained = (RUNS * 1.25 + 2 * LARGER_COST * (updates >= LARGER_FROM)) * updates * TRAINER.batch_size
+    larger = updates >= LARGER_FROM
+    trained = (RUNS * 1.25 + 2 * LARGER_COST * larger) * updates * TRAINER.batch_size
     sample = min(SAMPLE, len(found.rows)) / len(found.rows)
-    return trained / passes + 3 * read * found.pixels * sample
+    # all are compared; then each network gets all, and what it trains on as copies and, beside them, as originals
+    decoded = 1 + (1 + larger) * (1 + 2 * (1 - 1 / HELD_OUT))
+    return trained / passes + decoded * read * found.pixels * sample
 
 
 def check_copy(
@@ -203,8 +207,8 @@ def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], P
         second = "The originals taught it next to nothing, so this says nothing about the protection."
     else:
         few = f" (from only {record.test_images} photographs: {between(found.bounds)})" if found.bounds else ""
-        second = (
-            f"So it learned {percent(found.learned)} of what the originals teach{few}: {found.word} against this "
-            "trainer; others may learn more."
-        )
-    return (first, second), folder / "report.html", found.learned
+        told = f": {found.word} against this trainer; others may learn more."
+        if found.word is None:  # who learned most is not known
+            told = ", which is no verdict: they taught another trainer next to nothing."
+        second = f"So it learned {percent(found.learned)} of what the originals teach{few}{told}"
+    return (first, second), folder / "report.html", None if found.word is None else found.learned

@@ -10,11 +10,11 @@ from owner import COLOUR, write_photographs
 from PIL import Image
 
 from semtransforms.data.sources import open_source
-from semtransforms.evaluation.records import NONE
+from semtransforms.evaluation.records import CLEAN, NONE
 from semtransforms.evaluation.report import EvaluationReport
 from semtransforms.evaluation.victims import VictimConfig
 from semtransforms.noise.methods import SEM_CLASSWISE
-from semtransforms.photographs.check import COPY, LARGER_NAME, _verdict, check_copy, draw, seconds_of_check
+from semtransforms.photographs.check import COPY, LARGER_NAME, Sample, _verdict, check_copy, draw, seconds_of_check
 from semtransforms.photographs.look import Found, look
 
 FITTED = replace(SEM_CLASSWISE, image_size=(16, 16), train_steps=1)
@@ -73,7 +73,11 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     as_they_are = publish(found, tmp_path / "same", lambda pixels, label: pixels)
     # what tells the classes apart says the opposite in the copy
     swapped = publish(found, tmp_path / "swapped", recoloured)
+    opened, open_one = [], Sample.__getitem__
+    monkeypatch.setattr(Sample, "__getitem__", lambda sample, row: opened.append(row) or open_one(sample, row))
     checked = check_copy(found, as_they_are, FITTED, tmp_path / "report", device="cpu", progress=False)
+    decoded = (len(found.rows) + len(opened)) * found.pixels / len(found.rows)  # all are compared before
+    assert seconds_of_check(found, FITTED, passes=np.inf, read=1) == pytest.approx(decoded)  # what was announced
     assert checked.learned == pytest.approx(1, abs=0.1)
     # Wilson's bound of 8 right of 8 is 8 / (8 + 1.96²) = 0.676, and (0.676 - 0.5) / 0.5 = 35 %
     assert "(from only 8 photographs: between 35 % and 100 %): partly or not protected" in checked.verdict[1]
@@ -112,6 +116,49 @@ def test_both_verdicts(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert checked.learned < 0.2
     assert "mostly protected" in checked.verdict[1]
     assert "from only" not in checked.verdict[1]  # none of 8 is fewer than half of them, beyond luck
+
+
+def test_a_trainer_whom_the_originals_teach_nothing_allows_no_verdict(found: Found, tmp_path: Path, monkeypatch):
+    """Its share is not known and may be the largest: an owner would be told "None against this trainer"."""
+    monkeypatch.setattr("semtransforms.photographs.check.TRAINER", VictimConfig(network="convnet", width=4))
+    monkeypatch.setattr("semtransforms.photographs.check.FEWEST_UPDATES", 1)
+    copies = publish(found, tmp_path / "same", lambda pixels, label: pixels)
+    check_copy(found, copies, FITTED, tmp_path / "report", device="cpu", progress=False)
+    small = EvaluationReport.load(tmp_path / "report").records
+    plain = [run for run in small if (run.countermeasure, run.train_size) == (NONE, 16)]
+    larger = [replace(run, victim=LARGER_NAME) for run in plain]
+
+    def reaching(runs, on_originals, on_copy):
+        share = {COPY: on_copy, CLEAN: on_originals}
+        return [replace(run, test_accuracy=share[run.copy], peak_test_accuracy=share[run.copy]) for run in runs]
+
+    records = reaching(small, 1.0, 0.55) + reaching(larger, 0.52, 0.53)
+    (_, second), _, learned = _verdict(EvaluationReport(records), tmp_path)
+    assert second.startswith("So it learned 10 % of what the originals teach")
+    assert second.endswith(", which is no verdict: they taught another trainer next to nothing.")
+    assert learned is None
+
+
+@pytest.mark.parametrize(("fit", "updates", "larger"), [(599, 299, False), (600, 300, True), (9_000, 500, True)])
+def test_resnet18_is_played_after_a_fit_that_is_long_enough(found: Found, tmp_path, monkeypatch, fit, updates, larger):
+    """The verdict would rest on the small network alone, which is held where ResNet-18 learns nearly everything."""
+    played = {}
+    monkeypatch.setattr("semtransforms.photographs.check._verdict", lambda *_: (("", ""), None, None))
+
+    def play(dataset, *, victims, train_sizes, countermeasures, **options):
+        ((name, trainer),) = victims.items()
+        played[trainer.network] = name, trainer.train_steps, tuple(train_sizes), tuple(countermeasures)
+
+    monkeypatch.setattr("semtransforms.photographs.check.evaluate", play)
+    config = replace(FITTED, train_steps=fit)
+    copies = publish(found, tmp_path / "same", lambda pixels, label: pixels)
+    check_copy(found, copies, config, tmp_path / "report", device="cpu", progress=False)
+    expected = {"convnet": ("small network", updates, (8, 16), (NONE, "greyscale"))}
+    expected |= {"torchvision/resnet18": ("ResNet-18", updates, (16,), (NONE,))} if larger else {}
+    assert played == expected
+    # 64 images an update: three trainings at S and at a quarter of its pixels; and two of four times the time
+    seconds = seconds_of_check(found, config, passes=64, read=0)
+    assert seconds == updates * (3 * 1.25 + (8 if larger else 0))
 
 
 def test_copies_of_a_photograph_are_no_test(found: Found, tmp_path: Path):
