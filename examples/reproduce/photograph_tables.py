@@ -103,9 +103,11 @@ def one_label(root: Path) -> str:
 
 
 def _learned(figures: Sequence[float] | None, clean: Sequence[float] | None, guess: float) -> str:
-    """An accuracy, and the share of what clean images teach, which is never less than nothing."""
-    if not figures or not clean:
+    """An accuracy, and the share of what clean images teach, which is never less than nothing, where that is known."""
+    if not figures:
         return MISSING
+    if not clean:
+        return spread(figures)
     below = fmean(figures) <= guess
     return f"{spread(figures)} ({'0 %' if below else share(figures, clean, guess)})"
 
