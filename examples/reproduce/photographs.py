@@ -4,7 +4,8 @@
     python -m examples.reproduce.photographs tiny-imagenet-10 --data DATA --parts sizes
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --each 20
     python -m examples.reproduce.photographs clothing10 --data DATA --parts sizes --rho-u 3 --fit-seed 2
-    python -m examples.reproduce.photographs clothing10 --data DATA --sizes 64 --network resnet18
+    python -m examples.reproduce.photographs clothing10 --data DATA --sizes 128 --crops random-resized \\
+        --copies protected --network torchvision/resnet18 --train-steps 1500
     python -m examples.reproduce.photographs clothing10 --data DATA --rho-a 2 --countermeasures none greyscale
     python -m examples.reproduce.photographs clothing10 --data DATA --pretrained-surrogate torchvision/resnet18=FILE
     python -m examples.reproduce.photographs tiny-imagenet-10 --data DATA --generator runs/clothing10

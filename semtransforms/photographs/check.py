@@ -33,7 +33,7 @@ RUNS = 1 + len(COUNTERMEASURES)  # trainings at each size: on the originals, and
 LARGER = VictimConfig(network="torchvision/resnet18", batch_size=64)
 LARGER_COST = 4  # times the small one's time for an update at S (64 px, two cores)
 LARGER_FROM = 300  # updates: a shorter check, after a short fit, goes without it
-SMALL_NAME, LARGER_NAME = "small network", "ResNet-18"  # in the report
+SMALL_NAME, LARGER_NAME = "standard", "ResNet-18"  # in the report
 # its updates: half of the fit's, within these. Stopped while the originals, too, have taught it little, it tells what a
 # moment teaches, not what the photographs do; more than 500 were not measured
 FEWEST_UPDATES, MOST_UPDATES = 200, 500
@@ -132,9 +132,9 @@ def check_copy(
         return Checked((lesson, "Take the copies out of SOURCE, and give the same command again."), None, None)
     updates = updates_of_check(config)
     trainers: list[tuple[str, VictimConfig, Sequence[str], Sequence[int]]]
-    trainers = [(SMALL_NAME, TRAINER, COUNTERMEASURES, (side // 2, side))]
-    if updates >= LARGER_FROM:
-        trainers.append((LARGER_NAME, LARGER, COUNTERMEASURES[:1], (side,)))
+    # the larger one first: a check that is killed between them leaves no report that is milder than the verdict
+    trainers = [(LARGER_NAME, LARGER, COUNTERMEASURES[:1], (side,))] if updates >= LARGER_FROM else []
+    trainers.append((SMALL_NAME, TRAINER, COUNTERMEASURES, (side // 2, side)))
     for name, trainer, countermeasures, sizes in trainers:
         report = evaluate(  # each adds to the same report
             Sample(found, train),
@@ -199,7 +199,7 @@ def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], P
     grey = ", made grey," if found.row is not None and found.row.countermeasure != NONE else ""
     larger = found.row is not None and found.row.trainer.victim.startswith(LARGER_NAME)
     first = (
-        f"A {LARGER_NAME if larger else SMALL_NAME} that trained on {record.train_images} of the published "
+        f"A {LARGER_NAME if larger else 'small network'} that trained on {record.train_images} of the published "
         f"photographs{grey} names {published} of {record.test_images} other, clean ones rightly; trained on the "
         f"originals, {clean}; guessing gives {guess}."
     )
@@ -210,5 +210,6 @@ def _verdict(report: EvaluationReport, folder: Path) -> tuple[tuple[str, str], P
         told = f": {found.word} against this trainer; others may learn more."
         if found.word is None:  # who learned most is not known
             told = ", which is no verdict: they taught another trainer next to nothing."
-        second = f"So it learned {percent(found.learned)} of what the originals teach{few}{told}"
+        share = "all" if found.learned >= 1 else percent(found.learned)
+        second = f"So it learned {share} of what the originals teach{few}{told}"
     return (first, second), folder / "report.html", None if found.word is None else found.learned

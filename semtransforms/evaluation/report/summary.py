@@ -14,7 +14,8 @@ from semtransforms.evaluation.report.bounds import share_bounds
 
 # Countermeasures that put clean images of the owner into the training set: what they teach, no protection can withhold.
 WITH_CLEAN_IMAGES = ("clean-share-", "clean-only-", "pairs-", "protected-classes-", "protected-class-share-")
-SMALLEST_GAIN = 0.05  # below 5 points over guessing, a share of the clean copy's gain is mostly chance
+# below 5 points over guessing, or two test images, what a trainer names rightly is mostly chance
+SMALLEST_GAIN, SMALLEST_IMAGES = 0.05, 2
 
 
 class Trainer(NamedTuple):
@@ -188,7 +189,11 @@ class Summary:
         cell, clean = self.cells.get((copy, row)), self.cells.get((CLEAN, row.plain))
         if row.has_clean_images or cell is None or clean is None or cell.best is None or clean.best is None:
             return None
-        return (cell.best, clean.best) if clean.best - self.guess >= SMALLEST_GAIN else None
+        return None if self.is_chance(clean.best) else (cell.best, clean.best)
+
+    def is_chance(self, accuracy: float) -> bool:
+        """Whether an accuracy is so little above guessing that it says nothing."""
+        return accuracy - self.guess < max(SMALLEST_GAIN, SMALLEST_IMAGES / self.test_images)
 
 
 def summarise(records: Sequence[Record]) -> Summary:

@@ -46,7 +46,8 @@ def judge(summary: Summary, copy: str) -> Verdict:
     """Say in words what a protected copy withstood.
 
     "Not protected" takes one trainer who learned more than half; the better words take all trainers measured, so one
-    that cannot be compared with the clean copy forbids them. Trainers with clean images of the owner do not count.
+    who learned from this copy and cannot be compared with the clean one forbids them. Trainers with clean images of the
+    owner do not count.
 
     Args:
         summary: the table.
@@ -66,7 +67,8 @@ def judge(summary: Summary, copy: str) -> Verdict:
     bounds = None if worst is None else summary.learned_bounds(copy, worst)
     grades = () if bounds is None else GRADES[_grade(bounds[0]) : _grade(bounds[1]) + 1]
     word = None
-    if grades and len(shares) == len(best):
+    # who learned next to nothing from either copy takes no word away
+    if grades and all(row in shares or summary.is_chance(accuracy) for row, accuracy in best.items()):
         word = f"{_either(grades)} protected"
     elif learned is not None and learned > QUARTERS[1]:
         word = "not protected"
