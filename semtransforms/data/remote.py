@@ -101,7 +101,7 @@ class RemotePath:
         Raises:
             ValueError, ModuleNotFoundError: nothing does, or it is not installed.
         """
-        assert self._opened
+        _ = self._opened  # no assertion, which python -O leaves out
 
     def seen(self) -> RemotePath:
         """The same with its kind and version, as they are now where they are not known; without, where nothing is."""

@@ -442,11 +442,9 @@ def test_a_password_in_an_address_is_shown_to_nobody(address: str) -> None:
 
 def test_what_is_told_to_do_about_a_password_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """fsspec takes it from the environment, by these names."""
-    import fsspec
     from fsspec.config import set_conf_env
 
     taken: dict[str, object] = {}
-    monkeypatch.setattr(fsspec.config, "conf", taken)
     monkeypatch.setenv("FSSPEC_FTP_PASSWORD", "hidden")
     monkeypatch.setenv("FSSPEC_FTP_USERNAME", "me")
     set_conf_env(taken)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from few import Part
 
 sys.path.append(str(Path(__file__).parents[2]))  # examples/ is no part of the package
 
@@ -15,27 +16,10 @@ from semtransforms import NoiseGenerator
 GENERATOR = Path(tables.ROOT, "pretrained", "sem-plus-cifar10-small")
 
 
-class Part:
-    """A few images of ten classes."""
-
-    classes = tuple("0123456789")
-
-    def __init__(self, count: int, seed: int) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        self.images = torch.randint(0, 256, (count, 3, 32, 32), generator=draw).to(torch.uint8)
-        self.table, self.rows = {"label": [k % 10 for k in range(count)]}, list(range(count))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int):
-        return self.images[index], self.table["label"][index]
-
-
 def test_the_published_copy_can_be_measured_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The clean training takes as long again; without noise on the copy the row would say that nothing protects."""
-    train, trained = Part(20, 0), []
-    monkeypatch.setattr(photographs, "read", lambda name, data, each: (train, Part(10, 1)))
+    train, trained = Part(20, 0, (32, 32)), []
+    monkeypatch.setattr(photographs, "read", lambda name, data, each: (train, Part(10, 1, (32, 32))))
     evaluate = photographs.evaluate
 
     def watched(dataset, *generator, **options):

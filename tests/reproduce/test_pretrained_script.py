@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from few import Part
 from safetensors.torch import save_file
 from torch import nn
 
@@ -58,21 +59,6 @@ def test_converted_weights_give_the_outputs_of_before(tmp_path: Path, monkeypatc
     with pytest.raises(ValueError, match="outputs that differ"):
         lite.convert(tmp_path / "other")
     assert not (tmp_path / "other").exists()
-
-
-class Part:
-    """A few images of ten classes."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        self.images = torch.randint(0, 256, (count, 3, 40, 32), generator=draw).to(torch.uint8)
-        self.table, self.rows = {"label": [k % 10 for k in range(count)]}, list(range(count))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int):
-        return self.images[index], self.table["label"][index]
 
 
 def test_rows_of_other_trainers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
